@@ -1,0 +1,34 @@
+#include "server/base/errors.h"
+
+#include "absl/strings/cord.h"
+
+namespace dotmax {
+namespace {
+
+constexpr char kReasonUrl[] = "dotmax/reason";
+constexpr char kFieldUrl[] = "dotmax/field";
+
+std::optional<std::string> PayloadText(const absl::Status& status, const char* url) {
+  const std::optional<absl::Cord> payload = status.GetPayload(url);
+  if (!payload.has_value()) return std::nullopt;
+  return std::string(*payload);
+}
+
+}  // namespace
+
+absl::Status Error(absl::StatusCode code, absl::string_view reason, absl::string_view message) {
+  absl::Status status(code, message);
+  status.SetPayload(kReasonUrl, absl::Cord(reason));
+  return status;
+}
+
+absl::Status InvalidField(absl::string_view field, absl::string_view reason, absl::string_view message) {
+  absl::Status status = Error(absl::StatusCode::kInvalidArgument, reason, message);
+  status.SetPayload(kFieldUrl, absl::Cord(field));
+  return status;
+}
+
+std::optional<std::string> ErrorReason(const absl::Status& status) { return PayloadText(status, kReasonUrl); }
+std::optional<std::string> ErrorField(const absl::Status& status) { return PayloadText(status, kFieldUrl); }
+
+}  // namespace dotmax

@@ -1,0 +1,93 @@
+// The vocabulary that every part of dotmax shares: number formats, matrices in memory, hits and the one
+// order among them. Plain values, no behaviour beyond what their meaning dictates.
+#ifndef DOTMAX_SERVER_BASE_TYPES_H_
+#define DOTMAX_SERVER_BASE_TYPES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace dotmax {
+
+// Number formats of stored and queried rows. Each of their finite values is exactly a float64.
+enum class DType : uint8_t { kFloat32, kFloat16, kBFloat16, kFloat64, kInt8 };
+
+// Bytes per element.
+constexpr size_t ByteWidth(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return 8;
+    case DType::kFloat32:
+      return 4;
+    case DType::kFloat16:
+    case DType::kBFloat16:
+      return 2;
+    case DType::kInt8:
+      return 1;
+  }
+  return 0;
+}
+
+// "float32", ..., "int8"; for messages and metrics.
+constexpr const char* DTypeName(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return "float32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBFloat16:
+      return "bfloat16";
+    case DType::kFloat64:
+      return "float64";
+    case DType::kInt8:
+      return "int8";
+  }
+  return "unknown";
+}
+
+// Elements per row that a matrix may have: int32 sums of 8-bit products stay exact up to 66,311 of them.
+inline constexpr uint32_t kMaxDim = 65536;
+
+// A borrowed dense matrix: rows × dim elements, row-major, little-endian, no padding, any alignment.
+struct MatrixView {
+  const std::byte* data = nullptr;
+  uint64_t rows = 0;
+  uint32_t dim = 0;
+  DType dtype = DType::kFloat32;
+
+  size_t row_bytes() const { return size_t{dim} * ByteWidth(dtype); }
+  size_t bytes() const { return rows * row_bytes(); }
+  const std::byte* row(uint64_t i) const { return data + i * row_bytes(); }
+};
+
+// A matrix together with whatever keeps its bytes alive (a heap block, a file mapping, a message).
+// Immutable once made; copies share the bytes.
+struct SharedMatrix {
+  MatrixView view;
+  std::shared_ptr<const void> owner;
+};
+
+enum class Reduction : uint8_t {
+  kPerRow,  // the best rows of each query row
+  kGlobal,  // the best (query row, row) pairs of all
+};
+
+// One scored pair. `score` is the true inner product rounded once to float64; never NaN, never -0.0.
+struct Hit {
+  double score = 0.0;
+  uint64_t query_row = 0;
+  uint64_t id = 0;
+
+  friend bool operator==(const Hit&, const Hit&) = default;
+};
+
+// The one order of results, total over distinct pairs: score descending, then query row, then id.
+constexpr bool Better(const Hit& a, const Hit& b) {
+  if (a.score != b.score) return a.score > b.score;
+  if (a.query_row != b.query_row) return a.query_row < b.query_row;
+  return a.id < b.id;
+}
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_BASE_TYPES_H_

@@ -1,0 +1,45 @@
+// The exact maximum-inner-product search over one resident matrix: screen a tile in low precision, keep
+// what the bound cannot rule out, score that exactly. The answer is the one that correctly rounded scores
+// of all pairs would give, whatever the threads, tiles or instruction set (ARCHITECTURE.md, "Exactness").
+#ifndef DOTMAX_SERVER_ENGINE_ENGINE_H_
+#define DOTMAX_SERVER_ENGINE_ENGINE_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/base/searcher.h"
+#include "server/base/types.h"
+#include "server/engine/matrix.h"
+
+namespace dotmax {
+
+// Owns the worker threads. One search at a time: Search is not thread-safe; callers queue (server/batch).
+class Engine {
+ public:
+  // `threads` ≥ 1 workers, the thread that calls Search among them.
+  explicit Engine(int threads);
+  ~Engine();
+
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The top_k best of `queries` · `matrix`ᵀ under `reduction`; Answer says how they are laid out.
+  // `stop` is asked between tiles, on worker threads; once it returns an error the search ends with it.
+  // M = 0 or N = 0 gives no hits. Fails with kOutOfRange when a winning score is beyond float64.
+  // REQUIRES: queries.dim == matrix.view().dim, every query element finite, top_k ≥ 1.
+  absl::StatusOr<Answer> Search(const Matrix& matrix, const MatrixView& queries, uint32_t top_k,
+                                Reduction reduction, absl::FunctionRef<absl::Status()> stop);
+
+  int threads() const;
+
+ private:
+  struct Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_ENGINE_H_

@@ -1,0 +1,32 @@
+// Reading a matrix from a file that people have: .npy (C order; little-endian f2, f4, f8, i1), .fvecs
+// (each row: int32 dim, then dim float32) and .fbin (uint32 rows, uint32 dim, then float32).
+#ifndef DOTMAX_SERVER_STORE_INGEST_H_
+#define DOTMAX_SERVER_STORE_INGEST_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/base/types.h"
+
+namespace dotmax {
+
+struct ReadOptions {
+  // Called now and then while reading, on the calling thread, with bytes read so far of bytes in all.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+};
+
+// Reads the whole file into memory, 64-byte aligned, and checks every element.
+//
+// The format is the extension's; the header must agree with the file's size before anything is allocated.
+// Fails with a message that starts with the path: kNotFound or kPermissionDenied (cannot be opened),
+// kInvalidArgument (unknown extension, wrong magic, unsupported dtype, big-endian, Fortran order, not two
+// dimensions, dim of 0 or over kMaxDim, truncated or with bytes left over, empty file, rows of different
+// dims, NaN or infinity with its row and column), kResourceExhausted (does not fit into memory).
+// A matrix of 0 rows is valid where the format can say its dim (.npy, .fbin).
+absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options = {});
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_STORE_INGEST_H_
