@@ -9,6 +9,18 @@
 
 namespace dotmax::testing {
 
+// Reproducible on every platform. Not thread-safe.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t Next();   // all 64-bit values
+  double Uniform();  // [0, 1)
+  double Normal();   // mean 0, variance 1
+
+ private:
+  uint64_t state_;
+};
+
 // Packs `values` (row-major, values.size() / dim rows) into `dtype`, rounding to nearest even.
 SharedMatrix MakeMatrix(const std::vector<double>& values, uint32_t dim, DType dtype = DType::kFloat32);
 

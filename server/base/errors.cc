@@ -1,6 +1,7 @@
 #include "server/base/errors.h"
 
 #include "absl/strings/cord.h"
+#include "absl/types/optional.h"
 
 namespace dotmax {
 namespace {
@@ -9,7 +10,7 @@ constexpr char kReasonUrl[] = "dotmax/reason";
 constexpr char kFieldUrl[] = "dotmax/field";
 
 std::optional<std::string> PayloadText(const absl::Status& status, const char* url) {
-  const std::optional<absl::Cord> payload = status.GetPayload(url);
+  const absl::optional<absl::Cord> payload = status.GetPayload(url);
   if (!payload.has_value()) return std::nullopt;
   return std::string(*payload);
 }

@@ -4,7 +4,6 @@
 #define DOTMAX_SERVER_ENGINE_MATRIX_H_
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,22 +11,49 @@
 
 namespace dotmax {
 
+// The power of two that the screen divides a row, or a tile of rows, by: brings their largest magnitude
+// into [1, 2), so that float32 products of dim ≤ 2^16 elements cannot overflow. Clamped to ±1000 (only
+// float64 reaches beyond), where magnitudes stay below 2^24. 0 for zeros.
+int ScreenExponent(double max_abs);
+
+// x · 2^exponent, rounded once.
+double ScaleByPowerOfTwo(double x, int exponent);
+
+// What the screen knows of a tile: its rows are seen as row · 2^-exponent.
+struct TileStats {
+  double norm;   // upper bound of the largest ‖row · 2^-exponent‖
+  int exponent;  // 0 for tiles that are screened where they lie
+};
+
 class Matrix {
  public:
-  // REQUIRES: every element of `rows` is finite; dim ≤ kMaxDim, and dim ≥ 1 unless rows = 0.
+  // Reads every row once. REQUIRES: every element of `rows` is finite; dim ≤ kMaxDim, and dim ≥ 1 unless
+  // rows = 0.
   explicit Matrix(SharedMatrix rows);
 
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
 
   const MatrixView& view() const { return rows_.view; }
+
+  // The rows are cut into tiles of tile_rows() rows; the last one may be shorter.
+  int tile_rows() const { return tile_rows_; }
+  uint64_t tiles() const { return tiles_.size(); }
+  const TileStats& tile(uint64_t t) const { return tiles_[t]; }
+
+  // Tile `t` in float32, scaled by its exponent, tile_rows() × dim: the caller's own bytes where they serve
+  // as they are, otherwise converted into `scratch` (tile_rows() · dim elements), missing rows zero.
+  const float* Float32Tile(uint64_t t, float* scratch) const;
+
   // The caller's rows and everything kept beside them.
-  uint64_t resident_bytes() const;
-  // How hopeless pairs are ruled out, for people: "float32".
-  std::string screen() const;
+  uint64_t resident_bytes() const { return view().bytes() + tiles_.capacity() * sizeof(TileStats); }
+  // How hopeless pairs are ruled out, for people.
+  std::string screen() const { return "float32"; }
 
  private:
   const SharedMatrix rows_;
+  const int tile_rows_;
+  std::vector<TileStats> tiles_;
 };
 
 }  // namespace dotmax

@@ -1,0 +1,90 @@
+// Every error bound that the engine's exactness rests on. ARCHITECTURE.md, "Exactness", puts them together.
+//
+// Notation: u₃₂ = 2^-24 and u₆₄ = 2^-53 are the unit roundoffs, γₙ(u) = n·u / (1 − n·u). A sum of n terms
+// in any order, each operation rounded to nearest (fused multiply-adds allowed), differs from the true sum
+// by at most γₙ(u)·Σ|termᵢ| (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1 and
+// §4.2), plus what underflow adds. All functions round their results outward: the few roundings inside
+// them, each relative 2^-53, are covered by the factor kOutward.
+#ifndef DOTMAX_SERVER_ENGINE_BOUND_H_
+#define DOTMAX_SERVER_ENGINE_BOUND_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace dotmax {
+
+inline constexpr double kUnitFloat32 = 0x1p-24;
+inline constexpr double kUnitFloat64 = 0x1p-53;
+inline constexpr double kOutward = 1.0 + 0x1p-48;  // 32 roundings' worth
+
+constexpr double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
+
+// The float32 screen. `S` is a float32 dot product, in any order, of dim elements of the rows a and b, each
+// rounded to float32 first (relative u₃₂ per element; nothing for sources that are float32 or narrower).
+// Returns E with |S − a·b| ≤ E:
+//
+//   rounding two factors and summing:     γ_{dim + 2}(u₃₂)·Σ|aᵢ||bᵢ| ≤ γ_{dim + 2}(u₃₂)·‖a‖‖b‖
+//                                         (Cauchy–Schwarz; a factor (1 + δ)² is two more terms of γ)
+//   underflow, flushed to zero or not:    at most 2^-126 for an element, so 2^-126·(|aᵢ| + |bᵢ| + 2^-126)
+//                                         for its product, and 2^-126 for each product and each sum:
+//                                         2^-126·(dim·(3 + 2^-126) + √dim·(‖a‖ + ‖b‖))
+//                                         ≤ 2^-124·dim·(1 + ‖a‖ + ‖b‖)
+//
+// REQUIRES: no overflow, which 2·dim·max|aᵢ|·max|bᵢ| < 2^127 rules out; dim ≤ 2^16 keeps γ's denominator
+// above 1 − 2^-7.
+class Float32ScreenError {
+ public:
+  explicit Float32ScreenError(uint32_t dim)
+      : relative_(Gamma(dim + 2.0, kUnitFloat32) * kOutward), underflow_(0x1p-124 * dim * kOutward) {}
+
+  double operator()(double a_norm, double b_norm) const {
+    return relative_ * a_norm * b_norm + underflow_ * (1.0 + a_norm + b_norm);
+  }
+
+ private:
+  const double relative_, underflow_;
+};
+
+// The float64 check. `sum` and `sum_abs` are float64 sums of aᵢ·bᵢ and |aᵢ·bᵢ|, in any order. Returns e with
+// |sum − a·b| ≤ e; infinite or NaN when either overflowed:
+//
+//   |sum − a·b| ≤ γ_{dim + 1}·Σ|aᵢbᵢ| + dim·2^-1074   (one more term for a product rounded on its own)
+//   Σ|aᵢbᵢ| ≤ (sum_abs + dim·2^-1074) / (1 − γ_{dim + 1}), and γ < 2^-36 for dim ≤ 2^16
+inline double Float64DotError(uint32_t dim, double sum_abs) {
+  return (Gamma(dim + 1.0, kUnitFloat64) * sum_abs * (1.0 + 0x1p-35)) * kOutward + 2.0 * dim * 0x1p-1074;
+}
+
+// The double-double dot product of exact.cc: hi + lo, where every rounding error of the products (FMA) and
+// of the running sum (TwoSum) is itself summed in float64. Returns e with |hi + lo − a·b| ≤ e:
+//
+//   there are at most 2·dim errors, of the products u₆₄·Σ|aᵢbᵢ| in all, of the sums u₆₄·(1 + γ)·Σ|aᵢbᵢ|
+//   each (no partial sum exceeds Σ|aᵢbᵢ|·(1 + γ)), so together ≤ (dim + 1)·u₆₄·(1 + γ)·Σ|aᵢbᵢ|;
+//   summing them errs by γ_{2·dim}(u₆₄) of that (Ogita, Rump, Oishi, Accurate Sum and Dot Product, 2005);
+//   a product's error is lost below 2^-1074: dim·2^-1074.
+inline double DoubleDoubleDotError(uint32_t dim, double sum_abs) {
+  const double errors = (dim + 1.0) * kUnitFloat64 * sum_abs * (1.0 + 0x1p-34);
+  return Gamma(2.0 * dim, kUnitFloat64) * errors * kOutward + 2.0 * dim * 0x1p-1074;
+}
+
+// An upper bound of the Euclidean norm, from the float64 sum of n squares (each rounded, any order) of
+// values whose squares neither overflow nor lose more than 2^-1074 each.
+inline double NormUpperBound(uint32_t n, double sum_of_squares) {
+  return std::sqrt(sum_of_squares * (1.0 + Gamma(n + 1.0, kUnitFloat64)) + n * 0x1p-1073) * kOutward;
+}
+
+// A float64 no greater than the true x − y, which `difference` is the rounded value of.
+inline double DifferenceBelow(double difference) { return difference - std::abs(difference) * 0x1p-52; }
+
+// The screen's test: a float32 T such that a·b ≥ score implies S ≥ T for every finite S with
+// |S − a·b| ≤ error. Without branches, and at most 2^-22 of its own magnitude too low: rounding to float32
+// moves a number up by at most 2^-24 of itself, or by 2^-150 among denormals.
+inline float ScreenThreshold(double score, double error) {
+  const double capped = std::min(score - error, double{std::numeric_limits<float>::max()});
+  return static_cast<float>(capped - (std::abs(capped) * 0x1p-23 + 0x1p-149));
+}
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_BOUND_H_

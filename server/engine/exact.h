@@ -1,0 +1,23 @@
+// The correctly rounded inner product: the definition of a score.
+#ifndef DOTMAX_SERVER_ENGINE_EXACT_H_
+#define DOTMAX_SERVER_ENGINE_EXACT_H_
+
+#include "absl/types/span.h"
+
+namespace dotmax {
+
+// Σ a[i]·b[i] over [0, a.size()), the true real number rounded once to nearest even; +0.0 for zero (and for
+// an empty range); ±infinity when it rounds beyond float64. Neither products nor sums overflow or underflow
+// on the way. All of float64 is allowed, denormals too. REQUIRES: equal sizes ≤ kMaxDim, all finite.
+//
+// A double-double sum whose error bound (DoubleDoubleDotError) certifies the rounding answers nearly
+// always, at about 20 operations per element; otherwise (ties, cancellation, extreme exponents) an integer
+// accumulator of the full float64 product range does (Kulisch), about 20 times slower.
+double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> b);
+
+// The accumulator alone; for tests.
+double AccumulatedDot(absl::Span<const double> a, absl::Span<const double> b);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_EXACT_H_

@@ -1,0 +1,41 @@
+// The SIMD loops around the tile kernel, for every instruction set, chosen at run time (Highway). The only
+// door to Highway.
+#ifndef DOTMAX_SERVER_ENGINE_REDUCE_H_
+#define DOTMAX_SERVER_ENGINE_REDUCE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "server/base/types.h"
+
+namespace dotmax {
+
+// One pair of a tile that the screen could not rule out.
+struct Survivor {
+  uint16_t row;     // of the tile
+  uint16_t column;  // the query's place in the block
+};
+
+// Writes every (row, column) of the rows × columns tile with scores[row][column] ≥ thresholds[column], by
+// row, then by column, to `survivors` (room for rows · columns) and returns how many. +infinity in a
+// threshold rules a column out. One load and compare per vector of scores where nothing survives.
+// REQUIRES: no NaN; scores and thresholds 64-byte aligned, columns < 2^16.
+size_t CollectSurvivors(const float* scores, int rows, int columns, const float* thresholds,
+                        Survivor* survivors);
+
+struct DotSums {
+  double sum;      // Σ aᵢ·bᵢ in float64, in some order, each operation rounded
+  double sum_abs;  // Σ |aᵢ·bᵢ| likewise
+};
+
+// The float64 check: `a` in float64 against one row of any dtype (any alignment) where it lies. Its error is
+// Float64DotError(dim, sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
+DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim);
+
+// The best instruction set of this machine that the loops above use: "AVX3".
+std::string SimdTarget();
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_REDUCE_H_

@@ -1,0 +1,67 @@
+// The k best pairs seen so far, known as precisely as was needed.
+#ifndef DOTMAX_SERVER_ENGINE_TOPK_H_
+#define DOTMAX_SERVER_ENGINE_TOPK_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
+#include "server/base/types.h"
+
+namespace dotmax {
+
+// A pair whose score is known to lie in [lower, upper]; a resolved one has lower == upper == score.
+struct Candidate {
+  double lower;
+  double upper;
+  uint64_t query_row;
+  uint64_t id;
+};
+
+// Thread-safe. Scores are resolved only for candidates that the intervals cannot tell apart: a handful more
+// than k on most data. Memory is O(k): when too many candidates cannot be told apart, they are resolved.
+class TopK {
+ public:
+  // The correctly rounded score of a pair. Must be pure; called under this object's lock.
+  using Resolve = absl::FunctionRef<double(uint64_t query_row, uint64_t id)>;
+
+  explicit TopK(uint64_t k);  // k ≥ 1
+
+  // A lower bound of the k-th best score over all pairs of the search, −infinity at first; only rises.
+  // Whatever is below it can be dropped unseen; what equals it cannot (ties).
+  double threshold() const { return threshold_.load(std::memory_order_relaxed); }
+
+  // The caller has proved that k pairs score at least `bound`.
+  void RaiseThreshold(double bound);
+
+  // Considers one pair; each pair of a search at most once.
+  void Offer(const Candidate& candidate, Resolve resolve);
+
+  // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
+  std::vector<Hit> Take(Resolve resolve);
+
+  uint64_t resolved() const;  // how many scores were resolved
+
+ private:
+  // Raises the threshold to the k-th best lower bound and drops what is below it.
+  void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Resolves every candidate and keeps the k best.
+  void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const uint64_t k_;
+  std::atomic<double> threshold_{-std::numeric_limits<double>::infinity()};
+
+  mutable absl::Mutex mutex_;
+  size_t prune_at_ ABSL_GUARDED_BY(mutex_);
+  uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_TOPK_H_

@@ -1,0 +1,42 @@
+// A fixed crew of threads that runs one job at a time, each worker once.
+#ifndef DOTMAX_SERVER_ENGINE_WORKERS_H_
+#define DOTMAX_SERVER_ENGINE_WORKERS_H_
+
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
+
+namespace dotmax {
+
+// Run is not thread-safe: one caller at a time. The destructor joins.
+class Workers {
+ public:
+  explicit Workers(int count);  // count ≥ 1; the caller of Run is worker 0, so count − 1 threads start
+  ~Workers();
+
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+
+  int count() const { return static_cast<int>(threads_.size()) + 1; }
+
+  // Calls job(worker) for every worker in [0, count()) at once, and returns when all have returned.
+  void Run(absl::FunctionRef<void(int worker)> job);
+
+ private:
+  void Loop(int worker);
+
+  absl::Mutex mutex_;
+  const absl::FunctionRef<void(int)>* job_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  uint64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;  // one per Run
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;  // last: they use the rest
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_WORKERS_H_

@@ -1,0 +1,169 @@
+// The exact search against its own speed of light: plain oneDNN float32 matmul of the same tiles with the
+// maximum of each query (values only: inexact, no index, no certificate), both on one thread, interleaved.
+//
+//   engine_bench [--matrix=FILE] [Google Benchmark's flags]
+//
+// Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
+// Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/strip.h"
+#include "benchmark/benchmark.h"
+#include "server/base/dtype.h"
+#include "server/engine/aligned.h"
+#include "server/engine/engine.h"
+#include "server/engine/matrix.h"
+#include "server/engine/tile.h"
+#include "server/store/ingest.h"
+#include "tests/data.h"
+
+namespace dotmax {
+namespace {
+
+constexpr int kRepetitions = 9;
+constexpr int kBatchSizes[] = {1, 16, 256, 1024};
+constexpr int kBlock = 256;
+
+// One load, one max per score: what no fused reduction can avoid.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+void MaxInto(const float* scores, int rows, int columns, float* best) {
+  for (int row = 0; row < rows; ++row, scores += columns) {
+    for (int c = 0; c < columns; ++c) best[c] = std::max(best[c], scores[c]);
+  }
+}
+
+SharedMatrix MakeQueries(const MatrixView& base, int count) {
+  testing::Random random(3);
+  std::vector<double> values(static_cast<size_t>(count) * base.dim);
+  for (int i = 0; i < count; ++i) {
+    double* const row = values.data() + static_cast<size_t>(i) * base.dim;
+    ToFloat64(base.row(random.Next() % base.rows), base.dtype, base.dim, row);
+    for (uint32_t j = 0; j < base.dim; ++j) row[j] *= 1.0 + 0.1 * random.Normal();
+  }
+  return testing::MakeMatrix(values, base.dim);
+}
+
+void Exact(benchmark::State& state, const Matrix& matrix) {
+  const SharedMatrix queries = MakeQueries(matrix.view(), static_cast<int>(state.range(0)));
+  Engine engine(1);
+  SearchStats stats;
+  for (auto _ : state) {
+    const absl::StatusOr<Answer> answer =
+        engine.Search(matrix, queries.view, 1, Reduction::kPerRow, [] { return absl::OkStatus(); });
+    if (!answer.ok()) return state.SkipWithError(answer.status().ToString().c_str());
+    stats = answer->stats;
+  }
+  state.counters["queries/s"] =
+      benchmark::Counter(state.iterations() * state.range(0), benchmark::Counter::kIsRate);
+  state.counters["survivors"] = static_cast<double>(stats.pairs_survived) / stats.pairs_screened;
+}
+
+void Plain(benchmark::State& state, const Matrix& matrix) {
+  const int queries = static_cast<int>(state.range(0));
+  const int block = std::min(queries, kBlock);
+  const SharedMatrix a = MakeQueries(matrix.view(), queries);
+  const auto matmul = TileMatmul::Create(matrix.tile_rows(), matrix.view().dim, block);
+  if (!matmul.ok()) return state.SkipWithError(matmul.status().ToString().c_str());
+  AlignedArray<float> tile, scores, best;
+  AlignedArray<std::byte> packed, scratch;
+  packed.Reserve((*matmul)->packed_bytes());
+  scratch.Reserve((*matmul)->scratch_bytes());
+  tile.Reserve(static_cast<size_t>(matrix.tile_rows()) * matrix.view().dim);
+  scores.Reserve(static_cast<size_t>(matrix.tile_rows()) * block);
+  best.Reserve(queries);
+  for (auto _ : state) {
+    std::fill(best.data(), best.data() + queries, -std::numeric_limits<float>::infinity());
+    for (int first = 0; first < queries; first += block) {
+      (*matmul)->Pack(reinterpret_cast<const float*>(a.view.row(first)), packed.data());
+      for (uint64_t t = 0; t < matrix.tiles(); ++t) {
+        (*matmul)->Run(matrix.Float32Tile(t, tile.data()), packed.data(), scratch.data(), scores.data());
+        MaxInto(scores.data(), matrix.tile_rows(), block, best.data() + first);
+      }
+    }
+    benchmark::DoNotOptimize(best.data()[0]);
+  }
+  state.counters["queries/s"] = benchmark::Counter(state.iterations() * queries, benchmark::Counter::kIsRate);
+}
+
+// Prints as usual, and keeps the medians for the ratios.
+class RatioReporter : public benchmark::ConsoleReporter {
+ public:
+  void ReportRuns(const std::vector<Run>& runs) override {
+    ConsoleReporter::ReportRuns(runs);
+    for (const Run& run : runs) {
+      if (run.aggregate_name == "median")
+        medians_[run.run_name.function_name + "/" + run.run_name.args] = run.GetAdjustedRealTime();
+    }
+  }
+
+  void PrintRatios() const {
+    for (const int queries : kBatchSizes) {
+      const auto exact = medians_.find("exact/" + std::to_string(queries));
+      const auto plain = medians_.find("plain/" + std::to_string(queries));
+      if (exact == medians_.end() || plain == medians_.end()) continue;
+      std::printf("M = %4d: exact search runs at %.2f of the plain matmul + max\n", queries,
+                  plain->second / exact->second);
+    }
+  }
+
+ private:
+  std::map<std::string, double> medians_;
+};
+
+int Main(int argc, char** argv) {
+  SharedMatrix base;
+  std::vector<char*> rest;
+  std::string path;
+  for (int i = 0; i < argc; ++i) {
+    absl::string_view argument = argv[i];
+    if (absl::ConsumePrefix(&argument, "--matrix=")) {
+      path = std::string(argument);
+    } else {
+      rest.push_back(argv[i]);
+    }
+  }
+  if (path.empty()) {
+    base = testing::RandomNormal(200000, 100, 1);
+  } else {
+    absl::StatusOr<SharedMatrix> read = ReadMatrix(path);
+    if (!read.ok()) {
+      std::fprintf(stderr, "%s\n", read.status().ToString().c_str());
+      return 1;
+    }
+    base = *std::move(read);
+  }
+  std::string interleave = "--benchmark_enable_random_interleaving=true";
+  rest.push_back(interleave.data());
+  int count = static_cast<int>(rest.size());
+  benchmark::Initialize(&count, rest.data());
+  if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 2;
+
+  const Matrix matrix(base);
+  for (const int queries : kBatchSizes) {
+    for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
+      benchmark::RegisterBenchmark(name, [&matrix, run = run](benchmark::State& s) { run(s, matrix); })
+          ->Arg(queries)
+          ->Unit(benchmark::kMillisecond)
+          ->Repetitions(kRepetitions)
+          ->ReportAggregatesOnly();
+    }
+  }
+  RatioReporter reporter;
+  benchmark::RunSpecifiedBenchmarks(&reporter);
+  reporter.PrintRatios();
+  return 0;
+}
+
+}  // namespace
+}  // namespace dotmax
+
+int main(int argc, char** argv) { return dotmax::Main(argc, argv); }

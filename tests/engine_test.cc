@@ -1,0 +1,264 @@
+#include "server/engine/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "server/base/errors.h"
+#include "tests/data.h"
+#include "tests/oracle.h"
+
+namespace dotmax {
+namespace {
+
+using testing::ExactTopK;
+using testing::MakeMatrix;
+using testing::Random;
+using testing::RandomNormal;
+using testing::Slice;
+
+absl::Status Never() { return absl::OkStatus(); }
+
+// Searches with 1 and 3 threads, both reductions, and compares with the oracle at zero tolerance.
+void ExpectExact(const SharedMatrix& a, const SharedMatrix& b, std::vector<uint32_t> top_ks = {1, 7}) {
+  const Matrix matrix(b);
+  for (const int threads : {1, 3}) {
+    Engine engine(threads);
+    for (const uint32_t top_k : top_ks) {
+      for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
+        SCOPED_TRACE(::testing::Message()
+                     << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
+                     << ", threads " << threads << ", reduction " << static_cast<int>(reduction));
+        const absl::StatusOr<Answer> answer = engine.Search(matrix, a.view, top_k, reduction, Never);
+        ASSERT_TRUE(answer.ok()) << answer.status();
+        const std::vector<Hit> expected = ExactTopK(a.view, b.view, top_k, reduction);
+        ASSERT_EQ(answer->hits.size(), expected.size());
+        for (size_t i = 0; i < expected.size(); ++i) {
+          ASSERT_EQ(answer->hits[i], expected[i])
+              << "hit " << i << ": got " << answer->hits[i].score << " at " << answer->hits[i].id
+              << ", expected " << expected[i].score << " at " << expected[i].id;
+        }
+        if (reduction == Reduction::kPerRow) {
+          const uint64_t each = std::min<uint64_t>(top_k, b.view.rows);
+          ASSERT_EQ(answer->row_splits.size(), a.view.rows + 1);
+          for (uint64_t i = 0; i <= a.view.rows; ++i) EXPECT_EQ(answer->row_splits[i], i * each);
+        } else {
+          EXPECT_TRUE(answer->row_splits.empty());
+        }
+        EXPECT_EQ(answer->best.has_value(), !expected.empty());
+        if (!expected.empty()) {
+          EXPECT_EQ(*answer->best, *std::min_element(expected.begin(), expected.end(), Better));
+        }
+        EXPECT_EQ(answer->stats.pairs_screened, a.view.rows * b.view.rows);
+      }
+    }
+  }
+}
+
+std::vector<double> Constant(size_t n, double value) { return std::vector<double>(n, value); }
+
+TEST(EngineTest, NoQueriesGivesAnEmptyAnswer) { ExpectExact(RandomNormal(0, 8, 1), RandomNormal(10, 8, 2)); }
+
+TEST(EngineTest, EmptyMatrixGivesNoHits) { ExpectExact(RandomNormal(5, 8, 1), RandomNormal(0, 8, 2)); }
+
+TEST(EngineTest, FewerRowsThanTopK) {
+  ExpectExact(RandomNormal(3, 8, 1), RandomNormal(4, 8, 2), {4, 5, 100});
+}
+
+TEST(EngineTest, SizesAroundTileAndVectorWidths) {
+  for (const uint64_t rows : {1, 15, 16, 17, 255, 256, 257}) {
+    for (const uint64_t queries : {1, 2, 15, 16, 17}) {
+      ExpectExact(RandomNormal(queries, 5, rows), RandomNormal(rows, 5, queries + 100));
+    }
+  }
+  for (const uint64_t rows : {1023, 1024, 1025}) ExpectExact(RandomNormal(3, 9, 1), RandomNormal(rows, 9, 2));
+}
+
+TEST(EngineTest, BlocksOfQueries) {
+  for (const uint64_t queries : {33, 255, 256, 257, 300}) {
+    ExpectExact(RandomNormal(queries, 4, 3), RandomNormal(70, 4, 4), {2});
+  }
+}
+
+TEST(EngineTest, DimsAroundVectorWidths) {
+  for (const uint32_t dim : {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100}) {
+    ExpectExact(RandomNormal(5, dim, dim), RandomNormal(40, dim, dim + 1));
+  }
+}
+
+TEST(EngineTest, LargeDims) {
+  ExpectExact(RandomNormal(2, 5000, 1), RandomNormal(300, 5000, 2));
+  ExpectExact(RandomNormal(2, kMaxDim, 1), RandomNormal(40, kMaxDim, 2));
+}
+
+TEST(EngineTest, EveryPairOfDtypes) {
+  const DType all[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8};
+  for (const DType a : all) {
+    for (const DType b : all) ExpectExact(RandomNormal(4, 19, 1, a), RandomNormal(300, 19, 2, b));
+  }
+}
+
+TEST(EngineTest, AllRowsEqualGivesTheLowestIds) {
+  ExpectExact(RandomNormal(3, 6, 1), MakeMatrix(Constant(600 * 6, 0.1), 6), {1, 5, 300});
+}
+
+TEST(EngineTest, AllZeros) {
+  ExpectExact(MakeMatrix(Constant(3 * 6, 0.0), 6), RandomNormal(300, 6, 1));
+  ExpectExact(RandomNormal(3, 6, 1), MakeMatrix(Constant(300 * 6, 0.0), 6));
+}
+
+TEST(EngineTest, DuplicatedRowsTieByIdAcrossTiles) {
+  const SharedMatrix few = RandomNormal(20, 6, 1);
+  std::vector<double> values;
+  for (int copy = 0; copy < 40; ++copy) {
+    for (int row = 0; row < 20; ++row) {
+      for (int i = 0; i < 6; ++i) values.push_back(reinterpret_cast<const float*>(few.view.row(row))[i]);
+    }
+  }
+  ExpectExact(RandomNormal(5, 6, 2), MakeMatrix(values, 6), {1, 3, 41, 100});
+}
+
+TEST(EngineTest, RowsThatDifferInTheLastBit) {
+  Random random(5);
+  std::vector<double> base(12);
+  for (double& x : base) x = static_cast<float>(random.Normal());
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    std::vector<double> values;
+    for (int row = 0; row < 700; ++row) {
+      for (int i = 0; i < 12; ++i) {
+        const bool nudge = i == row % 12;
+        values.push_back(dtype == DType::kFloat32
+                             ? (nudge ? std::nextafterf(static_cast<float>(base[i]), 9.0f) : base[i])
+                             : (nudge ? std::nextafter(base[i], 9.0) : base[i]));
+      }
+    }
+    ExpectExact(MakeMatrix(base, 12, dtype), MakeMatrix(values, 12, dtype));
+  }
+}
+
+TEST(EngineTest, ScoresThatCancel) {
+  // Large opposite parts, and a difference far below float32's resolution.
+  Random random(6);
+  std::vector<double> queries, rows;
+  for (int q = 0; q < 4; ++q) {
+    for (const double x : {1e6, 1e6, random.Normal(), random.Normal()}) queries.push_back(x);
+  }
+  for (int r = 0; r < 500; ++r) {
+    const double big = random.Normal() * 1e6;
+    for (const double x : {big, -big, random.Normal(), random.Normal()}) rows.push_back(x);
+  }
+  ExpectExact(MakeMatrix(queries, 4), MakeMatrix(rows, 4));
+}
+
+TEST(EngineTest, OneDominatingAxis) {
+  Random random(8);
+  std::vector<double> rows(600 * 10);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = i % 10 == 3 ? 1e6 : random.Normal();
+  ExpectExact(RandomNormal(4, 10, 9), MakeMatrix(rows, 10));
+}
+
+// Elements of `spread` decimal magnitudes around 1, every row another one.
+SharedMatrix MixedScales(uint64_t rows, uint32_t dim, double low, double high, uint64_t seed, DType dtype) {
+  Random random(seed);
+  std::vector<double> values;
+  for (uint64_t r = 0; r < rows; ++r) {
+    const double scale = std::pow(10.0, low + (high - low) * random.Uniform());
+    for (uint32_t i = 0; i < dim; ++i) values.push_back(random.Normal() * scale);
+  }
+  return MakeMatrix(values, dim, dtype);
+}
+
+TEST(EngineTest, ScalesFromDenormalToHuge) {
+  ExpectExact(MixedScales(6, 11, -38, 30, 1, DType::kFloat32),
+              MixedScales(700, 11, -38, 30, 2, DType::kFloat32));
+}
+
+TEST(EngineTest, Float32ThatWouldOverflowTheScreen) {
+  ExpectExact(MixedScales(6, 11, 37, 38, 1, DType::kFloat32),
+              MixedScales(700, 11, 37, 38, 2, DType::kFloat32));
+}
+
+TEST(EngineTest, Denormals) {
+  ExpectExact(MixedScales(6, 11, -44, -38, 1, DType::kFloat32),
+              MixedScales(700, 11, -44, -38, 2, DType::kFloat32));
+  ExpectExact(MixedScales(6, 11, -320, -308, 1, DType::kFloat64), RandomNormal(700, 11, 2, DType::kFloat64));
+  ExpectExact(MixedScales(6, 11, -160, -140, 1, DType::kFloat64),
+              MixedScales(700, 11, -180, -160, 2, DType::kFloat64));
+}
+
+TEST(EngineTest, Float64BeyondFloat32) {
+  ExpectExact(MixedScales(6, 11, -150, 150, 1, DType::kFloat64),
+              MixedScales(700, 11, -150, 150, 2, DType::kFloat64));
+  ExpectExact(MixedScales(6, 11, 290, 300, 1, DType::kFloat64),
+              MixedScales(700, 11, -300, -290, 2, DType::kFloat64));
+}
+
+TEST(EngineTest, Float64IntermediateOverflowIsAnOrdinaryScore) {
+  std::vector<double> rows;
+  for (int r = 0; r < 300; ++r) {
+    for (const double x : {1e300, -1e300, static_cast<double>(r * 37 % 101)}) rows.push_back(x);
+  }
+  ExpectExact(MakeMatrix({1e300, 1e300, 1.0}, 3, DType::kFloat64), MakeMatrix(rows, 3, DType::kFloat64));
+}
+
+TEST(EngineTest, AScoreBeyondFloat64IsAnError) {
+  const SharedMatrix a = MakeMatrix({1.0, 1e200}, 1, DType::kFloat64);
+  const Matrix matrix(MakeMatrix({1.0, 2.0, 1e200}, 1, DType::kFloat64));
+  Engine engine(1);
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, a.view, 1, Reduction::kPerRow, Never);
+  EXPECT_EQ(answer.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ErrorReason(answer.status()), "SCORE_OVERFLOW");
+  EXPECT_EQ(answer.status().message(), "the inner product of query row 1 and row 2 is beyond float64");
+}
+
+TEST(EngineTest, ALoserBeyondFloat64IsNoError) {
+  const SharedMatrix a = MakeMatrix({-1e200}, 1, DType::kFloat64);
+  ExpectExact(a, MakeMatrix({1.0, 2.0, 1e200}, 1, DType::kFloat64), {1, 2});
+}
+
+TEST(EngineTest, StopEndsTheSearchWithItsStatus) {
+  const Matrix matrix(RandomNormal(5000, 8, 1));
+  const SharedMatrix queries = RandomNormal(4, 8, 2);
+  Engine engine(2);
+  std::atomic<int> asked{0};
+  const absl::StatusOr<Answer> answer =
+      engine.Search(matrix, queries.view, 1, Reduction::kPerRow, [&asked]() -> absl::Status {
+        return ++asked < 3 ? absl::OkStatus() : absl::CancelledError("withdrawn");
+      });
+  EXPECT_EQ(answer.status(), absl::CancelledError("withdrawn"));
+  EXPECT_LE(asked, 4);
+  // And the engine is as good as new.
+  EXPECT_TRUE(engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never).ok());
+}
+
+TEST(EngineTest, TheScreenRulesOutNearlyAllOfOrdinaryData) {
+  const Matrix matrix(RandomNormal(20000, 32, 1));
+  const SharedMatrix queries = RandomNormal(64, 32, 2);
+  Engine engine(2);
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_LT(answer->stats.pairs_survived, answer->stats.pairs_screened / 500);
+  EXPECT_LE(answer->stats.pairs_rescored, 2 * queries.view.rows);
+}
+
+// Random shapes, dtypes, scales and depths; the seed in the trace replays one.
+TEST(EngineTest, RandomCases) {
+  const DType all[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8};
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    const uint32_t dim = 1 + random.Next() % 50;
+    const DType a = all[random.Next() % 5], b = all[random.Next() % 5];
+    const double range = random.Uniform() * 8.0;
+    const SharedMatrix queries = MixedScales(1 + random.Next() % 20, dim, -range / 2, range / 2, seed, a);
+    const SharedMatrix rows = MixedScales(random.Next() % 600, dim, -range / 2, range / 2, seed + 1, b);
+    ExpectExact(queries, rows, {1 + static_cast<uint32_t>(random.Next() % 50)});
+  }
+}
+
+}  // namespace
+}  // namespace dotmax
