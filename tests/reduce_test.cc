@@ -1,0 +1,87 @@
+#include "server/engine/reduce.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "server/base/dtype.h"
+#include "server/engine/aligned.h"
+#include "server/engine/bound.h"
+#include "tests/data.h"
+#include "tests/oracle.h"
+
+namespace dotmax {
+namespace {
+
+using testing::Random;
+
+// Every width around the vector widths, survivors from none to all: equal to the obvious loop.
+TEST(ReduceTest, SurvivorsAreThoseOfTheObviousLoop) {
+  Random random(1);
+  AlignedArray<float> scores, thresholds;
+  for (const int columns : {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 256}) {
+    for (const double cut : {-4.0, 0.0, 2.5, 9.0}) {
+      const int rows = 37;
+      scores.Reserve(rows * columns);
+      thresholds.Reserve(columns);
+      for (int i = 0; i < rows * columns; ++i) scores.data()[i] = static_cast<float>(random.Normal());
+      for (int c = 0; c < columns; ++c)
+        thresholds.data()[c] = static_cast<float>(cut + 0.1 * random.Normal());
+      thresholds.data()[columns / 2] = scores.data()[columns / 2];  // equal survives
+      std::vector<Survivor> expected;
+      for (int r = 0; r < rows; ++r) {
+        for (int c = 0; c < columns; ++c) {
+          if (scores.data()[r * columns + c] >= thresholds.data()[c]) {
+            expected.push_back({static_cast<uint16_t>(r), static_cast<uint16_t>(c)});
+          }
+        }
+      }
+      std::vector<Survivor> got(rows * columns);
+      got.resize(CollectSurvivors(scores.data(), rows, columns, thresholds.data(), got.data()));
+      ASSERT_EQ(got.size(), expected.size()) << columns << " columns, cut " << cut;
+      for (size_t i = 0; i < got.size(); ++i) {
+        EXPECT_EQ(got[i].row, expected[i].row);
+        EXPECT_EQ(got[i].column, expected[i].column);
+      }
+    }
+  }
+}
+
+TEST(ReduceTest, InfinityRulesAColumnOut) {
+  const float scores[] = {std::numeric_limits<float>::max(), 1.0f};
+  const float thresholds[] = {std::numeric_limits<float>::infinity(), 0.0f};
+  Survivor survivors[2];
+  ASSERT_EQ(CollectSurvivors(scores, 1, 2, thresholds, survivors), 1);
+  EXPECT_EQ(survivors[0].column, 1);
+}
+
+TEST(ReduceTest, CheckDotOfEveryDtypeSizeAndAddressIsWithinItsError) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
+    for (const uint32_t dim : {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 100}) {
+      const SharedMatrix a = testing::RandomNormal(1, dim, dim, DType::kFloat64);
+      const SharedMatrix b = testing::RandomNormal(3, dim, dim + 1, dtype);
+      std::vector<double> wide(dim);
+      ToFloat64(a.view.data, DType::kFloat64, dim, wide.data());
+      for (uint64_t row = 0; row < 3; ++row) {  // odd rows of odd dims are misaligned for vectors
+        const DotSums dot = CheckDot(wide.data(), b.view.row(row), dtype, dim);
+        const double exact = testing::ExactScore(a.view, 0, b.view, row);
+        EXPECT_LE(std::abs(dot.sum - exact), Float64DotError(dim, dot.sum_abs)) << DTypeName(dtype) << dim;
+        EXPECT_GE(dot.sum_abs * (1.0 + 1e-12), std::abs(exact));
+        EXPECT_LE(dot.sum_abs, 1e5 * dim);
+      }
+    }
+  }
+}
+
+TEST(ReduceTest, CheckDotThatOverflowsIsNotFinite) {
+  const SharedMatrix a = testing::MakeMatrix({1e300, 1e300}, 2, DType::kFloat64);
+  const SharedMatrix b = testing::MakeMatrix({1e300, -1e300}, 2, DType::kFloat64);
+  std::vector<double> wide = {1e300, 1e300};
+  const DotSums dot = CheckDot(wide.data(), b.view.data, DType::kFloat64, 2);
+  EXPECT_FALSE(std::isfinite(dot.sum_abs));
+}
+
+}  // namespace
+}  // namespace dotmax
