@@ -1,0 +1,44 @@
+// Where the rows lie in a matrix file, by format. Each parser sees the file's beginning and its size, and
+// trusts neither: nothing is allocated before CheckLayout has held one against the other.
+#ifndef DOTMAX_SERVER_STORE_FORMAT_H_
+#define DOTMAX_SERVER_STORE_FORMAT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "server/base/types.h"
+
+namespace dotmax {
+
+// As much of a file as a parser may look at; NumPy's headers are shorter by far.
+inline constexpr size_t kMaxHeaderBytes = 1 << 16;
+
+struct MatrixLayout {
+  uint64_t rows = 0;
+  uint64_t dim = 0;  // not yet checked against kMaxDim
+  DType dtype = DType::kFloat32;
+  uint64_t data_offset = 0;     // ≤ the file's size
+  size_t row_prefix_bytes = 0;  // before each row; its first 4 bytes are the row's dim
+
+  size_t row_bytes() const { return dim * ByteWidth(dtype); }
+};
+
+// All fail with kInvalidArgument and a message that continues "<path>: ". `head` is the first
+// min(file_bytes, kMaxHeaderBytes) bytes.
+
+// NumPy's format, versions 1.0 to 3.0: C order, '<f2', '<f4', '<f8' or '|i1', two dimensions.
+absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_bytes);
+// Each row: int32 dim, then dim float32.
+absl::StatusOr<MatrixLayout> ParseFvecs(absl::string_view head, uint64_t file_bytes);
+// uint32 rows, uint32 dim, then float32.
+absl::StatusOr<MatrixLayout> ParseFbin(absl::string_view head, uint64_t file_bytes);
+
+// Whether dim is allowed and the file holds exactly the promised rows.
+absl::Status CheckLayout(const MatrixLayout& layout, uint64_t file_bytes);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_STORE_FORMAT_H_

@@ -1,0 +1,163 @@
+#include "server/store/ingest.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/base/dtype.h"
+#include "server/store/format.h"
+
+namespace dotmax {
+namespace {
+
+// Small enough to stay in cache between being read and being checked.
+constexpr size_t kBlockBytes = 1 << 20;
+constexpr std::align_val_t kAlignment{64};
+
+class File {
+ public:
+  explicit File(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~File() {
+    if (fd_ >= 0) close(fd_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  bool is_open() const { return fd_ >= 0; }
+
+  absl::StatusOr<uint64_t> Size() const {
+    struct stat info;
+    if (fstat(fd_, &info) != 0) return absl::ErrnoToStatus(errno, "cannot be examined");
+    if (S_ISDIR(info.st_mode)) return absl::InvalidArgumentError("is a directory");
+    if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError("is not a regular file");
+    return static_cast<uint64_t>(info.st_size);
+  }
+
+  // Reads exactly `bytes` from `offset`.
+  absl::Status Read(uint64_t offset, size_t bytes, void* to) const {
+    for (size_t done = 0; done < bytes;) {
+      const ssize_t n =
+          pread(fd_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return absl::ErrnoToStatus(errno, "cannot be read");
+      if (n == 0) return absl::InvalidArgumentError("became shorter while being read");
+      done += static_cast<size_t>(n);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const int fd_;
+};
+
+absl::StatusOr<MatrixLayout> ParseLayout(const std::string& path, absl::string_view head,
+                                         uint64_t file_bytes) {
+  if (absl::EndsWithIgnoreCase(path, ".npy")) return ParseNpy(head, file_bytes);
+  if (absl::EndsWithIgnoreCase(path, ".fvecs")) return ParseFvecs(head, file_bytes);
+  if (absl::EndsWithIgnoreCase(path, ".fbin")) return ParseFbin(head, file_bytes);
+  return absl::InvalidArgumentError("has an unknown extension: .npy, .fvecs and .fbin can be read");
+}
+
+// Rows with a prefix (fvecs repeats the dimension before each) are moved together, in place.
+absl::Status DropPrefixes(const MatrixLayout& layout, uint64_t first_row, uint64_t rows, std::byte* bytes,
+                          std::byte* to) {
+  const size_t row_bytes = layout.row_bytes();
+  for (uint64_t i = 0; i < rows; ++i) {
+    const std::byte* const from = bytes + i * (layout.row_prefix_bytes + row_bytes);
+    uint32_t dim;
+    std::memcpy(&dim, from, sizeof(dim));
+    if (dim != layout.dim) {
+      return absl::InvalidArgumentError(absl::StrCat("row ", first_row + i, " has ",
+                                                     static_cast<int32_t>(dim), " dimensions, and row 0 has ",
+                                                     layout.dim));
+    }
+    std::memcpy(to + i * row_bytes, from + layout.row_prefix_bytes, row_bytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& options) {
+  const File file(path);
+  if (!file.is_open()) return absl::ErrnoToStatus(errno, "cannot be opened");
+  const absl::StatusOr<uint64_t> file_bytes = file.Size();
+  if (!file_bytes.ok()) return file_bytes.status();
+  std::string head(std::min<uint64_t>(*file_bytes, kMaxHeaderBytes), '\0');
+  if (absl::Status s = file.Read(0, head.size(), head.data()); !s.ok()) return s;
+  absl::StatusOr<MatrixLayout> layout = ParseLayout(path, head, *file_bytes);
+  if (!layout.ok()) return layout.status();
+  if (absl::Status s = CheckLayout(*layout, *file_bytes); !s.ok()) return s;
+
+  const uint32_t dim = static_cast<uint32_t>(layout->dim);
+  const size_t row_bytes = layout->row_bytes();
+  const size_t bytes = layout->rows * row_bytes;
+  void* const memory = ::operator new(std::max<size_t>(bytes, 1), kAlignment, std::nothrow);
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("needs ", bytes, " bytes of memory, which cannot be had"));
+  }
+  auto* const data = static_cast<std::byte*>(memory);
+  SharedMatrix matrix = {
+      {data, layout->rows, dim, layout->dtype},
+      std::shared_ptr<const void>(memory, [](void* p) { ::operator delete(p, kAlignment); })};
+
+  const size_t stride = layout->row_prefix_bytes + row_bytes;
+  const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / stride);
+  std::vector<std::byte> prefixed(layout->row_prefix_bytes == 0 ? 0 : block_rows * stride);
+  for (uint64_t first = 0; first < layout->rows; first += block_rows) {
+    const uint64_t rows = std::min(block_rows, layout->rows - first);
+    std::byte* const to = data + first * row_bytes;
+    std::byte* const from = prefixed.empty() ? to : prefixed.data();
+    if (absl::Status s = file.Read(layout->data_offset + first * stride, rows * stride, from); !s.ok())
+      return s;
+    if (!prefixed.empty()) {
+      if (absl::Status s = DropPrefixes(*layout, first, rows, from, to); !s.ok()) return s;
+    }
+    if (const auto bad = FirstNonFinite({to, rows, dim, layout->dtype})) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("row ", first + bad->row, ", column ", bad->column, " is ", bad->value));
+    }
+    if (options.progress) options.progress((first + rows) * row_bytes, bytes);
+  }
+  return matrix;
+}
+
+}  // namespace
+
+absl::Status CheckLayout(const MatrixLayout& layout, uint64_t file_bytes) {
+  if (layout.dim == 0) return absl::InvalidArgumentError("has rows of 0 dimensions");
+  if (layout.dim > kMaxDim) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("has ", layout.dim, " dimensions; at most ", kMaxDim, " can be"));
+  }
+  const uint64_t stride = layout.row_prefix_bytes + layout.row_bytes();
+  const uint64_t payload = file_bytes - layout.data_offset;
+  // Compared by division: rows · stride of a lying header may not fit into 64 bits.
+  const uint64_t held = payload / stride;
+  if (held < layout.rows) {
+    return absl::InvalidArgumentError(absl::StrCat("is truncated: its header promises ", layout.rows,
+                                                   " rows of ", layout.dim, ", its ", file_bytes,
+                                                   " bytes hold ", held));
+  }
+  if (payload != layout.rows * stride) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "has ", payload - layout.rows * stride, " bytes after its ", layout.rows, " rows of ", layout.dim));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options) {
+  absl::StatusOr<SharedMatrix> matrix = Read(path, options);
+  if (matrix.ok()) return matrix;
+  return absl::Status(matrix.status().code(), absl::StrCat(path, ": ", matrix.status().message()));
+}
+
+}  // namespace dotmax
