@@ -66,7 +66,8 @@ class Searcher {
 
   virtual ~Searcher() = default;
 
-  // Answers `query`, or fails with a status made by server/base/errors.h: kNotFound (collection),
+  // The bytes of query.rows need to stay valid until `done` is called, and are not read after. Answers
+  // `query`, or fails with a status made by server/base/errors.h: kNotFound (collection),
   // kInvalidArgument (dim), kOutOfRange (a score beyond float64), kResourceExhausted (queue full),
   // kDeadlineExceeded, kCancelled, kUnavailable (shutting down).
   virtual void Search(Query query, Done done) = 0;

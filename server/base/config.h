@@ -1,0 +1,45 @@
+// What an operator may choose, from flags and their environment equivalents.
+#ifndef DOTMAX_SERVER_BASE_CONFIG_H_
+#define DOTMAX_SERVER_BASE_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/log.h"
+
+namespace dotmax {
+
+extern const char kVersion[];  // "0.1.0"
+
+struct MatrixSource {
+  std::string name;  // of the collection
+  std::string path;
+};
+
+struct Config {
+  // Not empty after --help or --version: print it and exit 0. Nothing else is set then.
+  std::string print;
+
+  std::string listen = "0.0.0.0:50051";
+  std::string metrics_listen = "0.0.0.0:9464";  // empty: no HTTP
+  std::vector<MatrixSource> matrices;           // at least one, names unique
+  int threads = 0;                              // ≥ 1 once parsed
+  uint64_t max_message_bytes = 0;
+  uint32_t max_top_k = 0;
+  uint64_t max_queue_requests = 0;
+  uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
+  absl::Duration drain_timeout;
+  LogLevel log_level = LogLevel::kInfo;
+};
+
+// kInvalidArgument names the flag, the value, and what was expected. `env` is getenv or a test's own.
+absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
+                                   absl::FunctionRef<const char*(const char*)> env);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_BASE_CONFIG_H_

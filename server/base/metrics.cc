@@ -1,0 +1,127 @@
+#include "server/base/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <sstream>
+
+namespace dotmax {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+struct Metric {
+  const char* name;
+  const char* help;  // ends with the labels
+};
+
+// The table: everything that /metrics shows. The grpc_* names and labels are those of the gRPC ecosystem's
+// interceptors, so that their dashboards work.
+constexpr Metric kRpcStarted = {"grpc_server_started_total",
+                                "RPCs started. {grpc_type, grpc_service, grpc_method}"};
+constexpr Metric kRpcHandled = {"grpc_server_handled_total",
+                                "RPCs done, by status. {grpc_type, grpc_service, grpc_method, grpc_code}"};
+constexpr Metric kRpcSeconds = {"grpc_server_handling_seconds",
+                                "From an RPC's start to its status. {grpc_type, grpc_service, grpc_method}"};
+constexpr Metric kInFlight = {"dotmax_rpcs_in_flight", "RPCs started and not yet done."};
+constexpr Metric kQueryRows = {"dotmax_query_rows_total", "Query vectors answered."};
+constexpr Metric kPairsScreened = {"dotmax_pairs_screened_total",
+                                   "(query row, row) pairs scored in low precision."};
+constexpr Metric kPairsSurvived = {"dotmax_pairs_survived_total",
+                                   "Pairs that the screen could not rule out: checked in float64."};
+constexpr Metric kPairsRescored = {"dotmax_pairs_rescored_total", "Pairs scored exactly."};
+constexpr Metric kQueueSeconds = {"dotmax_search_queue_seconds", "Time that an answered search waited."};
+constexpr Metric kComputeSeconds = {"dotmax_search_compute_seconds",
+                                    "Wall time in the engine of an answered search."};
+constexpr Metric kResidentRows = {"dotmax_resident_rows", "Rows held. {collection}"};
+constexpr Metric kResidentBytes = {"dotmax_resident_bytes",
+                                   "Memory of the rows and what the screen keeps beside them. {collection}"};
+constexpr Metric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
+
+// A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
+// factors of about 2.5 keep quantiles within that factor at 19 series each.
+const Histogram::BucketBoundaries kSeconds = {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2,
+                                              0.1,  0.25,   0.5,  1,    2.5,    5,    10,   30,     60};
+
+prometheus::Labels RpcLabels(absl::string_view service, absl::string_view method) {
+  return {{"grpc_type", "unary"},
+          {"grpc_service", std::string(service)},
+          {"grpc_method", std::string(method)}};
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  template <typename T>
+  prometheus::Family<T>& Add(const Metric& metric) {
+    return prometheus::detail::Builder<T>().Name(metric.name).Help(metric.help).Register(registry);
+  }
+
+  prometheus::Registry registry;
+
+  prometheus::Family<Counter>& rpc_started = Add<Counter>(kRpcStarted);
+  prometheus::Family<Counter>& rpc_handled = Add<Counter>(kRpcHandled);
+  prometheus::Family<Histogram>& rpc_seconds = Add<Histogram>(kRpcSeconds);
+  prometheus::Family<Gauge>& resident_rows = Add<Gauge>(kResidentRows);
+  prometheus::Family<Gauge>& resident_bytes = Add<Gauge>(kResidentBytes);
+
+  Gauge& in_flight = Add<Gauge>(kInFlight).Add({});
+  Counter& query_rows = Add<Counter>(kQueryRows).Add({});
+  Counter& pairs_screened = Add<Counter>(kPairsScreened).Add({});
+  Counter& pairs_survived = Add<Counter>(kPairsSurvived).Add({});
+  Counter& pairs_rescored = Add<Counter>(kPairsRescored).Add({});
+  Histogram& queue_seconds = Add<Histogram>(kQueueSeconds).Add({}, kSeconds);
+  Histogram& compute_seconds = Add<Histogram>(kComputeSeconds).Add({}, kSeconds);
+};
+
+Metrics::Metrics(absl::string_view version, absl::string_view onednn_version)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->Add<Gauge>(kBuildInfo)
+      .Add({{"version", std::string(version)}, {"onednn", std::string(onednn_version)}})
+      .Set(1);
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::RpcStarted(absl::string_view service, absl::string_view method) {
+  impl_->rpc_started.Add(RpcLabels(service, method)).Increment();
+  impl_->in_flight.Increment();
+}
+
+void Metrics::RpcHandled(absl::string_view service, absl::string_view method, absl::StatusCode code,
+                         absl::Duration took) {
+  prometheus::Labels labels = RpcLabels(service, method);
+  impl_->rpc_seconds.Add(labels, kSeconds).Observe(absl::ToDoubleSeconds(took));
+  labels["grpc_code"] = absl::StatusCodeToString(code);
+  impl_->rpc_handled.Add(labels).Increment();
+  impl_->in_flight.Decrement();
+}
+
+void Metrics::SearchAnswered(uint64_t query_rows, const SearchStats& stats) {
+  impl_->query_rows.Increment(static_cast<double>(query_rows));
+  impl_->pairs_screened.Increment(static_cast<double>(stats.pairs_screened));
+  impl_->pairs_survived.Increment(static_cast<double>(stats.pairs_survived));
+  impl_->pairs_rescored.Increment(static_cast<double>(stats.pairs_rescored));
+  impl_->queue_seconds.Observe(stats.queue_seconds);
+  impl_->compute_seconds.Observe(stats.compute_seconds);
+}
+
+void Metrics::SetResident(const std::vector<CollectionInfo>& collections) {
+  for (const CollectionInfo& info : collections) {
+    impl_->resident_rows.Add({{"collection", info.name}}).Set(static_cast<double>(info.rows));
+    impl_->resident_bytes.Add({{"collection", info.name}}).Set(static_cast<double>(info.resident_bytes));
+  }
+}
+
+std::string Metrics::Text() const {
+  std::ostringstream text;
+  prometheus::TextSerializer().Serialize(text, impl_->registry.Collect());
+  return std::move(text).str();
+}
+
+}  // namespace dotmax

@@ -1,0 +1,53 @@
+#include "server/rpc/call.h"
+
+#include "absl/time/clock.h"
+
+namespace dotmax {
+
+bool OpenCalls::Begin() {
+  absl::MutexLock lock(&mutex_);
+  if (closed_) return false;
+  ++open_;
+  return true;
+}
+
+void OpenCalls::End() {
+  absl::MutexLock lock(&mutex_);
+  --open_;
+}
+
+void OpenCalls::CloseAndWait(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::None), deadline);
+}
+
+CallRecord::CallRecord(const Backend& backend, OpenCalls* open, const char* service, const char* method)
+    : backend_(backend),
+      open_(open),
+      service_(service),
+      method_(method),
+      counted_(open->Begin()),
+      started_(absl::Now()) {
+  backend_.metrics->RpcStarted(service_, method_);
+}
+
+CallRecord::~CallRecord() {
+  if (counted_) open_->End();
+}
+
+void CallRecord::Finish(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
+  const absl::Duration took = absl::Now() - started_;
+  backend_.metrics->RpcHandled(service_, method_, status.code(), took);
+  if (backend_.log->Enabled(LogLevel::kDebug)) {
+    backend_.log->Write(LogLevel::kDebug, "rpc",
+                        {{"service", service_},
+                         {"method", method_},
+                         {"code", absl::StatusCodeToString(status.code())},
+                         {"message", status.message()},
+                         {"seconds", absl::ToDoubleSeconds(took)}});
+  }
+  reactor->Finish(ToGrpcStatus(status));
+}
+
+}  // namespace dotmax

@@ -1,0 +1,263 @@
+#include "server/rpc/convert.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <string>
+
+#include "absl/numeric/int128.h"
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "server/base/dtype.h"
+#include "server/base/errors.h"
+
+namespace dotmax {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the wire's byte order is taken as it comes");
+
+// What a refused caller is asked to wait: a few searches of ordinary size.
+constexpr int kRetryDelayNanos = 100'000'000;
+
+std::string Decimal(absl::uint128 value) {
+  std::ostringstream text;  // StrCat takes no uint128 before Abseil 2023
+  text << value;
+  return std::move(text).str();
+}
+
+std::optional<DType> DTypeFromProto(v1::DType dtype) {
+  switch (dtype) {
+    case v1::DTYPE_UNSPECIFIED:
+    case v1::FLOAT32:
+      return DType::kFloat32;
+    case v1::FLOAT16:
+      return DType::kFloat16;
+    case v1::BFLOAT16:
+      return DType::kBFloat16;
+    case v1::FLOAT64:
+      return DType::kFloat64;
+    case v1::INT8:
+      return DType::kInt8;
+    default:
+      return std::nullopt;
+  }
+}
+
+v1::DType DTypeToProto(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return v1::FLOAT32;
+    case DType::kFloat16:
+      return v1::FLOAT16;
+    case DType::kBFloat16:
+      return v1::BFLOAT16;
+    case DType::kFloat64:
+      return v1::FLOAT64;
+    case DType::kInt8:
+      return v1::INT8;
+  }
+  return v1::DTYPE_UNSPECIFIED;
+}
+
+std::optional<Reduction> ReductionFromProto(v1::Reduction reduction) {
+  switch (reduction) {
+    case v1::REDUCTION_UNSPECIFIED:
+    case v1::PER_ROW:
+      return Reduction::kPerRow;
+    case v1::GLOBAL:
+      return Reduction::kGlobal;
+    default:
+      return std::nullopt;
+  }
+}
+
+// InvalidField for a part of a matrix: the message opens with the field, as every message about one does.
+absl::Status InvalidPart(absl::string_view matrix, absl::string_view part, absl::string_view reason,
+                         absl::string_view what) {
+  const std::string field = absl::StrCat(matrix, ".", part);
+  return InvalidField(field, reason, absl::StrCat(field, ": ", what));
+}
+
+// Bytes of the largest varint up to `value`.
+uint64_t VarintBytes(uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
+
+// The rows of the collection that `name` means; 0 when there is none, which the searcher will say.
+uint64_t ResidentRows(const std::vector<CollectionInfo>& resident, absl::string_view name) {
+  if (name.empty() && resident.size() == 1) return resident[0].rows;
+  const auto found =
+      std::find_if(resident.begin(), resident.end(), [&](const auto& info) { return info.name == name; });
+  return found == resident.end() ? 0 : found->rows;
+}
+
+}  // namespace
+
+absl::StatusOr<SharedMatrix> MatrixFromProto(const v1::Matrix& matrix, absl::string_view field) {
+  const std::optional<DType> dtype = DTypeFromProto(matrix.dtype());
+  if (!dtype.has_value()) {
+    return InvalidPart(field, "dtype", "UNKNOWN_DTYPE", absl::StrCat(matrix.dtype(), " is no DType"));
+  }
+  if (matrix.dim() == 0 && matrix.rows() > 0) {
+    return InvalidPart(field, "dim", "DIM_ZERO", absl::StrCat("0, but there are ", matrix.rows(), " rows"));
+  }
+  if (matrix.dim() > kMaxDim) {
+    return InvalidPart(field, "dim", "DIM_TOO_LARGE",
+                       absl::StrCat(matrix.dim(), " is above the limit of ", kMaxDim));
+  }
+  if (!matrix.data().empty() && matrix.values_size() > 0) {
+    return InvalidPart(field, "values", "DATA_AND_VALUES",
+                       absl::StrCat("both data (", matrix.data().size(), " bytes) and values (",
+                                    matrix.values_size(), " numbers) are set; send one of them"));
+  }
+  const absl::uint128 elements = absl::uint128(matrix.rows()) * matrix.dim();
+  const std::string shape = absl::StrCat(matrix.rows(), " rows of dim ", matrix.dim());
+  MatrixView view{nullptr, matrix.rows(), matrix.dim(), *dtype};
+  const bool by_values = matrix.values_size() > 0;
+  if (by_values) {
+    if (*dtype != DType::kFloat32) {
+      return InvalidPart(field, "dtype", "VALUES_ARE_FLOAT32",
+                         absl::StrCat(DTypeName(*dtype), ", but values are float32; send data instead"));
+    }
+    if (elements != static_cast<uint64_t>(matrix.values_size())) {
+      return InvalidPart(field, "values", "WRONG_VALUE_COUNT",
+                         absl::StrCat(matrix.values_size(), " values, but ", shape, " take ",
+                                      Decimal(elements)));
+    }
+    view.data = reinterpret_cast<const std::byte*>(matrix.values().data());
+  } else {
+    const absl::uint128 bytes = elements * ByteWidth(*dtype);
+    if (matrix.data().empty() && matrix.rows() > 0) {
+      return InvalidPart(field, "data", "MISSING_DATA",
+                         absl::StrCat("neither data nor values is set, but ", shape, " in ",
+                                      DTypeName(*dtype), " take ", Decimal(bytes), " bytes"));
+    }
+    if (bytes != matrix.data().size()) {
+      return InvalidPart(field, "data", "WRONG_BYTE_COUNT",
+                         absl::StrCat(matrix.data().size(), " bytes, but ", shape, " in ", DTypeName(*dtype),
+                                      " take ", Decimal(bytes)));
+    }
+    view.data = reinterpret_cast<const std::byte*>(matrix.data().data());
+  }
+  if (const std::optional<ElementPosition> at = FirstNonFinite(view); at.has_value()) {
+    return InvalidPart(field, by_values ? "values" : "data", "NOT_FINITE",
+                       absl::StrCat("row ", at->row, ", column ", at->column, " is ", at->value));
+  }
+  return SharedMatrix{view, nullptr};
+}
+
+uint64_t MaxReplyBytes(uint64_t queries, uint64_t rows, uint32_t top_k, Reduction reduction) {
+  // Tags and lengths of the arrays, best, coverage and stats, each field at its largest.
+  constexpr uint64_t kFixedBytes = 256;
+  constexpr uint64_t kScoreBytes = 8;
+  const bool global = reduction == Reduction::kGlobal;
+  const absl::uint128 hits = global ? std::min<absl::uint128>(top_k, absl::uint128(queries) * rows)
+                                    : absl::uint128(queries) * std::min<uint64_t>(top_k, rows);
+  const uint64_t hit_bytes = kScoreBytes + VarintBytes(rows) + (global ? VarintBytes(queries) : 0);
+  const absl::uint128 splits = global ? absl::uint128(0) : absl::uint128(queries) + 1;
+  const uint64_t split_bytes = VarintBytes(absl::Uint128High64(hits) > 0
+                                               ? std::numeric_limits<uint64_t>::max()
+                                               : absl::Uint128Low64(hits));
+  const absl::uint128 total = kFixedBytes + hits * hit_bytes + splits * split_bytes;
+  return absl::Uint128High64(total) > 0 ? std::numeric_limits<uint64_t>::max() : absl::Uint128Low64(total);
+}
+
+absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const RequestLimits& limits,
+                                     const std::vector<CollectionInfo>& resident) {
+  const std::optional<Reduction> reduction = ReductionFromProto(request.reduction());
+  if (!reduction.has_value()) {
+    return InvalidField("reduction", "UNKNOWN_REDUCTION",
+                        absl::StrCat("reduction: ", request.reduction(), " is no Reduction"));
+  }
+  if (request.top_k() > limits.max_top_k) {
+    return InvalidField("top_k", "TOP_K_TOO_LARGE",
+                        absl::StrCat("top_k: ", request.top_k(), " is above the server's limit of ",
+                                     limits.max_top_k, " (--max-top-k)"));
+  }
+  absl::StatusOr<SharedMatrix> rows = MatrixFromProto(request.queries(), "queries");
+  if (!rows.ok()) return rows.status();
+
+  Query query;
+  query.collection = request.collection();
+  query.rows = *std::move(rows);
+  query.top_k = std::max<uint32_t>(request.top_k(), 1);
+  query.reduction = *reduction;
+  const uint64_t reply = MaxReplyBytes(query.rows.view.rows, ResidentRows(resident, query.collection),
+                                       query.top_k, query.reduction);
+  if (reply > limits.max_message_bytes) {
+    return InvalidField(
+        "top_k", "REPLY_TOO_LARGE",
+        absl::StrCat("top_k: ", query.top_k, " for ", query.rows.view.rows, " query rows makes a reply of up to ",
+                     reply, " bytes, above the message limit of ", limits.max_message_bytes,
+                     " (--max-message-bytes); send fewer rows at a time"));
+  }
+  return query;
+}
+
+void AnswerToProto(const Answer& answer, Reduction reduction, v1::SearchResponse* response) {
+  const int hits = static_cast<int>(answer.hits.size());
+  response->mutable_ids()->Reserve(hits);
+  response->mutable_scores()->Reserve(hits);
+  for (const Hit& hit : answer.hits) {
+    response->mutable_ids()->AddAlreadyReserved(hit.id);
+    response->mutable_scores()->AddAlreadyReserved(hit.score);
+  }
+  if (reduction == Reduction::kGlobal) {
+    response->mutable_query_rows()->Reserve(hits);
+    for (const Hit& hit : answer.hits) response->mutable_query_rows()->AddAlreadyReserved(hit.query_row);
+  } else {
+    response->mutable_row_splits()->Add(answer.row_splits.begin(), answer.row_splits.end());
+  }
+  if (answer.best.has_value()) {
+    response->mutable_best()->set_query_row(answer.best->query_row);
+    response->mutable_best()->set_id(answer.best->id);
+    response->mutable_best()->set_score(answer.best->score);
+  }
+  response->set_coverage(answer.rows_held == 0 ? 1.0
+                                               : static_cast<double>(answer.rows_searched) /
+                                                     static_cast<double>(answer.rows_held));
+  v1::SearchStats* stats = response->mutable_stats();
+  stats->set_queue_seconds(answer.stats.queue_seconds);
+  stats->set_compute_seconds(answer.stats.compute_seconds);
+  stats->set_pairs_screened(answer.stats.pairs_screened);
+  stats->set_pairs_survived(answer.stats.pairs_survived);
+  stats->set_pairs_rescored(answer.stats.pairs_rescored);
+}
+
+void CollectionToProto(const CollectionInfo& info, v1::Collection* collection) {
+  collection->set_name(info.name);
+  collection->set_rows(info.rows);
+  collection->set_dim(info.dim);
+  collection->set_dtype(DTypeToProto(info.dtype));
+  collection->set_resident_bytes(info.resident_bytes);
+  collection->set_screen(info.screen);
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const std::string message(status.message());
+  google::rpc::Status wire;
+  wire.set_code(static_cast<int>(status.code()));
+  wire.set_message(message);
+
+  google::rpc::ErrorInfo info;
+  info.set_reason(ErrorReason(status).value_or(absl::StatusCodeToString(status.code())));
+  info.set_domain("dotmax");
+  wire.add_details()->PackFrom(info);
+  if (const std::optional<std::string> field = ErrorField(status); field.has_value()) {
+    google::rpc::BadRequest bad_request;
+    google::rpc::BadRequest::FieldViolation* violation = bad_request.add_field_violations();
+    violation->set_field(*field);
+    violation->set_description(message);
+    wire.add_details()->PackFrom(bad_request);
+  }
+  if (status.code() == absl::StatusCode::kResourceExhausted) {
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_nanos(kRetryDelayNanos);
+    wire.add_details()->PackFrom(retry);
+  }
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message, wire.SerializeAsString());
+}
+
+}  // namespace dotmax

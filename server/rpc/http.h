@@ -1,0 +1,51 @@
+// What machines ask over HTTP: /metrics (Prometheus), /healthz (the process lives) and /readyz (it wants
+// requests).
+#ifndef DOTMAX_SERVER_RPC_HTTP_H_
+#define DOTMAX_SERVER_RPC_HTTP_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/base/metrics.h"
+
+struct mg_connection;
+struct mg_context;
+
+namespace dotmax {
+
+// Thread-safe.
+class HttpServer {
+ public:
+  // Serves from now on, not ready. `address` is "HOST:PORT", port 0 for any free one; kUnavailable names it
+  // when it cannot be bound. `metrics` outlives the server.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
+                                                           const Metrics* metrics);
+
+  ~HttpServer();  // ends running requests and joins the server's threads
+
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  int port() const { return port_; }
+
+  // Whether /readyz says 200 or 503.
+  void SetReady(bool ready) { ready_.store(ready); }
+
+ private:
+  explicit HttpServer(const Metrics* metrics) : metrics_(metrics) {}
+
+  static int HandleMetrics(mg_connection* connection, void* self);
+  static int HandleHealthz(mg_connection* connection, void* self);
+  static int HandleReadyz(mg_connection* connection, void* self);
+
+  const Metrics* const metrics_;
+  std::atomic<bool> ready_{false};
+  int port_ = 0;
+  mg_context* context_ = nullptr;
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_RPC_HTTP_H_

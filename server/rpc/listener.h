@@ -1,0 +1,53 @@
+// The gRPC server: our services, the standard health service and reflection, on one address.
+#ifndef DOTMAX_SERVER_RPC_LISTENER_H_
+#define DOTMAX_SERVER_RPC_LISTENER_H_
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/rpc/call.h"
+#include "server/rpc/collections.h"
+#include "server/rpc/search.h"
+
+namespace dotmax {
+
+// Thread-safe, but for Shutdown, which is called once at a time.
+class Listener {
+ public:
+  // Serves from now on, in good health. `address` is "HOST:PORT", port 0 for any free one; kUnavailable
+  // names it when it cannot be bound, also when another process listens there. The parts of `backend`
+  // outlive the listener.
+  static absl::StatusOr<std::unique_ptr<Listener>> Start(const std::string& address, const Backend& backend);
+
+  ~Listener();  // Shutdown at once
+
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  int port() const { return port_; }
+
+  // Health of "" and of each service, as load balancers see it.
+  void SetServing(bool serving);
+
+  // Lets the calls that have begun end, until `deadline`, then cancels what is left, and returns when
+  // nothing is. Whoever answers is expected to refuse what begins later. Health becomes NOT_SERVING.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  explicit Listener(const Backend& backend);
+
+  const Backend backend_;
+  OpenCalls open_;
+  SearchService search_;
+  CollectionsService collections_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;  // last: it uses the rest
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_RPC_LISTENER_H_
