@@ -3,35 +3,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/base/json.h"
 
 namespace dotmax {
 namespace {
 
 constexpr absl::string_view kLevelNames[] = {"debug", "info", "warning", "error"};
-
-// `text` as a JSON string. Bytes of 0x80 and above pass: what we log is UTF-8 or somebody's file name.
-std::string Quoted(absl::string_view text) {
-  std::string json = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      json += '\\';
-      json += c;
-    } else if (c == '\n') {
-      json += "\\n";
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      absl::StrAppendFormat(&json, "\\u%04x", c);
-    } else {
-      json += c;
-    }
-  }
-  return json + '"';
-}
 
 }  // namespace
 
@@ -42,17 +23,16 @@ std::optional<LogLevel> ParseLogLevel(absl::string_view name) {
   return std::nullopt;
 }
 
-LogField::LogField(absl::string_view key, absl::string_view value) : key_(key), json_(Quoted(value)) {}
+LogField::LogField(absl::string_view key, absl::string_view value) : key_(key), json_(JsonString(value)) {}
 LogField::LogField(absl::string_view key, int64_t value) : key_(key), json_(absl::StrCat(value)) {}
 LogField::LogField(absl::string_view key, uint64_t value) : key_(key), json_(absl::StrCat(value)) {}
-LogField::LogField(absl::string_view key, double value)
-    : key_(key), json_(std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null") {}
+LogField::LogField(absl::string_view key, double value) : key_(key), json_(JsonNumber(value)) {}
 
 void Logger::Write(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields) {
   if (!Enabled(level)) return;
-  std::string line =
-      absl::StrCat("{\"time\":\"", absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::Now(), absl::UTCTimeZone()),
-                   "\",\"level\":\"", kLevelNames[static_cast<int>(level)], "\",\"event\":", Quoted(event));
+  std::string line = absl::StrCat(
+      "{\"time\":\"", absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::Now(), absl::UTCTimeZone()),
+      "\",\"level\":\"", kLevelNames[static_cast<int>(level)], "\",\"event\":", JsonString(event));
   for (const LogField& field : fields) absl::StrAppend(&line, ",\"", field.key(), "\":", field.json());
   line += "}\n";
 

@@ -1,0 +1,92 @@
+#include "client/cli/queries.h"
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <memory>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace dotmax {
+namespace {
+
+template <typename T>
+SharedMatrix Pack(const std::vector<double>& values, uint32_t dim, DType dtype) {
+  auto packed = std::make_shared<std::vector<T>>(values.begin(), values.end());
+  return {{reinterpret_cast<const std::byte*>(packed->data()), values.size() / dim, dim, dtype}, packed};
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
+  std::vector<std::string> ids;
+  for (std::string line; std::getline(file, line);) ids.push_back(line);
+  return ids;
+}
+
+std::string IdsPathBeside(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const size_t dot = path.rfind('.');
+  const bool has_extension = dot != path.npos && (slash == path.npos || dot > slash);
+  return path.substr(0, has_extension ? dot : path.size()) + ".ids";
+}
+
+absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in) {
+  std::vector<double> values;
+  uint32_t dim = 0;
+  bool all_float32 = true;
+  int number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    uint32_t columns = 0;
+    for (const absl::string_view word : absl::StrSplit(line, absl::ByAnyChar(" ,\t\r"), absl::SkipEmpty())) {
+      double value;
+      if (!absl::SimpleAtod(word, &value) || !std::isfinite(value)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("line ", number, ": \"", word, "\" is not a finite number"));
+      }
+      all_float32 = all_float32 && static_cast<double>(static_cast<float>(value)) == value;
+      values.push_back(value);
+      ++columns;
+    }
+    if (columns == 0) continue;
+    if (dim == 0) dim = columns;
+    if (columns != dim) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", number, " has ", columns, " numbers, the first one has ", dim));
+    }
+  }
+  if (dim == 0) return absl::InvalidArgumentError("no vectors: expected one per line");
+  if (dim > kMaxDim) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("vectors have ", dim, " numbers; at most ", kMaxDim, " can be"));
+  }
+  return all_float32 ? Pack<float>(values, dim, DType::kFloat32) : Pack<double>(values, dim, DType::kFloat64);
+}
+
+absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std::vector<std::string>& ids,
+                                          const std::vector<std::string>& words) {
+  if (ids.size() != matrix.view.rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there are ", ids.size(), " names for ", matrix.view.rows, " rows"));
+  }
+  absl::flat_hash_map<absl::string_view, uint64_t> rows;
+  for (uint64_t i = 0; i < ids.size(); ++i) rows.emplace(ids[i], i);
+  const size_t row_bytes = matrix.view.row_bytes();
+  auto selected = std::make_shared<std::vector<std::byte>>(words.size() * row_bytes);
+  for (size_t i = 0; i < words.size(); ++i) {
+    const auto at = rows.find(words[i]);
+    if (at == rows.end())
+      return absl::NotFoundError(absl::StrCat("there is no row named \"", words[i], "\""));
+    std::memcpy(selected->data() + i * row_bytes, matrix.view.row(at->second), row_bytes);
+  }
+  return SharedMatrix{{selected->data(), words.size(), matrix.view.dim, matrix.view.dtype}, selected};
+}
+
+}  // namespace dotmax

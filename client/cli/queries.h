@@ -1,0 +1,31 @@
+// The query vectors of a command line: from a matrix file, from standard input, or by name.
+#ifndef DOTMAX_CLIENT_CLI_QUERIES_H_
+#define DOTMAX_CLIENT_CLI_QUERIES_H_
+
+#include <istream>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/base/types.h"
+
+namespace dotmax {
+
+// One name per line, in the order of a matrix's rows.
+absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path);
+
+// `path` with its extension replaced by ".ids".
+std::string IdsPathBeside(const std::string& path);
+
+// One vector per line, numbers separated by blanks or commas; empty lines are skipped. float32 when every
+// number is one exactly, float64 otherwise. kInvalidArgument names the line and what is wrong with it.
+absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in);
+
+// The rows of `matrix` whose names in `ids` are `words`, in the order of `words`. kNotFound names the first
+// word that is not there; kInvalidArgument when ids and rows differ in number.
+absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std::vector<std::string>& ids,
+                                          const std::vector<std::string>& words);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_CLIENT_CLI_QUERIES_H_

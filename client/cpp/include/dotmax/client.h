@@ -1,0 +1,146 @@
+// The C++ client of dotmax: spans in, values out, absl::Status for failures.
+//
+//   absl::StatusOr<dotmax::Client> client = dotmax::Client::Create({.target = "localhost:50051"});
+//   std::vector<float> queries = ...;  // M · 100 numbers, row-major
+//   absl::StatusOr<dotmax::SearchResult> result = client->Search(dotmax::Rows(queries, 100), {.top_k = 10});
+//   for (size_t i = 0; i < result->query_count(); ++i)
+//     for (size_t hit = result->begin(i); hit < result->end(i); ++hit)
+//       Use(i, result->ids[hit], result->scores[hit]);
+//
+// Every score is the true inner product rounded once to float64; hits come by score descending, then query
+// row, then id. See proto/dotmax/v1/dotmax.proto for what each number means.
+#ifndef DOTMAX_CLIENT_CPP_INCLUDE_DOTMAX_CLIENT_H_
+#define DOTMAX_CLIENT_CPP_INCLUDE_DOTMAX_CLIENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+namespace dotmax {
+
+enum class ElementType : uint8_t { kFloat32, kFloat16, kBFloat16, kFloat64, kInt8 };
+
+// A borrowed dense matrix: rows × dim elements, row-major, little-endian, no padding.
+struct Rows {
+  Rows() = default;
+  // From whole rows: values.size() must be a multiple of dim (Search says so when it is not).
+  Rows(absl::Span<const float> values, uint32_t row_dim)
+      : Rows(values.data(), values.size() * sizeof(float), row_dim, ElementType::kFloat32) {}
+  Rows(absl::Span<const double> values, uint32_t row_dim)
+      : Rows(values.data(), values.size() * sizeof(double), row_dim, ElementType::kFloat64) {}
+  Rows(absl::Span<const int8_t> values, uint32_t row_dim)
+      : Rows(values.data(), values.size(), row_dim, ElementType::kInt8) {}
+  // Any type, by its bytes; for float16 and bfloat16.
+  Rows(const void* row_data, size_t byte_count, uint32_t row_dim, ElementType element_type)
+      : data(row_data), bytes(byte_count), dim(row_dim), type(element_type) {}
+
+  size_t row_bytes() const;
+  size_t count() const { return row_bytes() == 0 ? 0 : bytes / row_bytes(); }
+
+  const void* data = nullptr;
+  size_t bytes = 0;
+  uint32_t dim = 0;
+  ElementType type = ElementType::kFloat32;
+};
+
+struct ClientOptions {
+  std::string target = "localhost:50051";       // a gRPC name: host:port, unix:path, dns:///host:port
+  absl::Duration timeout = absl::Seconds(60);   // of each call that does not give its own
+  size_t max_message_bytes = size_t{64} << 20;  // both ways; the server has a limit of its own
+};
+
+struct SearchOptions {
+  std::string collection = {};  // empty: the server's only one
+  uint32_t top_k = 1;
+  bool global = false;  // the top_k of all (query row, row) pairs instead of those of each query row
+  std::optional<absl::Duration> timeout = std::nullopt;
+};
+
+struct BestHit {
+  uint64_t query_row = 0;
+  uint64_t id = 0;
+  double score = 0.0;
+};
+
+// Parallel arrays; hit h is ids[h], scores[h] and, for global searches, query_rows[h].
+struct SearchResult {
+  std::vector<uint64_t> row_splits;  // empty for global searches
+  std::vector<uint64_t> ids;
+  std::vector<double> scores;
+  std::vector<uint64_t> query_rows;  // empty unless global
+  std::optional<BestHit> best;
+  double coverage = 0.0;  // rows searched / rows held
+  double queue_seconds = 0.0;
+  double compute_seconds = 0.0;
+  uint64_t pairs_screened = 0;
+  uint64_t pairs_survived = 0;
+  uint64_t pairs_rescored = 0;
+
+  // Not for global searches: the hits of query row i are [begin(i), end(i)).
+  size_t query_count() const { return row_splits.empty() ? 0 : row_splits.size() - 1; }
+  size_t begin(size_t i) const { return row_splits[i]; }
+  size_t end(size_t i) const { return row_splits[i + 1]; }
+};
+
+struct CollectionDescription {
+  std::string name;
+  uint64_t rows = 0;
+  uint32_t dim = 0;
+  ElementType type = ElementType::kFloat32;
+  uint64_t resident_bytes = 0;
+  std::string screen;
+};
+
+struct ServerDescription {
+  std::vector<CollectionDescription> collections;  // by name
+  uint32_t max_top_k = 0;
+  uint64_t max_message_bytes = 0;
+};
+
+// One channel to one server. Thread-safe; calls block. Movable.
+class Client {
+ public:
+  // Does not connect yet: the first call does. kInvalidArgument for options that cannot be.
+  static absl::StatusOr<Client> Create(const ClientOptions& options = {});
+
+  Client(Client&&) noexcept;
+  Client& operator=(Client&&) noexcept;
+  ~Client();
+
+  // The best rows of a collection for `queries`. Queries that do not fit into one message are sent as
+  // several, and the replies joined: the result is the same. Fails with the server's code and message
+  // (StatusReason and StatusFieldViolations say more), kDeadlineExceeded, or kUnavailable.
+  absl::StatusOr<SearchResult> Search(const Rows& queries, const SearchOptions& options = {}) const;
+
+  // What is resident, and the server's limits.
+  absl::StatusOr<ServerDescription> Describe() const;
+
+  // Ok while the server takes searches; kUnavailable with its state otherwise.
+  absl::Status CheckHealth() const;
+
+ private:
+  struct Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// What the server attached to a failure (google.rpc.ErrorInfo, BadRequest).
+struct FieldViolation {
+  std::string field;  // "queries.data"
+  std::string description;
+};
+std::string StatusReason(const absl::Status& status);  // "DIM_MISMATCH"; empty if none
+std::vector<FieldViolation> StatusFieldViolations(const absl::Status& status);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_CLIENT_CPP_INCLUDE_DOTMAX_CLIENT_H_
