@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs Debian packages by name: deploy/install-deps.sh build|test
+#   build   what compiling the server and the command needs
+#   test    the same, and what tests/run.sh needs
+# For Debian 12 and 13, as root. Does nothing, and asks nobody, when all of it is there.
+set -euo pipefail
+
+# ocl-icd-opencl-dev: Debian 12's oneDNN has a CMake package that looks for OpenCL, though the CPU engine
+# does without.
+build=(cmake g++ ninja-build
+  libabsl-dev libcivetweb-dev libdnnl-dev libgrpc++-dev libhwy-dev libprotobuf-dev
+  ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
+test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev
+  python3 python3-grpcio python3-numpy python3-protobuf)
+
+case "${1:-}" in
+  build) packages=("${build[@]}") ;;
+  test) packages=("${build[@]}" "${test[@]}") ;;
+  *)
+    echo "usage: deploy/install-deps.sh build|test" >&2
+    exit 2
+    ;;
+esac
+
+installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n 's/^installed //p')
+missing=()
+for package in "${packages[@]}"; do
+  grep -qxF "$package" <<<"$installed" || missing+=("$package")
+done
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+if [[ $(id -u) -ne 0 ]]; then
+  echo "these packages are missing, and only root can install them: ${missing[*]}" >&2
+  exit 1
+fi
+echo "Installing ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  exit 1
+fi

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Runs a command of the committed tree in a bare Debian root, made for it and deleted afterwards:
+#
+#   tests/fresh_root.sh SUITE COMMAND [ARGUMENT ...]
+#   tests/fresh_root.sh bookworm deploy/quickstart.sh
+#   tests/fresh_root.sh trixie tests/run.sh
+#
+# Needs root and debootstrap. The mirror, proxies and certificates are those of this machine.
+set -euo pipefail
+
+if [[ $# -lt 2 ]]; then
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+suite=$1
+shift
+tree=$(cd "$(dirname "$0")/.." && git rev-parse --show-toplevel)
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+root=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-root.XXXXXX")
+
+cleanup() {
+  for mounted in dev proc; do
+    mountpoint -q "$root/$mounted" && umount "$root/$mounted"
+  done
+  # Never through a mount that would not go away.
+  if grep -q " $root/" /proc/mounts; then
+    echo "something is still mounted below $root; it was left as it is" >&2
+  else
+    rm -rf --one-file-system "$root"
+  fi
+}
+trap cleanup EXIT
+
+echo "== debootstrap $suite"
+debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$root.log" 2>&1 || {
+  tail -n 20 "$root.log" >&2
+  rm -f "$root.log"
+  exit 1
+}
+rm -f "$root.log"
+echo "deb $mirror $suite main" >"$root/etc/apt/sources.list"
+for file in /etc/resolv.conf /etc/hosts; do
+  [[ -e $file ]] && cp -L "$file" "$root$file"
+done
+# How this machine reaches its mirror, if it takes more than a name.
+for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
+  cp -L "$file" "$root/etc/apt/apt.conf.d/"
+done
+if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
+  mkdir -p "$root/etc/ssl/certs"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+fi
+mount -t proc proc "$root/proc"
+mount --bind /dev "$root/dev"
+git clone -q "$tree" "$root/root/dotmax"
+
+echo "== $*"
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+  ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
+  chroot "$root" bash -c 'cd /root/dotmax && exec "$@"' bash "$@"
