@@ -1,0 +1,241 @@
+#include "server/batch/dispatcher.h"
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/base/errors.h"
+#include "tests/data.h"
+#include "tests/oracle.h"
+
+namespace dotmax {
+namespace {
+
+using testing::ExactTopK;
+using testing::RandomNormal;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr uint32_t kDim = 8;
+constexpr uint64_t kQueryBytes = 2 * kDim * sizeof(float);  // of each query of these tests
+
+Query TwoRows(uint64_t seed = 1) {
+  Query query;
+  query.rows = RandomNormal(2, kDim, seed);
+  return query;
+}
+
+// The answer to come.
+class Reply {
+ public:
+  Searcher::Done done() {
+    return [this](absl::StatusOr<Answer> answer) {
+      answer_ = std::move(answer);
+      arrived_.Notify();  // a second call would fail here
+    };
+  }
+  bool arrived() const { return arrived_.HasBeenNotified(); }
+  const absl::StatusOr<Answer>& Wait() {
+    arrived_.WaitForNotification();
+    return answer_;
+  }
+
+ private:
+  absl::StatusOr<Answer> answer_;
+  absl::Notification arrived_;
+};
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  // Collections "a" (100 × kDim) and, when `names` says so, others of the same rows.
+  std::unique_ptr<Dispatcher> Make(Dispatcher::Limits limits = {}, std::vector<std::string> names = {"a"}) {
+    Dispatcher::Snapshots snapshots;
+    for (const std::string& name : names) snapshots[name] = std::make_shared<const Matrix>(base_);
+    return std::make_unique<Dispatcher>(std::make_unique<Engine>(2), std::move(snapshots), limits);
+  }
+
+  // Keeps the dispatcher's thread busy until Release.
+  void Occupy(Dispatcher& dispatcher) {
+    dispatcher.Search(TwoRows(), [this](absl::StatusOr<Answer> answer) {
+      EXPECT_TRUE(answer.ok()) << answer.status();
+      occupied_.Notify();
+      release_.WaitForNotification();
+    });
+    occupied_.WaitForNotification();
+  }
+  void Release() { release_.Notify(); }
+
+  const SharedMatrix base_ = RandomNormal(100, kDim, 7);
+  absl::Notification occupied_;
+  absl::Notification release_;
+};
+
+TEST_F(DispatcherTest, AnswersAreTheOraclesWhicheverThreadAsks) {
+  const auto dispatcher = Make();
+  std::vector<std::thread> callers;
+  for (uint64_t caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (uint64_t i = 0; i < 25; ++i) {
+        Query query = TwoRows(caller * 100 + i);
+        query.top_k = 3;
+        query.reduction = i % 2 == 0 ? Reduction::kPerRow : Reduction::kGlobal;
+        const std::vector<Hit> expected =
+            ExactTopK(query.rows.view, base_.view, query.top_k, query.reduction);
+        Reply reply;
+        dispatcher->Search(std::move(query), reply.done());
+        ASSERT_TRUE(reply.Wait().ok()) << reply.Wait().status();
+        EXPECT_EQ(reply.Wait()->hits, expected);
+        EXPECT_EQ(reply.Wait()->rows_searched, 100u);
+        EXPECT_EQ(reply.Wait()->rows_held, 100u);
+        EXPECT_GE(reply.Wait()->stats.queue_seconds, 0.0);
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST_F(DispatcherTest, NoQueryRowsNeedNoDim) {
+  const auto dispatcher = Make();
+  Reply reply;
+  dispatcher->Search(Query(), reply.done());
+  ASSERT_TRUE(reply.Wait().ok()) << reply.Wait().status();
+  EXPECT_TRUE(reply.Wait()->hits.empty());
+  EXPECT_EQ(reply.Wait()->row_splits, std::vector<uint64_t>({0}));
+}
+
+TEST_F(DispatcherTest, AnEmptyNameMeansTheOnlyCollection) {
+  const auto dispatcher = Make({}, {"b", "a"});
+  Reply unnamed, unknown, named;
+  dispatcher->Search(TwoRows(), unnamed.done());
+  EXPECT_EQ(unnamed.Wait().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ErrorReason(unnamed.Wait().status()), "COLLECTION_NOT_FOUND");
+  EXPECT_THAT(std::string(unnamed.Wait().status().message()), HasSubstr("a, b"));
+  Query query = TwoRows();
+  query.collection = "c";
+  dispatcher->Search(query, unknown.done());
+  EXPECT_EQ(unknown.Wait().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(unknown.Wait().status().message()), AllOf(HasSubstr("\"c\""), HasSubstr("a, b")));
+  query.collection = "b";
+  dispatcher->Search(query, named.done());
+  EXPECT_TRUE(named.Wait().ok()) << named.Wait().status();
+}
+
+TEST_F(DispatcherTest, AWrongDimIsRefusedWithBothDims) {
+  const auto dispatcher = Make();
+  Query query;
+  query.rows = RandomNormal(1, 9, 1);
+  Reply reply;
+  dispatcher->Search(std::move(query), reply.done());
+  const absl::Status status = reply.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReason(status), "DIM_MISMATCH");
+  EXPECT_EQ(ErrorField(status), "queries.dim");
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("9"), HasSubstr("dim 8")));
+}
+
+TEST_F(DispatcherTest, AQueueFullOfRequestsRefusesTheNext) {
+  const auto dispatcher = Make({.requests = 2, .query_bytes = 100 * kQueryBytes});
+  Occupy(*dispatcher);  // does not wait any more, so it does not count
+  Reply first, second, third;
+  dispatcher->Search(TwoRows(), first.done());
+  dispatcher->Search(TwoRows(), second.done());
+  dispatcher->Search(TwoRows(), third.done());
+  EXPECT_EQ(third.Wait().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(third.Wait().status()), "QUEUE_FULL");
+  EXPECT_FALSE(first.arrived());
+  Release();
+  EXPECT_TRUE(first.Wait().ok());
+  EXPECT_TRUE(second.Wait().ok());
+}
+
+TEST_F(DispatcherTest, AQueueFullOfBytesRefusesTheNextAndTakesMoreOnceEmpty) {
+  const auto dispatcher = Make({.requests = 100, .query_bytes = kQueryBytes});
+  Occupy(*dispatcher);
+  Reply fits, full, later;
+  dispatcher->Search(TwoRows(), fits.done());
+  dispatcher->Search(TwoRows(), full.done());
+  EXPECT_EQ(full.Wait().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(full.Wait().status()), "QUEUE_FULL");
+  Release();
+  EXPECT_TRUE(fits.Wait().ok());
+  dispatcher->Search(TwoRows(), later.done());
+  EXPECT_TRUE(later.Wait().ok()) << later.Wait().status();
+}
+
+TEST_F(DispatcherTest, AnOverdueQueryIsNotComputed) {
+  const auto dispatcher = Make();
+  Query query = TwoRows();
+  query.deadline = absl::Now() - absl::Seconds(1);
+  Reply reply;
+  dispatcher->Search(std::move(query), reply.done());
+  EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(DispatcherTest, AQueryCancelledWhileItWaitsIsNotComputed) {
+  const auto dispatcher = Make();
+  Occupy(*dispatcher);
+  const auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  Query query = TwoRows();
+  query.cancelled = cancelled;
+  Reply reply;
+  dispatcher->Search(std::move(query), reply.done());
+  cancelled->store(true);
+  Release();
+  EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(DispatcherTest, ADeadlineEndsARunningSearchBetweenTiles) {
+  // About 10^12 multiplications: minutes, if the deadline did not end it.
+  Dispatcher::Snapshots snapshots;
+  snapshots["big"] = std::make_shared<const Matrix>(RandomNormal(100'000, 64, 1));
+  Dispatcher dispatcher(std::make_unique<Engine>(1), std::move(snapshots), {});
+  Query query;
+  query.rows = RandomNormal(200'000, 64, 2);
+  const absl::Time started = absl::Now();
+  query.deadline = started + absl::Milliseconds(100);
+  Reply reply;
+  dispatcher.Search(std::move(query), reply.done());
+  EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(absl::Now() - started, absl::Seconds(10));
+}
+
+TEST_F(DispatcherTest, ShutdownAnswersWhatWasAcceptedAndRefusesTheRest) {
+  const auto dispatcher = Make();
+  Occupy(*dispatcher);
+  std::vector<Reply> accepted(5);
+  for (Reply& reply : accepted) dispatcher->Search(TwoRows(), reply.done());
+  dispatcher->Drain();
+  Reply late;
+  dispatcher->Search(TwoRows(), late.done());
+  EXPECT_EQ(late.Wait().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(late.Wait().status()), "DRAINING");
+  Release();
+  dispatcher->Shutdown();
+  for (Reply& reply : accepted) {
+    ASSERT_TRUE(reply.arrived());
+    EXPECT_TRUE(reply.Wait().ok()) << reply.Wait().status();
+  }
+  dispatcher->Shutdown();  // a second time is harmless
+}
+
+TEST_F(DispatcherTest, CollectionsAreListedInOrderOfName) {
+  const std::vector<CollectionInfo> collections = Make({}, {"b", "a"})->Collections();
+  ASSERT_EQ(collections.size(), 2u);
+  EXPECT_EQ(collections[0].name, "a");
+  EXPECT_EQ(collections[1].name, "b");
+  EXPECT_EQ(collections[0].rows, 100u);
+  EXPECT_EQ(collections[0].dim, kDim);
+  EXPECT_EQ(collections[0].dtype, DType::kFloat32);
+  EXPECT_GE(collections[0].resident_bytes, 100 * kDim * sizeof(float));
+  EXPECT_FALSE(collections[0].screen.empty());
+}
+
+}  // namespace
+}  // namespace dotmax

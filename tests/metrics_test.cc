@@ -1,0 +1,65 @@
+#include "server/base/metrics.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace dotmax {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kService[] = "dotmax.v1.Dotmax";
+
+TEST(MetricsTest, RpcsAreCountedByMethodAndCode) {
+  Metrics metrics("1.2.3", "2.6.3");
+  for (int i = 0; i < 3; ++i) metrics.RpcStarted(kService, "Search");
+  metrics.RpcHandled(kService, "Search", absl::StatusCode::kOk, absl::Milliseconds(2));
+  metrics.RpcHandled(kService, "Search", absl::StatusCode::kInvalidArgument, absl::Milliseconds(200));
+
+  const std::string text = metrics.Text();
+  const std::string labels = R"(grpc_method="Search",grpc_service="dotmax.v1.Dotmax",grpc_type="unary")";
+  EXPECT_THAT(text, HasSubstr("grpc_server_started_total{" + labels + "} 3\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"OK\"," + labels + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"INVALID_ARGUMENT\"," + labels + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_count{" + labels + "} 2\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"0.001\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"0.01\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"+Inf\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_rpcs_in_flight 1\n"));
+}
+
+TEST(MetricsTest, SearchesAddWhatTheyCost) {
+  Metrics metrics("1.2.3", "2.6.3");
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_query_rows_total 0\n"));  // shown before the first one
+  const SearchStats stats = {.queue_seconds = 0.5,
+                             .compute_seconds = 0.25,
+                             .pairs_screened = 1000,
+                             .pairs_survived = 20,
+                             .pairs_rescored = 3};
+  metrics.SearchAnswered(16, stats);
+  metrics.SearchAnswered(4, stats);
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("dotmax_query_rows_total 20\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_pairs_screened_total 2000\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_pairs_survived_total 40\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_pairs_rescored_total 6\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_search_queue_seconds_sum 1\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_search_compute_seconds_sum 0.5\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_search_compute_seconds_count 2\n"));
+}
+
+TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {
+  Metrics metrics("1.2.3", "2.6.3");
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_build_info{onednn=\"2.6.3\",version=\"1.2.3\"} 1\n"));
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_resident_rows{")));
+  metrics.SetResident({{"a", 1000, 4, DType::kFloat32, 16000, "float32"}, {"b \"q\"", 7, 1, DType::kInt8, 7, ""}});
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"a\"} 1000\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_bytes{collection=\"a\"} 16000\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"b \\\"q\\\"\"} 7\n"));
+}
+
+}  // namespace
+}  // namespace dotmax
