@@ -43,9 +43,8 @@ TEST(ConfigTest, DefaultsServeAllCoresWith64MiBMessages) {
 }
 
 TEST(ConfigTest, CollectionsAreNamedAfterTheirFilesOrByTheCaller) {
-  const absl::StatusOr<Config> config =
-      Parse({"--matrix=data/v1.glove.npy", "--matrix=words=/x/b=c.fbin", "--matrix=/x/k=v/d.fvecs",
-             "--matrix=.hidden"});
+  const absl::StatusOr<Config> config = Parse({"--matrix=data/v1.glove.npy", "--matrix=words=/x/b=c.fbin",
+                                               "--matrix=/x/k=v/d.fvecs", "--matrix=.hidden"});
   ASSERT_TRUE(config.ok()) << config.status();
   ASSERT_EQ(config->matrices.size(), 4u);
   EXPECT_EQ(config->matrices[0].name, "v1.glove");

@@ -20,9 +20,9 @@
 namespace dotmax::testing {
 
 ServerProcess::ServerProcess(const std::vector<std::string>& args) {
-  const char* program = std::getenv("DOTMAX_SERVER");
+  const char* program = std::getenv("DOTMAX_SERVER_BINARY");
   if (program == nullptr) {
-    ADD_FAILURE() << "DOTMAX_SERVER is not set; run the tests with ctest";
+    ADD_FAILURE() << "DOTMAX_SERVER_BINARY is not set; run the tests with ctest";
     exit_code_ = -1;
     return;
   }

@@ -34,14 +34,17 @@ void* Mutable(const void* pointer) { return const_cast<void*>(pointer); }  // on
 }  // namespace
 
 struct TileMatmul::Impl {
-  Impl(int rows, int dim, int columns)
-      : tile(Float32(rows, dim, memory::format_tag::ab)),
+  Impl(int tile_rows, int dim, int query_columns)
+      : rows(tile_rows),
+        columns(query_columns),
+        tile(Float32(rows, dim, memory::format_tag::ab)),
         queries(Float32(dim, columns, memory::format_tag::ba)),
         scores(Float32(rows, columns, memory::format_tag::ab)),
         description(Describe(engine, tile, Float32(dim, columns, memory::format_tag::any), scores)),
         matmul(description),
         reorder(dnnl::reorder::primitive_desc(engine, queries, engine, description.weights_desc())) {}
 
+  const int rows, columns;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   memory::desc tile, queries, scores;
   dnnl::matmul::primitive_desc description;
@@ -63,8 +66,8 @@ absl::StatusOr<std::unique_ptr<const TileMatmul>> TileMatmul::Create(int rows, i
   }
 }
 
-int TileMatmul::rows() const { return static_cast<int>(impl_->scores.dims()[0]); }
-int TileMatmul::columns() const { return static_cast<int>(impl_->scores.dims()[1]); }
+int TileMatmul::rows() const { return impl_->rows; }
+int TileMatmul::columns() const { return impl_->columns; }
 size_t TileMatmul::packed_bytes() const { return impl_->description.weights_desc().get_size(); }
 size_t TileMatmul::scratch_bytes() const { return impl_->description.scratchpad_desc().get_size(); }
 std::string TileMatmul::implementation() const { return impl_->description.impl_info_str(); }

@@ -1,0 +1,121 @@
+#!/usr/bin/python3
+"""Checks a running system's answers with a client and an arithmetic that are not ours.
+
+Starts the real server on a float32 or float16 .npy file, asks it over gRPC with Debian's grpcio, for single rows
+and globally, and compares every id and every score, bit for bit, with math.fsum over exact float64 products.
+
+  tests/fsum_check.py --server PROGRAM --matrix FILE.npy [--queries N] [--top-k K]
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import grpc
+import numpy
+
+PROTOS = pathlib.Path(__file__).resolve().parent.parent / "proto"
+
+
+def generated(directory):
+    """The wire contract's Python modules, made by protoc."""
+    files = [str(path) for path in sorted(PROTOS.glob("dotmax/v1/*.proto"))]
+    subprocess.run(["protoc", f"--proto_path={PROTOS}", f"--python_out={directory}", *files], check=True)
+    sys.path.insert(0, directory)
+    from dotmax.v1 import dotmax_pb2, matrix_pb2
+
+    return dotmax_pb2, matrix_pb2
+
+
+def start(program, matrix):
+    server = subprocess.Popen(
+        [program, f"--matrix=base={matrix}", "--listen=127.0.0.1:0", "--metrics-listen="],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in server.stderr:
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "listening":
+            return server, event["grpc_port"]
+    raise SystemExit("the server did not start")
+
+
+def exact_top_k(query, base, wide, top_k):
+    """The top_k of (score, id) for one query: fsum decides, float64 only chooses whom to ask."""
+    approximate = wide @ query
+    # Any float64 sum of dim products errs by less than dim * 2^-53 * sum |products|; twice for both sides.
+    slack = 4 * len(query) * 2.0**-53 * float(numpy.abs(base).max()) * float(numpy.abs(query).sum()) + 1e-300
+    cut = numpy.partition(approximate, -top_k)[-top_k] - slack
+    scored = [
+        (-math.fsum(float(x) * float(y) for x, y in zip(query, wide[row])) + 0.0, int(row))
+        for row in numpy.flatnonzero(approximate >= cut)
+    ]
+    return [(-score + 0.0, row) for score, row in sorted(scored)[:top_k]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--matrix", required=True)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--top-k", type=int, default=10)
+    options = parser.parse_args()
+
+    base = numpy.load(options.matrix)
+    wide = base.astype(numpy.float64)
+    random = numpy.random.default_rng(20)
+    rows = random.integers(len(base), size=options.queries)
+    queries = (wide[rows] * random.normal(1.0, 0.1, (options.queries, base.shape[1]))).astype(numpy.float32)
+    queries[::2] = wide[rows[::2]]  # half of them are rows themselves
+
+    expected = [exact_top_k(query, base, wide, options.top_k) for query in queries.astype(numpy.float64)]
+    flat = sorted((-score, query_row, row) for query_row, hits in enumerate(expected) for score, row in hits)
+    expected_global = [(-score + 0.0, query_row, row) for score, query_row, row in flat[: options.top_k]]
+
+    with tempfile.TemporaryDirectory() as directory:
+        dotmax_pb2, matrix_pb2 = generated(directory)
+        server, port = start(options.server, options.matrix)
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                search = channel.unary_unary(
+                    "/dotmax.v1.Dotmax/Search",
+                    request_serializer=dotmax_pb2.SearchRequest.SerializeToString,
+                    response_deserializer=dotmax_pb2.SearchResponse.FromString,
+                )
+
+                def ask(part, reduction):
+                    matrix = matrix_pb2.Matrix(
+                        rows=len(part), dim=part.shape[1], dtype=matrix_pb2.FLOAT32, data=part.tobytes()
+                    )
+                    return search(
+                        dotmax_pb2.SearchRequest(queries=matrix, top_k=options.top_k, reduction=reduction), timeout=300
+                    )
+
+                got = []
+                for batch in (1, 16, len(queries)):  # the same answer whatever the batch
+                    got.append([])
+                    for first in range(0, len(queries), batch):
+                        reply = ask(queries[first : first + batch], dotmax_pb2.PER_ROW)
+                        for begin, end in zip(reply.row_splits, reply.row_splits[1:]):
+                            got[-1].append(list(zip(reply.scores[begin:end], reply.ids[begin:end])))
+                reply = ask(queries, dotmax_pb2.GLOBAL)
+                got_global = list(zip(reply.scores, reply.query_rows, reply.ids))
+        finally:
+            server.terminate()
+            code = server.wait(timeout=60)
+
+    wrong = sum(answer != right for answers in got for answer, right in zip(answers, expected, strict=True))
+    wrong += got_global != expected_global
+    print(
+        f"{len(base)} x {base.shape[1]} {base.dtype}: {len(queries)} queries, top {options.top_k}, in batches of 1, 16 "
+        f"and {len(queries)}, and globally: {wrong} answers differ from math.fsum; the server exited with {code}"
+    )
+    return 1 if wrong or code else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
