@@ -1,0 +1,32 @@
+# The server and the dotmax command on Debian 12, with what they need at run time and no more.
+#
+#   docker build -t dotmax .
+#   docker run -p 50051:50051 -p 9464:9464 dotmax                                  # serves the sample
+#   docker run -p 50051:50051 -v "$PWD:/data:ro" dotmax --matrix=/data/mine.npy
+
+FROM debian:bookworm-slim AS build
+WORKDIR /src
+COPY deploy/install-deps.sh deploy/
+RUN deploy/install-deps.sh build
+COPY . .
+RUN cmake --preset release && cmake --build --preset release --parallel "$(nproc)" \
+  && cmake --install build/release --prefix /opt/dotmax --strip
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+    libabsl20220623 libcivetweb1 libdnnl2 libgomp1 libgrpc++1.51 libhwy1 libprometheus-cpp-core1.0 libprotobuf32 \
+  && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/dotmax /usr/local
+COPY deploy/sample /usr/local/share/dotmax/sample
+
+LABEL org.opencontainers.image.title="dotmax" \
+  org.opencontainers.image.description="Exact maximum inner product search over gRPC" \
+  org.opencontainers.image.licenses="Apache-2.0"
+
+USER 65532:65532
+EXPOSE 50051 9464
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s CMD ["dotmax", "health"]
+ENTRYPOINT ["dotmax-server"]
+CMD ["--matrix=/usr/local/share/dotmax/sample/glove-10k.npy"]

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Builds the image of the Dockerfile for real, without a Docker daemon (buildah, debootstrap; as root), runs it,
+# and asks it a question from outside.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+base=debian:bookworm-slim
+image=localhost/dotmax-test
+work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-image.XXXXXX")
+containers=()
+run_pid=
+server_pid=
+
+cleanup() {
+  [[ -n "$server_pid" ]] && kill "$server_pid" 2>/dev/null
+  for container in "${containers[@]}"; do buildah rm "$container" >/dev/null 2>&1 || true; done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+for tool in buildah debootstrap; do
+  command -v "$tool" >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$tool" >/dev/null
+done
+[[ -f /etc/containers/policy.json ]] || {
+  mkdir -p /etc/containers
+  echo '{"default":[{"type":"insecureAcceptAnything"}]}' >/etc/containers/policy.json
+}
+
+# The base that the Dockerfile starts from, made here: this must work without a registry. How this machine
+# reaches its package mirror goes with it.
+if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
+  echo "== base image"
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+  debootstrap --variant=minbase bookworm "$work/root" "$mirror" >"$work/log" 2>&1 || fail "$(tail -n 5 "$work/log")"
+  for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
+    cp -L "$file" "$work/root/etc/apt/apt.conf.d/"
+  done
+  rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/*
+  container=$(buildah from scratch)
+  containers+=("$container")
+  buildah add -q "$container" "$work/root" / >/dev/null
+  buildah commit -q "$container" "docker.io/library/$base" >/dev/null
+  rm -rf "$work/root"
+fi
+
+echo "== build"
+buildah bud --pull-never --layers -t "$image" . >"$work/log" 2>&1 || fail "$(tail -n 20 "$work/log")"
+
+echo "== run"
+container=$(buildah from --pull-never "$image")
+containers+=("$container")
+format() { buildah inspect --type image --format "$1" "$image"; }
+user=$(format '{{.OCIv1.Config.User}}')
+[[ -n "$user" && "$user" != root && "$user" != 0* ]] || fail "the image runs as \"$user\""
+[[ $(format '{{.Docker.Config.StopSignal}}') == SIGTERM || $(format '{{.OCIv1.Config.StopSignal}}') == SIGTERM ]] ||
+  fail "no STOPSIGNAL"
+# What the image would run, on free ports; `buildah run` knows no entrypoint of its own accord.
+read -r -a entrypoint <<<"$(format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}{{range .OCIv1.Config.Cmd}}{{.}} {{end}}')"
+buildah run "$container" -- "${entrypoint[@]}" --listen=127.0.0.1:0 --metrics-listen=127.0.0.1:0 >"$work/out" 2>&1 &
+run_pid=$!
+for _ in $(seq 200); do
+  grep -q '"event":"listening"' "$work/out" && break
+  kill -0 "$run_pid" 2>/dev/null || break
+  sleep 0.1
+done
+port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/out")
+[[ -n "$port" ]] || fail "it does not listen: $(cat "$work/out")"
+# The server among the descendants of `buildah run`.
+server_pid=$run_pid
+while child=$(pgrep -P "$server_pid" | head -n 1) && [[ -n "$child" ]]; do server_pid=$child; done
+uid=$(awk '$1 == "Uid:" { print $2 }' "/proc/$server_pid/status")
+[[ $uid == "${user%%:*}" ]] || fail "the server runs as user $uid"
+
+echo "== the health check, inside"
+buildah run "$container" -- dotmax health --server="127.0.0.1:$port"
+echo "== a question, from outside"
+for dotmax in build/ci/client/cli/dotmax build/release/client/cli/dotmax; do [[ -x $dotmax ]] && break; done
+answer=$("$dotmax" search --server="127.0.0.1:$port" --queries=deploy/sample/glove-10k.npy --words=king --json)
+echo "$answer"
+[[ $answer == *'"name":"king"'* ]] || fail "king is not its own best match"
+
+echo "== SIGTERM"
+kill -TERM "$server_pid"
+wait "$run_pid" || fail "the server exited with $?"
+server_pid=
+buildah images --format '{{.Name}} {{.Size}}' | grep -E 'dotmax-test|bookworm'
+echo "image ok"
