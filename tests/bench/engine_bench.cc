@@ -5,6 +5,8 @@
 //
 // Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
 // Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <limits>
@@ -97,6 +99,8 @@ void Plain(benchmark::State& state, const Matrix& matrix) {
 // Prints as usual, and keeps the medians for the ratios.
 class RatioReporter : public benchmark::ConsoleReporter {
  public:
+  RatioReporter() : ConsoleReporter(isatty(STDOUT_FILENO) != 0 ? OO_ColorTabular : OO_Tabular) {}
+
   void ReportRuns(const std::vector<Run>& runs) override {
     ConsoleReporter::ReportRuns(runs);
     for (const Run& run : runs) {
