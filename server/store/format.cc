@@ -69,7 +69,7 @@ absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_byte
   }
   // Version 1 has a 2-byte header length, versions 2 and 3 a 4-byte one.
   if (head.size() < 10) return Refuse("is truncated within its .npy header");
-  const int version = head[6];
+  const int version = static_cast<uint8_t>(head[6]);
   if (version < 1 || version > 3)
     return Refuse(absl::StrCat("has .npy version ", version, "; 1 to 3 can be read"));
   const size_t start = version == 1 ? 10 : 12;
