@@ -89,11 +89,11 @@ absl::Status Serve(const Config& config) {
                         {.requests = config.max_queue_requests, .query_bytes = config.max_queue_bytes});
   metrics.SetResident(dispatcher.Collections());
 
-  const Backend backend = {.searcher = &dispatcher,
-                           .metrics = &metrics,
-                           .log = &log,
-                           .limits = {.max_top_k = config.max_top_k,
-                                      .max_message_bytes = config.max_message_bytes}};
+  const Backend backend = {
+      .searcher = &dispatcher,
+      .metrics = &metrics,
+      .log = &log,
+      .limits = {.max_top_k = config.max_top_k, .max_message_bytes = config.max_message_bytes}};
   absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Start(config.listen, backend);
   if (!listener.ok()) return listener.status();
   if (http != nullptr) http->SetReady(true);
@@ -107,11 +107,11 @@ absl::Status Serve(const Config& config) {
   int signal = 0;
   const sigset_t signals = StopSignals();
   sigwait(&signals, &signal);
-  log.Write(LogLevel::kInfo, "draining", {{"signal", strsignal(signal)}});
   const absl::Time deadline = absl::Now() + config.drain_timeout;
   if (http != nullptr) http->SetReady(false);
   (*listener)->SetServing(false);
   dispatcher.Drain();
+  log.Write(LogLevel::kInfo, "draining", {{"signal", strsignal(signal)}});
   (*listener)->Shutdown(deadline);
   dispatcher.Shutdown();
   log.Write(LogLevel::kInfo, "stopped");
@@ -119,7 +119,8 @@ absl::Status Serve(const Config& config) {
 }
 
 int Main(int argc, char** argv) {
-  const absl::StatusOr<Config> config = ParseConfig(argc, argv, [](const char* name) { return getenv(name); });
+  const absl::StatusOr<Config> config =
+      ParseConfig(argc, argv, [](const char* name) { return getenv(name); });
   if (!config.ok()) {
     std::cerr << "dotmax-server: " << config.status().message() << "\n";
     return 2;

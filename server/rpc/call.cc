@@ -22,7 +22,7 @@ void OpenCalls::CloseAndWait(absl::Time deadline) {
   mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::None), deadline);
 }
 
-CallRecord::CallRecord(const Backend& backend, OpenCalls* open, const char* service, const char* method)
+Call::Call(const Backend& backend, OpenCalls* open, const char* service, const char* method)
     : backend_(backend),
       open_(open),
       service_(service),
@@ -32,11 +32,7 @@ CallRecord::CallRecord(const Backend& backend, OpenCalls* open, const char* serv
   backend_.metrics->RpcStarted(service_, method_);
 }
 
-CallRecord::~CallRecord() {
-  if (counted_) open_->End();
-}
-
-void CallRecord::Finish(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
+void Call::End(const absl::Status& status) {
   const absl::Duration took = absl::Now() - started_;
   backend_.metrics->RpcHandled(service_, method_, status.code(), took);
   if (backend_.log->Enabled(LogLevel::kDebug)) {
@@ -47,7 +43,20 @@ void CallRecord::Finish(grpc::ServerUnaryReactor* reactor, const absl::Status& s
                          {"message", status.message()},
                          {"seconds", absl::ToDoubleSeconds(took)}});
   }
-  reactor->Finish(ToGrpcStatus(status));
+  // A held call is finished by its cancellation, which may have come already.
+  if (!counted_ && open_->holding() && state_.exchange(State::kHeld) == State::kRunning) return;
+  Finish(ToGrpcStatus(status));
+}
+
+void Call::OnCancel() {
+  const State before = state_.exchange(State::kCancelled);
+  Cancelled();
+  if (before == State::kHeld) Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server has stopped"));
+}
+
+void Call::OnDone() {
+  if (counted_) open_->End();
+  delete this;
 }
 
 }  // namespace dotmax

@@ -14,9 +14,8 @@
 namespace dotmax {
 namespace {
 
-// For what is open beyond our own calls when these have ended: health watches and reflection streams,
-// which never end by themselves, and refusals on their way.
-constexpr absl::Duration kLinger = absl::Milliseconds(200);
+// A few round trips; see Shutdown.
+constexpr absl::Duration kSettle = absl::Milliseconds(200);
 
 }  // namespace
 
@@ -48,8 +47,7 @@ Listener::~Listener() { Shutdown(absl::InfinitePast()); }
 
 void Listener::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-  for (const char* service :
-       {"", v1::Dotmax::service_full_name(), v1::Collections::service_full_name()}) {
+  for (const char* service : {"", v1::Dotmax::service_full_name(), v1::Collections::service_full_name()}) {
     health->SetServingStatus(service, serving);
   }
 }
@@ -58,7 +56,14 @@ void Listener::Shutdown(absl::Time deadline) {
   if (server_ == nullptr) return;
   SetServing(false);
   open_.CloseAndWait(deadline);
-  server_->Shutdown(absl::ToChronoTime(std::min(deadline, absl::Now() + kLinger)));
+
+  // What reaches gRPC between its own shutdown and the caller's learning of it, it ends with CANCELLED, which
+  // nobody retries. So callers that still knock are first left without a reply, until they wait for one, then
+  // told to go (GOAWAY), then cut off: they see UNAVAILABLE.
+  open_.HoldLate();
+  absl::SleepFor(kSettle);
+  // Health watches and reflection streams, which never end by themselves, are cut off with them.
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + kSettle));
   server_.reset();
 }
 
