@@ -16,9 +16,9 @@
 namespace dotmax {
 namespace {
 
-using testing::MakeMatrix;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::MakeMatrix;
 
 constexpr DType kAllDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64,
                                 DType::kInt8};
@@ -177,7 +177,8 @@ TEST(QueryFromProtoTest, LimitsAndEnumsAreHeld) {
   absl::Status status = QueryFromProto(request, limits, {}).status();
   EXPECT_EQ(ErrorField(status), "top_k");
   EXPECT_EQ(ErrorReason(status), "TOP_K_TOO_LARGE");
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("11"), HasSubstr("10 "), HasSubstr("--max-top-k")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("11"), HasSubstr("10 "), HasSubstr("--max-top-k")));
 
   request.set_top_k(1);
   request.set_reduction(static_cast<v1::Reduction>(9));

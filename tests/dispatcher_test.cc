@@ -18,10 +18,10 @@
 namespace dotmax {
 namespace {
 
-using testing::ExactTopK;
-using testing::RandomNormal;
 using ::testing::AllOf;
+using testing::ExactTopK;
 using ::testing::HasSubstr;
+using testing::RandomNormal;
 
 constexpr uint32_t kDim = 8;
 constexpr uint64_t kQueryBytes = 2 * kDim * sizeof(float);  // of each query of these tests

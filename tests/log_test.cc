@@ -39,10 +39,14 @@ TEST(LogTest, AnEventIsOneLineOfJson) {
   Sink sink;
   Logger(LogLevel::kInfo, sink.fd())
       .Write(LogLevel::kWarning, "some \"event\"",
-             {{"text", "a\\b\n\x01"}, {"port", 50051}, {"rows", uint64_t{18446744073709551615u}},
-              {"seconds", 0.25}, {"nan", std::numeric_limits<double>::quiet_NaN()}});
+             {{"text", "a\\b\n\x01"},
+              {"port", 50051},
+              {"rows", uint64_t{18446744073709551615u}},
+              {"seconds", 0.25},
+              {"nan", std::numeric_limits<double>::quiet_NaN()}});
   const std::string line = sink.Close();
-  EXPECT_THAT(line, MatchesRegex("\\{\"time\":\"[0-9-]+T[0-9:]+\\.[0-9]{6}Z\",\"level\":\"warning\",.*\\}\n"));
+  EXPECT_THAT(line,
+              MatchesRegex("\\{\"time\":\"[0-9-]+T[0-9:]+\\.[0-9]{6}Z\",\"level\":\"warning\",.*\\}\n"));
   EXPECT_THAT(line, HasSubstr(R"("event":"some \"event\"","text":"a\\b\n\u0001","port":50051,)"
                               R"("rows":18446744073709551615,"seconds":0.25,"nan":null})"));
 }

@@ -23,7 +23,8 @@ TEST(MetricsTest, RpcsAreCountedByMethodAndCode) {
   const std::string labels = R"(grpc_method="Search",grpc_service="dotmax.v1.Dotmax",grpc_type="unary")";
   EXPECT_THAT(text, HasSubstr("grpc_server_started_total{" + labels + "} 3\n"));
   EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"OK\"," + labels + "} 1\n"));
-  EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"INVALID_ARGUMENT\"," + labels + "} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("grpc_server_handled_total{grpc_code=\"INVALID_ARGUMENT\"," + labels + "} 1\n"));
   EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_count{" + labels + "} 2\n"));
   EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"0.001\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"0.01\"} 1\n"));
@@ -55,7 +56,8 @@ TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {
   Metrics metrics("1.2.3", "2.6.3");
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_build_info{onednn=\"2.6.3\",version=\"1.2.3\"} 1\n"));
   EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_resident_rows{")));
-  metrics.SetResident({{"a", 1000, 4, DType::kFloat32, 16000, "float32"}, {"b \"q\"", 7, 1, DType::kInt8, 7, ""}});
+  metrics.SetResident(
+      {{"a", 1000, 4, DType::kFloat32, 16000, "float32"}, {"b \"q\"", 7, 1, DType::kInt8, 7, ""}});
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"a\"} 1000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_bytes{collection=\"a\"} 16000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"b \\\"q\\\"\"} 7\n"));

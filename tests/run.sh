@@ -76,5 +76,6 @@ read -r ok bad <<<"$counts"
 passed=$((passed + ok))
 failed=$((failed + bad))
 
-check "format" bash -c 'git ls-files "*.cc" "*.h" | xargs clang-format --dry-run -Werror'
+# Versions of clang-format disagree; Debian 12's decides.
+[[ $(clang-format --version) != *" 14."* ]] || check "format" bash -c 'git ls-files "*.cc" "*.h" | xargs clang-format --dry-run -Werror'
 finish

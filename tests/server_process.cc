@@ -157,8 +157,8 @@ NpyFile::NpyFile(const MatrixView& matrix) : path_(absl::StrCat(::testing::TempD
       ADD_FAILURE() << ".npy has no bfloat16";
       break;
   }
-  std::string header = absl::StrCat("{'descr': '", descr, "', 'fortran_order': False, 'shape': (", matrix.rows,
-                                    ", ", matrix.dim, "), }");
+  std::string header = absl::StrCat("{'descr': '", descr, "', 'fortran_order': False, 'shape': (",
+                                    matrix.rows, ", ", matrix.dim, "), }");
   constexpr size_t kPrefix = 10;  // magic, version, length
   header.append(63 - (kPrefix + header.size()) % 64, ' ');
   header += '\n';

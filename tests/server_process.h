@@ -23,8 +23,8 @@ class ServerProcess {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(60);
 
-  // Runs the program that the environment's DOTMAX_SERVER_BINARY names. Unless `args` say otherwise, it listens on
-  // port 0 of 127.0.0.1, for gRPC and HTTP.
+  // Runs the program that the environment's DOTMAX_SERVER_BINARY names. Unless `args` say otherwise, it
+  // listens on port 0 of 127.0.0.1, for gRPC and HTTP.
   explicit ServerProcess(const std::vector<std::string>& args);
   ~ServerProcess();  // kills it if it still runs
 

@@ -69,9 +69,10 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
             &matrices);
   flags.Add({"listen", "HOST:PORT", "Where gRPC is served; port 0 takes any free one.", "DOTMAX_LISTEN"},
             &config.listen);
-  flags.Add({"metrics-listen", "HOST:PORT",
-             "Where HTTP serves /metrics, /healthz and /readyz; empty turns it off.", "DOTMAX_METRICS_LISTEN"},
-            &config.metrics_listen);
+  flags.Add(
+      {"metrics-listen", "HOST:PORT", "Where HTTP serves /metrics, /healthz and /readyz; empty turns it off.",
+       "DOTMAX_METRICS_LISTEN"},
+      &config.metrics_listen);
   flags.Add({"threads", "N", "Threads that search; 0 means one per core.", "DOTMAX_THREADS"}, 0, kMaxThreads,
             &threads);
   flags.Add({"max-message-bytes", "BYTES", "The largest request and the largest reply.",
@@ -118,9 +119,9 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   }
   if (config.listen.empty()) return absl::InvalidArgumentError("--listen: expected HOST:PORT, got nothing");
   if (max_queue_bytes < max_message_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max-queue-bytes=", max_queue_bytes, " is below --max-message-bytes=",
-                     max_message_bytes, ": some requests could never be queued"));
+    return absl::InvalidArgumentError(absl::StrCat("--max-queue-bytes=", max_queue_bytes,
+                                                   " is below --max-message-bytes=", max_message_bytes,
+                                                   ": some requests could never be queued"));
   }
   if (config.drain_timeout < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(

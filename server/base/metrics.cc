@@ -49,9 +49,8 @@ const Histogram::BucketBoundaries kSeconds = {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 
                                               0.1,  0.25,   0.5,  1,    2.5,    5,    10,   30,     60};
 
 prometheus::Labels RpcLabels(absl::string_view service, absl::string_view method) {
-  return {{"grpc_type", "unary"},
-          {"grpc_service", std::string(service)},
-          {"grpc_method", std::string(method)}};
+  return {
+      {"grpc_type", "unary"}, {"grpc_service", std::string(service)}, {"grpc_method", std::string(method)}};
 }
 
 }  // namespace

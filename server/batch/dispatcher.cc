@@ -70,11 +70,11 @@ absl::StatusOr<std::shared_ptr<const Matrix>> Dispatcher::Find(const Query& quer
   if (found == snapshots_.end()) {
     const std::string names = absl::StrJoin(
         snapshots_, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); });
-    return Error(absl::StatusCode::kNotFound, "COLLECTION_NOT_FOUND",
-                 query.collection.empty()
-                     ? absl::StrCat("collection: a name is needed, because the server holds ", names)
-                     : absl::StrCat("collection: there is no \"", query.collection, "\"; the server holds ",
-                                    names));
+    return Error(
+        absl::StatusCode::kNotFound, "COLLECTION_NOT_FOUND",
+        query.collection.empty()
+            ? absl::StrCat("collection: a name is needed, because the server holds ", names)
+            : absl::StrCat("collection: there is no \"", query.collection, "\"; the server holds ", names));
   }
   const MatrixView& base = found->second->view();
   const MatrixView& rows = query.rows.view;

@@ -75,7 +75,7 @@ class Dispatcher : public Searcher {
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 
-  absl::Mutex join_mutex_;  // so that Shutdown may be called twice, and at once
+  absl::Mutex join_mutex_;                           // so that Shutdown may be called twice, and at once
   std::thread thread_ ABSL_GUARDED_BY(join_mutex_);  // last: it uses the rest
 };
 

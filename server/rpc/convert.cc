@@ -121,9 +121,9 @@ absl::StatusOr<SharedMatrix> MatrixFromProto(const v1::Matrix& matrix, absl::str
                          absl::StrCat(DTypeName(*dtype), ", but values are float32; send data instead"));
     }
     if (elements != static_cast<uint64_t>(matrix.values_size())) {
-      return InvalidPart(field, "values", "WRONG_VALUE_COUNT",
-                         absl::StrCat(matrix.values_size(), " values, but ", shape, " take ",
-                                      Decimal(elements)));
+      return InvalidPart(
+          field, "values", "WRONG_VALUE_COUNT",
+          absl::StrCat(matrix.values_size(), " values, but ", shape, " take ", Decimal(elements)));
     }
     view.data = reinterpret_cast<const std::byte*>(matrix.values().data());
   } else {
@@ -156,9 +156,8 @@ uint64_t MaxReplyBytes(uint64_t queries, uint64_t rows, uint32_t top_k, Reductio
                                     : absl::uint128(queries) * std::min<uint64_t>(top_k, rows);
   const uint64_t hit_bytes = kScoreBytes + VarintBytes(rows) + (global ? VarintBytes(queries) : 0);
   const absl::uint128 splits = global ? absl::uint128(0) : absl::uint128(queries) + 1;
-  const uint64_t split_bytes = VarintBytes(absl::Uint128High64(hits) > 0
-                                               ? std::numeric_limits<uint64_t>::max()
-                                               : absl::Uint128Low64(hits));
+  const uint64_t split_bytes = VarintBytes(
+      absl::Uint128High64(hits) > 0 ? std::numeric_limits<uint64_t>::max() : absl::Uint128Low64(hits));
   const absl::uint128 total = kFixedBytes + hits * hit_bytes + splits * split_bytes;
   return absl::Uint128High64(total) > 0 ? std::numeric_limits<uint64_t>::max() : absl::Uint128Low64(total);
 }
@@ -188,9 +187,9 @@ absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const Req
   if (reply > limits.max_message_bytes) {
     return InvalidField(
         "top_k", "REPLY_TOO_LARGE",
-        absl::StrCat("top_k: ", query.top_k, " for ", query.rows.view.rows, " query rows makes a reply of up to ",
-                     reply, " bytes, above the message limit of ", limits.max_message_bytes,
-                     " (--max-message-bytes); send fewer rows at a time"));
+        absl::StrCat("top_k: ", query.top_k, " for ", query.rows.view.rows,
+                     " query rows makes a reply of up to ", reply, " bytes, above the message limit of ",
+                     limits.max_message_bytes, " (--max-message-bytes); send fewer rows at a time"));
   }
   return query;
 }
