@@ -84,7 +84,7 @@ TEST(BoundTest, ThresholdIsBelowScoreLessError) {
     const double score = std::ldexp(random.Normal(), static_cast<int>(random.Next() % 200) - 100);
     const double error = std::abs(score) * random.Uniform() * 1e-3;
     const float threshold = ScreenThreshold(score, error);
-    EXPECT_LE(static_cast<double>(threshold), score - error);
+    EXPECT_LT(static_cast<double>(threshold), score - error);
     EXPECT_GE(static_cast<double>(threshold), score - error - std::abs(score) * 0x1p-21);
   }
 }

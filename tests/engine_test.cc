@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,37 +24,61 @@ using testing::Slice;
 
 absl::Status Never() { return absl::OkStatus(); }
 
-// Searches with 1 and 3 threads, both reductions, and compares with the oracle at zero tolerance.
+// Every screen that the data allows: as measured, float32, int8 unrotated and along some axes.
+std::vector<ScreenOptions> Screens(uint32_t dim) {
+  std::vector<ScreenOptions> screens = {
+      {}, {.kind = ScreenOptions::Kind::kFloat32}, {.kind = ScreenOptions::Kind::kInt8, .axes = dim}};
+  for (const uint32_t axes : {1u, dim / 2}) {
+    if (0 < axes && axes < dim && dim <= 1000) {
+      screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});
+    }
+  }
+  return screens;
+}
+
+void ExpectAnswer(const Answer& answer, const std::vector<Hit>& expected, const MatrixView& a,
+                  const MatrixView& b, uint32_t top_k, Reduction reduction) {
+  ASSERT_EQ(answer.hits.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(answer.hits[i], expected[i])
+        << "hit " << i << ": got " << answer.hits[i].score << " at " << answer.hits[i].id << ", expected "
+        << expected[i].score << " at " << expected[i].id;
+  }
+  if (reduction == Reduction::kPerRow) {
+    const uint64_t each = std::min<uint64_t>(top_k, b.rows);
+    ASSERT_EQ(answer.row_splits.size(), a.rows + 1);
+    for (uint64_t i = 0; i <= a.rows; ++i) EXPECT_EQ(answer.row_splits[i], i * each);
+  } else {
+    EXPECT_TRUE(answer.row_splits.empty());
+  }
+  EXPECT_EQ(answer.best.has_value(), !expected.empty());
+  if (!expected.empty()) {
+    EXPECT_EQ(*answer.best, *std::min_element(expected.begin(), expected.end(), Better));
+  }
+  EXPECT_LE(answer.stats.pairs_survived, answer.stats.pairs_screened);
+  EXPECT_LE(answer.stats.pairs_screened, a.rows * b.rows);
+}
+
+// Searches by every screen, with 1 and 3 threads, both reductions, and compares with the oracle at zero
+// tolerance.
 void ExpectExact(const SharedMatrix& a, const SharedMatrix& b, std::vector<uint32_t> top_ks = {1, 7}) {
-  const Matrix matrix(b);
-  for (const int threads : {1, 3}) {
-    Engine engine(threads);
-    for (const uint32_t top_k : top_ks) {
-      for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
-        SCOPED_TRACE(::testing::Message()
-                     << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
-                     << ", threads " << threads << ", reduction " << static_cast<int>(reduction));
-        const absl::StatusOr<Answer> answer = engine.Search(matrix, a.view, top_k, reduction, Never);
-        ASSERT_TRUE(answer.ok()) << answer.status();
-        const std::vector<Hit> expected = ExactTopK(a.view, b.view, top_k, reduction);
-        ASSERT_EQ(answer->hits.size(), expected.size());
-        for (size_t i = 0; i < expected.size(); ++i) {
-          ASSERT_EQ(answer->hits[i], expected[i])
-              << "hit " << i << ": got " << answer->hits[i].score << " at " << answer->hits[i].id
-              << ", expected " << expected[i].score << " at " << expected[i].id;
+  std::vector<std::unique_ptr<Matrix>> matrices;
+  for (const ScreenOptions& screen : Screens(b.view.dim))
+    matrices.push_back(std::make_unique<Matrix>(b, screen));
+  Engine one(1), three(3);
+  for (const uint32_t top_k : top_ks) {
+    for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
+      const std::vector<Hit> expected = ExactTopK(a.view, b.view, top_k, reduction);
+      for (const auto& matrix : matrices) {
+        for (Engine* engine : {&one, &three}) {
+          SCOPED_TRACE(::testing::Message()
+                       << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
+                       << ", threads " << engine->threads() << ", reduction " << static_cast<int>(reduction)
+                       << ", screen " << matrix->screen());
+          const absl::StatusOr<Answer> answer = engine->Search(*matrix, a.view, top_k, reduction, Never);
+          ASSERT_TRUE(answer.ok()) << answer.status();
+          ExpectAnswer(*answer, expected, a.view, b.view, top_k, reduction);
         }
-        if (reduction == Reduction::kPerRow) {
-          const uint64_t each = std::min<uint64_t>(top_k, b.view.rows);
-          ASSERT_EQ(answer->row_splits.size(), a.view.rows + 1);
-          for (uint64_t i = 0; i <= a.view.rows; ++i) EXPECT_EQ(answer->row_splits[i], i * each);
-        } else {
-          EXPECT_TRUE(answer->row_splits.empty());
-        }
-        EXPECT_EQ(answer->best.has_value(), !expected.empty());
-        if (!expected.empty()) {
-          EXPECT_EQ(*answer->best, *std::min_element(expected.begin(), expected.end(), Better));
-        }
-        EXPECT_EQ(answer->stats.pairs_screened, a.view.rows * b.view.rows);
       }
     }
   }
@@ -221,7 +246,7 @@ TEST(EngineTest, ALoserBeyondFloat64IsNoError) {
 }
 
 TEST(EngineTest, StopEndsTheSearchWithItsStatus) {
-  const Matrix matrix(RandomNormal(5000, 8, 1));
+  const Matrix matrix(RandomNormal(5000, 8, 1), {.kind = ScreenOptions::Kind::kFloat32});
   const SharedMatrix queries = RandomNormal(4, 8, 2);
   Engine engine(2);
   std::atomic<int> asked{0};
@@ -235,14 +260,44 @@ TEST(EngineTest, StopEndsTheSearchWithItsStatus) {
   EXPECT_TRUE(engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never).ok());
 }
 
-TEST(EngineTest, TheScreenRulesOutNearlyAllOfOrdinaryData) {
-  const Matrix matrix(RandomNormal(20000, 32, 1));
+TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
+  const SharedMatrix rows = RandomNormal(20000, 32, 1);
   const SharedMatrix queries = RandomNormal(64, 32, 2);
-  Engine engine(2);
+  for (const ScreenOptions& screen : {ScreenOptions{.kind = ScreenOptions::Kind::kFloat32},
+                                      ScreenOptions{.kind = ScreenOptions::Kind::kInt8, .axes = 32}}) {
+    const Matrix matrix(rows, screen);
+    Engine engine(2);
+    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
+    ASSERT_TRUE(answer.ok());
+    EXPECT_LT(answer->stats.pairs_survived, answer->stats.pairs_screened / 500) << matrix.screen();
+    EXPECT_LE(answer->stats.pairs_rescored, 2 * queries.view.rows);
+  }
+}
+
+// Rows that lie along a few axes but for a little noise: few axes must do, and norms must end searches early.
+TEST(EngineTest, StructureIsFoundAndUsed) {
+  Random random(12);
+  constexpr uint32_t kDim = 64, kRank = 8;
+  std::vector<double> directions(kRank * kDim), values;
+  for (double& x : directions) x = random.Normal();
+  for (int row = 0; row < 20000; ++row) {
+    const double length = std::exp(random.Normal() * 0.5);
+    std::vector<double> x(kDim);
+    for (uint32_t r = 0; r < kRank; ++r) {
+      const double weight = random.Normal() * length;
+      for (uint32_t i = 0; i < kDim; ++i) x[i] += weight * directions[r * kDim + i];
+    }
+    for (double& v : x) values.push_back(v + 0.01 * random.Normal());
+  }
+  const SharedMatrix rows = MakeMatrix(values, kDim);
+  const SharedMatrix queries = Slice(rows, 500, 100);
+  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 12});
+  Engine engine(1);
   const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
   ASSERT_TRUE(answer.ok());
-  EXPECT_LT(answer->stats.pairs_survived, answer->stats.pairs_screened / 500);
-  EXPECT_LE(answer->stats.pairs_rescored, 2 * queries.view.rows);
+  EXPECT_LT(answer->stats.pairs_survived, queries.view.rows * rows.view.rows / 200);
+  EXPECT_LT(answer->stats.pairs_screened, queries.view.rows * rows.view.rows / 2);
+  EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 1, Reduction::kPerRow));
 }
 
 // Random shapes, dtypes, scales and depths; the seed in the trace replays one.

@@ -52,8 +52,9 @@ TEST(MatrixTest, ExtremeScalesAreBroughtIntoRange) {
 
 TEST(MatrixTest, OrdinaryFloat32IsScreenedWhereItLies) {
   const SharedMatrix rows = RandomNormal(512, 8, 1);
-  const Matrix matrix(rows);
+  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kFloat32});
   ASSERT_EQ(matrix.tiles(), 2);
+  EXPECT_EQ(matrix.screen(), "float32");
   EXPECT_EQ(reinterpret_cast<const std::byte*>(matrix.Float32Tile(1, nullptr)), rows.view.row(256));
   EXPECT_LT(matrix.resident_bytes(), rows.view.bytes() + 1024);
 }

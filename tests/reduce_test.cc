@@ -28,16 +28,16 @@ TEST(ReduceTest, SurvivorsAreThoseOfTheObviousLoop) {
       for (int i = 0; i < rows * columns; ++i) scores.data()[i] = static_cast<float>(random.Normal());
       for (int c = 0; c < columns; ++c)
         thresholds.data()[c] = static_cast<float>(cut + 0.1 * random.Normal());
-      thresholds.data()[columns / 2] = scores.data()[columns / 2];  // equal survives
+      thresholds.data()[columns / 2] = scores.data()[columns / 2];  // equal does not survive
       std::vector<Survivor> expected;
       for (int r = 0; r < rows; ++r) {
         for (int c = 0; c < columns; ++c) {
-          if (scores.data()[r * columns + c] >= thresholds.data()[c]) {
-            expected.push_back({static_cast<uint16_t>(r), static_cast<uint16_t>(c)});
+          if (scores.data()[r * columns + c] > thresholds.data()[c]) {
+            expected.push_back({static_cast<uint16_t>(c), static_cast<uint16_t>(r)});
           }
         }
       }
-      std::vector<Survivor> got(rows * columns);
+      std::vector<Survivor> got(rows * columns + kSurvivorPadding);
       got.resize(CollectSurvivors(scores.data(), rows, columns, thresholds.data(), got.data()));
       ASSERT_EQ(got.size(), expected.size()) << columns << " columns, cut " << cut;
       for (size_t i = 0; i < got.size(); ++i) {
@@ -48,10 +48,37 @@ TEST(ReduceTest, SurvivorsAreThoseOfTheObviousLoop) {
   }
 }
 
+TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
+  Random random(2);
+  for (const int columns : {1, 15, 16, 17, 64, 65, 256}) {
+    const int rows = 21;
+    AlignedArray<int32_t> scores, thresholds;
+    scores.Reserve(rows * columns);
+    thresholds.Reserve(columns);
+    for (int i = 0; i < rows * columns; ++i)
+      scores.data()[i] = static_cast<int32_t>(random.Next() % 1000) - 500;
+    for (int c = 0; c < columns; ++c) thresholds.data()[c] = static_cast<int32_t>(random.Next() % 1100) - 600;
+    thresholds.data()[columns / 2] = std::numeric_limits<int32_t>::max();
+    thresholds.data()[columns / 3] = scores.data()[columns / 3];
+    std::vector<Survivor> got(rows * columns + kSurvivorPadding);
+    const size_t count = CollectSurvivors(scores.data(), rows, columns, thresholds.data(), got.data());
+    size_t next = 0;
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < columns; ++c) {
+        if (scores.data()[r * columns + c] <= thresholds.data()[c]) continue;
+        ASSERT_LT(next, count);
+        EXPECT_EQ(got[next].row, r);
+        EXPECT_EQ(got[next++].column, c);
+      }
+    }
+    EXPECT_EQ(next, count);
+  }
+}
+
 TEST(ReduceTest, InfinityRulesAColumnOut) {
   const float scores[] = {std::numeric_limits<float>::max(), 1.0f};
   const float thresholds[] = {std::numeric_limits<float>::infinity(), 0.0f};
-  Survivor survivors[2];
+  Survivor survivors[2 + kSurvivorPadding];
   ASSERT_EQ(CollectSurvivors(scores, 1, 2, thresholds, survivors), 1);
   EXPECT_EQ(survivors[0].column, 1);
 }

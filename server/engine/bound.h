@@ -47,6 +47,39 @@ class Float32ScreenError {
   const double relative_, underflow_;
 };
 
+// The int8 screen. P is a contraction (rotate.h), y the float32 value of Px, with ‖Px − y‖ ≤ ProjectionError:
+// each coordinate is a float32 dot product with an axis of length ≤ 1, so it errs by at most the screen error
+// above for norms ‖x‖ and 1, and there are `axes` of them.
+inline double ProjectionError(uint32_t dim, uint32_t axes, double norm) {
+  return std::sqrt(static_cast<double>(axes)) * Float32ScreenError(dim)(norm, 1.0) * kOutward;
+}
+
+// √(‖x‖² − ‖Px‖²) ≤ the result, from norm ≥ ‖x‖, projected ≤ ‖y‖ (both but for a few roundings of float64)
+// and error ≥ ‖Px − y‖.
+inline double TailBound(double norm, double projected, double error) {
+  const double least = std::max(0.0, projected * (1.0 - 0x1p-40) - error);
+  return std::sqrt(std::max(0.0, norm * norm * (1.0 + 0x1p-40) - least * least)) * kOutward;
+}
+
+// With codes q of the query and c of the row, scales s and t, q·s ≈ Pa and c·t ≈ Pb, and for the tails codes
+// V·s/ρ ≥ √(‖a‖² − ‖Pa‖²) and u·ρ·t ≥ √(‖b‖² − ‖Pb‖²):
+//
+//   a·b = (Pa)·(Pb) + aᵀ(I − PᵀP)b
+//       ≤ s·t·(Σqᵢcᵢ) + (Pa − qs)·(ct) + Pa·(Pb − ct) + (tail of a)·(tail of b)
+//       ≤ s·t·(Σqᵢcᵢ + V·u) + ‖Pa − qs‖·‖ct‖ + ‖Pa‖·‖Pb − ct‖
+//
+// so the integer I = Σqᵢcᵢ + V·u, with V·u carried as further dimensions of the product, is the screen's
+// score, and the last two terms (the row's norms replaced by the tile's largest) its error E. A pair with
+// a·b ≥ score has I ≥ (score − E)/(s·t). Int8Threshold returns an integer < that plus `offset`, the integer
+// that the kernel's unsigned codes add to I: the float64 steps here err by less than 2^-7 as long as the
+// result is within ±2^40, and beyond int32 it does not matter.
+inline int32_t Int8Threshold(double score, double error, double inverse_scales, double offset) {
+  const double exact = (score - error) * inverse_scales + offset - 0x1p-7;
+  const double clamped = std::min(std::max(exact, -2147483647.0), 2147483647.0);
+  const int32_t truncated = static_cast<int32_t>(clamped);
+  return truncated - (static_cast<double>(truncated) > clamped);
+}
+
 // The float64 check. `sum` and `sum_abs` are float64 sums of aᵢ·bᵢ and |aᵢ·bᵢ|, in any order. Returns e with
 // |sum − a·b| ≤ e; infinite or NaN when either overflowed:
 //
@@ -77,7 +110,7 @@ inline double NormUpperBound(uint32_t n, double sum_of_squares) {
 // A float64 no greater than the true x − y, which `difference` is the rounded value of.
 inline double DifferenceBelow(double difference) { return difference - std::abs(difference) * 0x1p-52; }
 
-// The screen's test: a float32 T such that a·b ≥ score implies S ≥ T for every finite S with
+// The screen's test: a float32 T such that a·b ≥ score implies S > T for every finite S with
 // |S − a·b| ≤ error. Without branches, and at most 2^-22 of its own magnitude too low: rounding to float32
 // moves a number up by at most 2^-24 of itself, or by 2^-150 among denormals.
 inline float ScreenThreshold(double score, double error) {

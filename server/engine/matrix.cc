@@ -6,8 +6,10 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/planner.h"
 
 namespace dotmax {
 namespace {
@@ -45,14 +47,17 @@ double ScaleByPowerOfTwo(double x, int exponent) {
   return std::ldexp(x, exponent);
 }
 
-Matrix::Matrix(SharedMatrix rows) : rows_(std::move(rows)), tile_rows_(TileRows(rows_.view.dim)) {
+Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
+    : rows_(std::move(rows)), tile_rows_(TileRows(rows_.view.dim)) {
   const MatrixView& b = rows_.view;
-  std::vector<double> row(b.dim);
+  std::vector<double> row(b.dim), norms;
+  norms.reserve(b.rows);
   tiles_.reserve((b.rows + tile_rows_ - 1) / tile_rows_);
+  bool ordinary = true;  // all tiles are screened where they lie
   for (uint64_t first = 0; first < b.rows; first += tile_rows_) {
     const uint64_t last = std::min<uint64_t>(first + tile_rows_, b.rows);
     double max_abs = 0.0;
-    double max_squares = 0.0;  // of rows unscaled; right unless it over- or underflows
+    double max_norm = 0.0;
     for (uint64_t i = first; i < last; ++i) {
       ToFloat64(b.row(i), b.dtype, b.dim, row.data());
       double squares = 0.0;
@@ -60,19 +65,31 @@ Matrix::Matrix(SharedMatrix rows) : rows_(std::move(rows)), tile_rows_(TileRows(
         max_abs = std::max(max_abs, std::abs(x));
         squares += x * x;
       }
-      max_squares = std::max(max_squares, squares);
+      norms.push_back(NormUpperBound(b.dim, squares));  // right unless squares over- or underflow
+      max_norm = std::max(max_norm, norms.back());
     }
-    TileStats stats;
-    if (max_abs == 0.0 || (kUnscaledMin <= max_abs && max_abs <= kUnscaledMax)) {
-      stats = {NormUpperBound(b.dim, max_squares), 0};
-    } else {
+    TileStats stats = {max_norm, 0};
+    if (max_abs != 0.0 && !(kUnscaledMin <= max_abs && max_abs <= kUnscaledMax)) {
       // Rare: ‖row‖ ≤ √dim · max|x| is close enough.
+      ordinary = false;
       stats.exponent = ScreenExponent(max_abs);
       stats.norm =
           std::sqrt(static_cast<double>(b.dim)) * ScaleByPowerOfTwo(max_abs, -stats.exponent) * kOutward;
     }
     tiles_.push_back(stats);
   }
+  if (ordinary && b.rows > 0 && options.kind != ScreenOptions::Kind::kFloat32) {
+    codes_ = PlanCodes(*this, norms, options);
+  }
+}
+
+uint64_t Matrix::resident_bytes() const {
+  return view().bytes() + tiles_.capacity() * sizeof(TileStats) + (codes_ != nullptr ? codes_->bytes() : 0);
+}
+
+std::string Matrix::screen() const {
+  if (codes_ == nullptr) return "float32";
+  return absl::StrCat("int8, ", codes_->axes().count, " of ", view().dim, " axes");
 }
 
 const float* Matrix::Float32Tile(uint64_t t, float* scratch) const {

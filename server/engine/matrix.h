@@ -4,10 +4,13 @@
 #define DOTMAX_SERVER_ENGINE_MATRIX_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "server/base/types.h"
+#include "server/engine/planner.h"
+#include "server/engine/quantize.h"
 
 namespace dotmax {
 
@@ -27,9 +30,9 @@ struct TileStats {
 
 class Matrix {
  public:
-  // Reads every row once. REQUIRES: every element of `rows` is finite; dim ≤ kMaxDim, and dim ≥ 1 unless
-  // rows = 0.
-  explicit Matrix(SharedMatrix rows);
+  // Reads every row some times, and measures. REQUIRES: every element of `rows` is finite; dim ≤ kMaxDim, and
+  // dim ≥ 1 unless rows = 0.
+  explicit Matrix(SharedMatrix rows, const ScreenOptions& options = {});
 
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
@@ -45,15 +48,19 @@ class Matrix {
   // as they are, otherwise converted into `scratch` (tile_rows() · dim elements), missing rows zero.
   const float* Float32Tile(uint64_t t, float* scratch) const;
 
+  // What the int8 screen works on; null for the float32 screen.
+  const Int8Codes* codes() const { return codes_.get(); }
+
   // The caller's rows and everything kept beside them.
-  uint64_t resident_bytes() const { return view().bytes() + tiles_.capacity() * sizeof(TileStats); }
-  // How hopeless pairs are ruled out, for people.
-  std::string screen() const { return "float32"; }
+  uint64_t resident_bytes() const;
+  // How hopeless pairs are ruled out, for people: "float32", "int8, 60 of 100 axes".
+  std::string screen() const;
 
  private:
   const SharedMatrix rows_;
   const int tile_rows_;
   std::vector<TileStats> tiles_;
+  std::unique_ptr<const Int8Codes> codes_;
 };
 
 }  // namespace dotmax

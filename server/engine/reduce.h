@@ -13,15 +13,21 @@ namespace dotmax {
 
 // One pair of a tile that the screen could not rule out.
 struct Survivor {
-  uint16_t row;     // of the tile
   uint16_t column;  // the query's place in the block
+  uint16_t row;     // of the tile
 };
 
-// Writes every (row, column) of the rows × columns tile with scores[row][column] ≥ thresholds[column], by
-// row, then by column, to `survivors` (room for rows · columns) and returns how many. +infinity in a
-// threshold rules a column out. One load and compare per vector of scores where nothing survives.
-// REQUIRES: no NaN; scores and thresholds 64-byte aligned, columns < 2^16.
+// Whole vectors of survivors are stored, whose ends are overwritten by the next.
+inline constexpr int kSurvivorPadding = 64;
+
+// Writes every (row, column) of the rows × columns tile with scores[row][column] > thresholds[column], by
+// row, then by column, to `survivors` (room for rows · columns + kSurvivorPadding) and returns how many.
+// +infinity in a threshold rules a column out. One load and compare per vector of scores where nothing
+// survives. REQUIRES: no NaN; scores and thresholds 64-byte aligned, columns < 2^16.
 size_t CollectSurvivors(const float* scores, int rows, int columns, const float* thresholds,
+                        Survivor* survivors);
+// The same for integer scores; INT32_MAX rules a column out.
+size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
 
 struct DotSums {

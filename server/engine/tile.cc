@@ -2,18 +2,21 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/aligned.h"
 
 namespace dotmax {
 namespace {
 
 using dnnl::memory;
 
-memory::desc Float32(memory::dim rows, memory::dim columns, memory::format_tag layout) {
-  return memory::desc({rows, columns}, memory::data_type::f32, layout);
+memory::desc Dense(memory::data_type type, memory::dim rows, memory::dim columns, memory::format_tag layout) {
+  return memory::desc({rows, columns}, type, layout);
 }
 
 dnnl::matmul::primitive_desc Describe(const dnnl::engine& engine, const memory::desc& tile,
@@ -34,17 +37,25 @@ void* Mutable(const void* pointer) { return const_cast<void*>(pointer); }  // on
 }  // namespace
 
 struct TileMatmul::Impl {
-  Impl(int tile_rows, int dim, int query_columns)
+  Impl(TileKind kind, int tile_rows, int row_dim, int query_columns)
       : rows(tile_rows),
+        dim(row_dim),
         columns(query_columns),
-        tile(Float32(rows, dim, memory::format_tag::ab)),
-        queries(Float32(dim, columns, memory::format_tag::ba)),
-        scores(Float32(rows, columns, memory::format_tag::ab)),
-        description(Describe(engine, tile, Float32(dim, columns, memory::format_tag::any), scores)),
+        tile(Dense(kind == TileKind::kInt8 ? memory::data_type::u8 : memory::data_type::f32, rows, dim,
+                   memory::format_tag::ab)),
+        queries(Dense(QueryType(kind), dim, columns, memory::format_tag::ba)),
+        scores(Dense(kind == TileKind::kInt8 ? memory::data_type::s32 : memory::data_type::f32, rows, columns,
+                     memory::format_tag::ab)),
+        description(
+            Describe(engine, tile, Dense(QueryType(kind), dim, columns, memory::format_tag::any), scores)),
         matmul(description),
         reorder(dnnl::reorder::primitive_desc(engine, queries, engine, description.weights_desc())) {}
 
-  const int rows, columns;
+  static memory::data_type QueryType(TileKind kind) {
+    return kind == TileKind::kInt8 ? memory::data_type::s8 : memory::data_type::f32;
+  }
+
+  const int rows, dim, columns;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   memory::desc tile, queries, scores;
   dnnl::matmul::primitive_desc description;
@@ -55,15 +66,39 @@ struct TileMatmul::Impl {
 TileMatmul::TileMatmul(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TileMatmul::~TileMatmul() = default;
 
-absl::StatusOr<std::unique_ptr<const TileMatmul>> TileMatmul::Create(int rows, int dim, int columns) {
+absl::StatusOr<std::unique_ptr<const TileMatmul>> TileMatmul::Create(TileKind kind, int rows, int dim,
+                                                                     int columns) {
   // oneDNN freezes the number of threads into a primitive when it is made.
   omp_set_num_threads(1);
   try {
-    return std::unique_ptr<const TileMatmul>(new TileMatmul(std::make_unique<Impl>(rows, dim, columns)));
+    std::unique_ptr<const TileMatmul> matmul(
+        new TileMatmul(std::make_unique<Impl>(kind, rows, dim, columns)));
+    if (kind == TileKind::kInt8 && !matmul->SumsExactly()) {
+      return absl::UnimplementedError(absl::StrCat(matmul->implementation(), " saturates 8-bit products"));
+    }
+    return matmul;
   } catch (const dnnl::error& error) {
     return absl::InternalError(absl::StrCat("oneDNN matmul of ", rows, " x ", dim, " by ", columns,
                                             " cannot be made: ", error.what()));
   }
+}
+
+// The largest products that there are: if these do not saturate, nothing does.
+bool TileMatmul::SumsExactly() const {
+  const int dim = static_cast<int>(impl_->dim);
+  AlignedArray<uint8_t> tile;
+  AlignedArray<int8_t> queries;
+  AlignedArray<int32_t> scores;
+  AlignedArray<std::byte> packed, scratch;
+  std::fill_n(tile.Reserve(static_cast<size_t>(rows()) * dim), static_cast<size_t>(rows()) * dim,
+              uint8_t{255});
+  std::fill_n(queries.Reserve(static_cast<size_t>(columns()) * dim), static_cast<size_t>(columns()) * dim,
+              int8_t{127});
+  Pack(queries.data(), packed.Reserve(packed_bytes()));
+  Run(tile.data(), packed.data(), scratch.Reserve(scratch_bytes()),
+      scores.Reserve(static_cast<size_t>(rows()) * columns()));
+  const auto exact = [dim](int32_t score) { return score == 255 * 127 * dim; };
+  return std::all_of(scores.data(), scores.data() + static_cast<size_t>(rows()) * columns(), exact);
 }
 
 int TileMatmul::rows() const { return impl_->rows; }
@@ -72,7 +107,7 @@ size_t TileMatmul::packed_bytes() const { return impl_->description.weights_desc
 size_t TileMatmul::scratch_bytes() const { return impl_->description.scratchpad_desc().get_size(); }
 std::string TileMatmul::implementation() const { return impl_->description.impl_info_str(); }
 
-void TileMatmul::Pack(const float* queries, void* packed) const {
+void TileMatmul::Pack(const void* queries, void* packed) const {
   omp_set_num_threads(1);
   dnnl::stream stream(impl_->engine);
   memory from(impl_->queries, impl_->engine, Mutable(queries));
@@ -80,7 +115,7 @@ void TileMatmul::Pack(const float* queries, void* packed) const {
   impl_->reorder.execute(stream, from, to);
 }
 
-void TileMatmul::Run(const float* tile, const void* packed, void* scratch, float* scores) const {
+void TileMatmul::Run(const void* tile, const void* packed, void* scratch, void* scores) const {
   dnnl::stream stream(impl_->engine);
   const dnnl::engine& engine = impl_->engine;
   impl_->matmul.execute(

@@ -11,14 +11,23 @@
 
 namespace dotmax {
 
-// scores = tile · queriesᵀ in float32: tile is rows × dim, queries are columns × dim, scores rows × columns,
-// all row-major and dense. The base tile is oneDNN's `src`, used where it lies; the queries are its packed
+// What is multiplied, and what the scores are.
+enum class TileKind {
+  kFloat32,  // float32 by float32 to float32
+  kInt8,     // unsigned 8-bit tile by signed 8-bit queries to int32, exactly: dim ≤ 66,311
+};
+
+// scores = tile · queriesᵀ: tile is rows × dim, queries are columns × dim, scores rows × columns, all
+// row-major and dense. The base tile is oneDNN's `src`, used where it lies; the queries are its packed
 // weights. Immutable and thread-safe: workers share one object and its packed queries, each with scratch of
 // its own. Single-threaded inside, whatever OpenMP's environment says.
 class TileMatmul {
  public:
-  // Compiles the kernel (about a millisecond). kInternal when oneDNN cannot.
-  static absl::StatusOr<std::unique_ptr<const TileMatmul>> Create(int rows, int dim, int columns);
+  // Compiles the kernel (about a millisecond). kInternal when oneDNN cannot; kUnimplemented when kInt8 sums
+  // saturate here: without VNNI or its like, x86 first adds two products in 16 bits. The kernel itself is
+  // asked.
+  static absl::StatusOr<std::unique_ptr<const TileMatmul>> Create(TileKind kind, int rows, int dim,
+                                                                  int columns);
   ~TileMatmul();
 
   int rows() const;
@@ -29,15 +38,16 @@ class TileMatmul {
   std::string implementation() const;
 
   // Reorders columns × dim queries into `packed` (packed_bytes(), 64-byte aligned).
-  void Pack(const float* queries, void* packed) const;
+  void Pack(const void* queries, void* packed) const;
 
-  // `tile` need only be 4-byte aligned; `packed`, `scratch` (scratch_bytes()) and `scores` 64-byte.
-  // Sums may be formed in any order, but in float32 throughout (no bfloat16 or TF32 shortcut).
-  void Run(const float* tile, const void* packed, void* scratch, float* scores) const;
+  // `tile` need only be aligned for its elements; `packed`, `scratch` (scratch_bytes()) and `scores` to 64
+  // bytes. float32 sums may be formed in any order, but in float32 throughout (no bfloat16 or TF32 shortcut).
+  void Run(const void* tile, const void* packed, void* scratch, void* scores) const;
 
  private:
   struct Impl;
   explicit TileMatmul(std::unique_ptr<Impl> impl);
+  bool SumsExactly() const;
   const std::unique_ptr<Impl> impl_;
 };
 

@@ -1,7 +1,9 @@
 // The exact search against its own speed of light: plain oneDNN float32 matmul of the same tiles with the
 // maximum of each query (values only: inexact, no index, no certificate), both on one thread, interleaved.
 //
-//   engine_bench [--matrix=FILE] [Google Benchmark's flags]
+//   engine_bench [--matrix=FILE] [--axes=N] [Google Benchmark's flags]
+//
+// --axes forces the int8 screen with that many axes.
 //
 // Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
 // Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 #include "benchmark/benchmark.h"
 #include "server/base/dtype.h"
@@ -73,7 +76,7 @@ void Plain(benchmark::State& state, const Matrix& matrix) {
   const int queries = static_cast<int>(state.range(0));
   const int block = std::min(queries, kBlock);
   const SharedMatrix a = MakeQueries(matrix.view(), queries);
-  const auto matmul = TileMatmul::Create(matrix.tile_rows(), matrix.view().dim, block);
+  const auto matmul = TileMatmul::Create(TileKind::kFloat32, matrix.tile_rows(), matrix.view().dim, block);
   if (!matmul.ok()) return state.SkipWithError(matmul.status().ToString().c_str());
   AlignedArray<float> tile, scores, best;
   AlignedArray<std::byte> packed, scratch;
@@ -127,10 +130,14 @@ int Main(int argc, char** argv) {
   SharedMatrix base;
   std::vector<char*> rest;
   std::string path;
+  ScreenOptions options;
   for (int i = 0; i < argc; ++i) {
     absl::string_view argument = argv[i];
     if (absl::ConsumePrefix(&argument, "--matrix=")) {
       path = std::string(argument);
+    } else if (absl::ConsumePrefix(&argument, "--axes=")) {
+      if (!absl::SimpleAtoi(argument, &options.axes)) return 2;
+      options.kind = ScreenOptions::Kind::kInt8;
     } else {
       rest.push_back(argv[i]);
     }
@@ -151,7 +158,8 @@ int Main(int argc, char** argv) {
   benchmark::Initialize(&count, rest.data());
   if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 2;
 
-  const Matrix matrix(base);
+  const Matrix matrix(base, options);
+  std::printf("%s\n", matrix.screen().c_str());
   for (const int queries : kBatchSizes) {
     for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
       benchmark::RegisterBenchmark(name, [&matrix, run = run](benchmark::State& s) { run(s, matrix); })

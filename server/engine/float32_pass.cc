@@ -1,0 +1,122 @@
+// The float32 screen: oneDNN float32 matmul of the rows themselves, in their own order.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "server/engine/bound.h"
+#include "server/engine/pass.h"
+
+namespace dotmax {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+class Float32Pass final : public Pass {
+ public:
+  Float32Pass(const Matrix& matrix, const QueryBlock& block, const TileMatmul& matmul,
+              const std::byte* packed)
+      : Pass(matrix.view(), block),
+        matrix_(matrix),
+        screen_error_(matrix.view().dim),
+        matmul_(matmul),
+        packed_(packed) {}
+
+ private:
+  class TileWorker final : public Worker {
+   public:
+    TileWorker(Float32Pass& pass, Scratch& scratch, const PairScorer& scorer)
+        : pass_(pass), scratch_(scratch), scorer_(scorer) {
+      const size_t scores = static_cast<size_t>(pass.matmul_.rows()) * pass.matmul_.columns();
+      scratch.tile.Reserve(static_cast<size_t>(pass.matmul_.rows()) * pass.matrix_.view().dim);
+      scratch.matmul.Reserve(pass.matmul_.scratch_bytes());
+      scratch.float_scores.Reserve(scores);
+      scratch.float_thresholds.Reserve(pass.matmul_.columns());
+      scratch.survivors.Reserve(scores + kSurvivorPadding);
+    }
+
+    void Search(uint64_t t) override {
+      const Matrix& matrix = pass_.matrix_;
+      const uint64_t first_row = t * matrix.tile_rows();
+      const int rows =
+          static_cast<int>(std::min<uint64_t>(matrix.tile_rows(), matrix.view().rows - first_row));
+      const float* tile = matrix.Float32Tile(t, scratch_.tile.data());
+      pass_.matmul_.Run(tile, pass_.packed_, scratch_.matmul.data(), scratch_.float_scores.data());
+      SetThresholds(matrix.tile(t), first_row, rows);
+      const size_t count = CollectSurvivors(scratch_.float_scores.data(), rows, pass_.matmul_.columns(),
+                                            scratch_.float_thresholds.data(), scratch_.survivors.data());
+      for (size_t i = 0; i < count; ++i) {
+        const Survivor survivor = scratch_.survivors.data()[i];
+        const Candidate candidate = pass_.Check(survivor.column, first_row + survivor.row);
+        pass_.block_.best[survivor.column]->Offer(candidate, scorer_);
+      }
+      scratch_.pairs_screened += rows * pass_.block_.best.size();
+      scratch_.pairs_survived += count;
+    }
+
+   private:
+    // What each query asks of the tile's scores, on the tile's scale.
+    void SetThresholds(const TileStats& tile, uint64_t first_row, int rows) {
+      const QueryBlock& block = pass_.block_;
+      float* const thresholds = scratch_.float_thresholds.data();
+      for (size_t q = 0; q < block.best.size(); ++q) {
+        if (block.best[q]->threshold() == -kInfinity) SeedFrom(q, first_row, rows);
+        const double error = pass_.screen_error_(block.norms[q], tile.norm);
+        const double score =
+            ScaleByPowerOfTwo(block.best[q]->threshold(), -(block.exponents[q] + tile.exponent));
+        thresholds[q] = ScreenThreshold(score, error);
+      }
+      std::fill(thresholds + block.best.size(), thresholds + pass_.matmul_.columns(), kInfinity);
+    }
+
+    // A query that knows nothing yet tries the tile's top_k rows by screened score. Without this, the whole
+    // first tile would survive.
+    void SeedFrom(size_t q, uint64_t first_row, int rows) {
+      const uint32_t top_k = pass_.block_.top_k;
+      if (static_cast<uint32_t>(rows) < top_k || first_row + rows > UINT32_MAX) return;
+      std::vector<uint32_t>& seeds = scratch_.seeds;
+      seeds.resize(rows);
+      for (int r = 0; r < rows; ++r) seeds[r] = r;
+      const float* const scores = scratch_.float_scores.data() + q;
+      const size_t columns = pass_.matmul_.columns();
+      std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(),
+                       [=](uint32_t a, uint32_t b) { return scores[a * columns] > scores[b * columns]; });
+      seeds.resize(top_k);
+      for (uint32_t& seed : seeds) seed += static_cast<uint32_t>(first_row);
+      pass_.Seed(q, seeds);
+    }
+
+    Float32Pass& pass_;
+    Scratch& scratch_;
+    const PairScorer& scorer_;
+  };
+
+  std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
+    return std::make_unique<TileWorker>(*this, scratch, scorer);
+  }
+  uint64_t tiles() const override { return matrix_.tiles(); }
+
+  const Matrix& matrix_;
+  const Float32ScreenError screen_error_;
+  const TileMatmul& matmul_;
+  const std::byte* const packed_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pass>> MakeFloat32Pass(const Matrix& matrix, const QueryBlock& block,
+                                                      PassBuffers& buffers) {
+  const size_t queries = block.best.size();
+  const uint32_t dim = matrix.view().dim;
+  const absl::StatusOr<const TileMatmul*> matmul = buffers.kernels.Get(
+      TileKind::kFloat32, matrix.tile_rows(), static_cast<int>(dim), PaddedColumns(queries));
+  if (!matmul.ok()) return matmul.status();
+  const size_t padded = static_cast<size_t>((*matmul)->columns()) * dim;
+  float* const scaled = buffers.projected.Reserve(padded);
+  std::fill(std::copy_n(block.scaled, queries * dim, scaled), scaled + padded, 0.0f);
+  std::byte* const packed = buffers.packed.Reserve((*matmul)->packed_bytes());
+  (*matmul)->Pack(scaled, packed);
+  return std::make_unique<Float32Pass>(matrix, block, **matmul, packed);
+}
+
+}  // namespace dotmax

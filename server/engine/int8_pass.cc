@@ -1,0 +1,203 @@
+// The int8 screen: oneDNN u8 · s8 matmul of codes, in order of descending norm. Queries that no later tile
+// can serve leave the block, which is packed anew when a narrower kernel takes what is left.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "server/engine/bound.h"
+#include "server/engine/pass.h"
+#include "server/engine/quantize.h"
+
+namespace dotmax {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Rows are fetched this many survivors ahead of their check: one is some cache misses long.
+constexpr size_t kPrefetchAhead = 12;
+
+class Int8Pass final : public Pass {
+ public:
+  // `kernels` by kBlockColumns, as far as the block needs; `codes` of the queries, code_dim each.
+  Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block,
+           std::vector<const TileMatmul*> kernels, std::vector<QueryCode> queries, const int8_t* codes)
+      : Pass(base, block),
+        rows_(rows),
+        kernels_(std::move(kernels)),
+        queries_(std::move(queries)),
+        codes_(codes) {}
+
+ private:
+  class TileWorker final : public Worker {
+   public:
+    TileWorker(Int8Pass& pass, Scratch& scratch, const PairScorer& scorer)
+        : pass_(pass), scratch_(scratch), scorer_(scorer) {
+      active_.resize(pass.block_.best.size());
+      for (size_t q = 0; q < active_.size(); ++q) active_[q] = static_cast<uint32_t>(q);
+      Pack();
+    }
+
+    bool Begin(uint64_t first_tile) override {
+      // ‖a‖‖b‖ bounds every score of this tile and, as norms descend, of all later ones.
+      const double row_norm = pass_.rows_.tile(first_tile).norm;
+      const auto finished = [&](uint32_t q) {
+        const QueryCode& query = pass_.queries_[q];
+        const double most = query.norm * row_norm * kOutward;
+        return most < ScaleByPowerOfTwo(pass_.block_.best[q]->threshold(), -query.exponent);
+      };
+      const size_t before = active_.size();
+      std::erase_if(active_, finished);
+      if (active_.empty()) return false;
+      if (active_.size() != before) Pack();
+      return true;
+    }
+
+    void Search(uint64_t t) override {
+      const int rows = pass_.rows_.tile_rows(t);
+      matmul_->Run(pass_.rows_.codes(t), scratch_.packed.data(), scratch_.matmul.data(),
+                   scratch_.int_scores.data());
+      SetThresholds(t, rows);
+      const size_t count = CollectSurvivors(scratch_.int_scores.data(), rows, matmul_->columns(),
+                                            scratch_.int_thresholds.data(), scratch_.survivors.data());
+      CheckSurvivors(t, count);
+      scratch_.pairs_screened += rows * active_.size();
+      scratch_.pairs_survived += count;
+    }
+
+   private:
+    void Pack() {
+      const size_t dim = pass_.rows_.code_dim();
+      const int columns = PaddedColumns(active_.size());
+      matmul_ = pass_.kernels_[std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), columns) -
+                               kBlockColumns.begin()];
+      int8_t* const codes = scratch_.codes.Reserve(columns * dim);
+      for (size_t c = 0; c < active_.size(); ++c) {
+        std::memcpy(codes + c * dim, pass_.codes_ + active_[c] * dim, dim);
+      }
+      std::fill(codes + active_.size() * dim, codes + columns * dim, int8_t{0});
+      matmul_->Pack(codes, scratch_.packed.Reserve(matmul_->packed_bytes()));
+      const size_t scores = static_cast<size_t>(Int8Codes::kTileRows) * columns;
+      scratch_.matmul.Reserve(matmul_->scratch_bytes());
+      scratch_.int_scores.Reserve(scores);
+      scratch_.int_thresholds.Reserve(columns);
+      scratch_.survivors.Reserve(scores + kSurvivorPadding);
+    }
+
+    void SetThresholds(uint64_t t, int rows) {
+      const CodeTile& tile = pass_.rows_.tile(t);
+      const double inverse_tile_scale = 1.0 / tile.scale;
+      int32_t* const thresholds = scratch_.int_thresholds.data();
+      for (size_t c = 0; c < active_.size(); ++c) {
+        const uint32_t q = active_[c];
+        const QueryCode& query = pass_.queries_[q];
+        const TopK& best = *pass_.block_.best[q];
+        if (best.threshold() == -kInfinity) SeedFrom(t, c, rows);
+        const double error = (query.code_error * tile.code_norm + query.projection_norm * tile.code_error +
+                              query.tail_excess * tile.scale) *
+                             kOutward;
+        thresholds[c] = Int8Threshold(ScaleByPowerOfTwo(best.threshold(), -query.exponent), error,
+                                      inverse_tile_scale * query.inverse_scale, query.offset);
+      }
+      std::fill(thresholds + active_.size(), thresholds + matmul_->columns(),
+                std::numeric_limits<int32_t>::max());
+    }
+
+    // A query that knows nothing yet tries the tile's top_k rows by screened score.
+    void SeedFrom(uint64_t t, size_t column, int rows) {
+      const uint32_t top_k = pass_.block_.top_k;
+      if (static_cast<uint32_t>(rows) < top_k) return;
+      std::vector<uint32_t>& seeds = scratch_.seeds;
+      seeds.resize(rows);
+      for (int r = 0; r < rows; ++r) seeds[r] = r;
+      const int32_t* const scores = scratch_.int_scores.data() + column;
+      const size_t columns = matmul_->columns();
+      std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(),
+                       [=](uint32_t a, uint32_t b) { return scores[a * columns] > scores[b * columns]; });
+      seeds.resize(top_k);
+      for (uint32_t& seed : seeds) seed = static_cast<uint32_t>(pass_.rows_.id(t, seed));
+      pass_.Seed(active_[column], seeds);
+    }
+
+    void CheckSurvivors(uint64_t t, size_t count) {
+      const Survivor* const survivors = scratch_.survivors.data();
+      const MatrixView& view = pass_.base_;
+      const size_t row_bytes = view.row_bytes();
+      for (size_t i = 0; i < count; ++i) {
+        if (i + kPrefetchAhead < count) {
+          const std::byte* const row = view.row(pass_.rows_.id(t, survivors[i + kPrefetchAhead].row));
+          for (size_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
+        }
+        const uint32_t q = active_[survivors[i].column];
+        pass_.block_.best[q]->Offer(pass_.Check(q, pass_.rows_.id(t, survivors[i].row)), scorer_);
+      }
+    }
+
+    Int8Pass& pass_;
+    Scratch& scratch_;
+    const PairScorer& scorer_;
+    std::vector<uint32_t> active_;  // the queries of the block by column
+    const TileMatmul* matmul_ = nullptr;
+  };
+
+  std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
+    return std::make_unique<TileWorker>(*this, scratch, scorer);
+  }
+  uint64_t tiles() const override { return rows_.tiles(); }
+
+  const Int8Codes& rows_;
+  const std::vector<const TileMatmul*> kernels_;
+  const std::vector<QueryCode> queries_;
+  const int8_t* const codes_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& rows,
+                                                   const QueryBlock& block, PassBuffers& buffers) {
+  const Axes& axes = rows.axes();
+  const size_t queries = block.best.size();
+  const int padded = PaddedColumns(queries);
+  std::vector<const TileMatmul*> by_columns;
+  for (const int columns : kBlockColumns) {
+    if (columns > padded) break;
+    const absl::StatusOr<const TileMatmul*> matmul =
+        buffers.kernels.Get(TileKind::kInt8, Int8Codes::kTileRows, rows.code_dim(), columns);
+    if (!matmul.ok()) return matmul.status();
+    by_columns.push_back(*matmul);
+  }
+
+  // Coordinates of the queries along the axes.
+  const float* projected = block.scaled;
+  if (!axes.identity) {
+    // The axes are the kernel's tile, so that a block of any width packs the queries and not them.
+    const absl::StatusOr<const TileMatmul*> project = buffers.kernels.Get(
+        TileKind::kFloat32, static_cast<int>(axes.count), static_cast<int>(axes.dim), padded);
+    if (!project.ok()) return project.status();
+    AlignedArray<std::byte> scratch;
+    std::vector<float> wide(static_cast<size_t>(padded) * axes.dim);
+    std::copy_n(block.scaled, queries * axes.dim, wide.begin());
+    (*project)->Pack(wide.data(), buffers.packed.Reserve((*project)->packed_bytes()));
+    AlignedArray<float> transposed;
+    float* const by_axis = transposed.Reserve(static_cast<size_t>(axes.count) * padded);
+    (*project)->Run(axes.directions.data(), buffers.packed.data(),
+                    scratch.Reserve((*project)->scratch_bytes()), by_axis);
+    float* const by_query = buffers.projected.Reserve(queries * axes.count);
+    for (size_t q = 0; q < queries; ++q) {
+      for (uint32_t i = 0; i < axes.count; ++i)
+        by_query[q * axes.count + i] = by_axis[size_t{i} * padded + q];
+    }
+    projected = by_query;
+  }
+
+  int8_t* const codes = buffers.codes.Reserve(queries * rows.code_dim());
+  std::vector<QueryCode> encoded;
+  encoded.reserve(queries);
+  for (size_t q = 0; q < queries; ++q) {
+    encoded.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes.count,
+                                       codes + q * rows.code_dim()));
+  }
+  return std::make_unique<Int8Pass>(base, rows, block, std::move(by_columns), std::move(encoded), codes);
+}
+
+}  // namespace dotmax

@@ -1,0 +1,146 @@
+// One block of queries on its pass over a matrix: what the screens have in common.
+#ifndef DOTMAX_SERVER_ENGINE_PASS_H_
+#define DOTMAX_SERVER_ENGINE_PASS_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "server/base/types.h"
+#include "server/engine/aligned.h"
+#include "server/engine/matrix.h"
+#include "server/engine/reduce.h"
+#include "server/engine/tile.h"
+#include "server/engine/topk.h"
+
+namespace dotmax {
+
+// Kernels are compiled for these block widths, and a narrower block is padded: beyond 256 they gain nothing.
+inline constexpr std::array kBlockColumns = {1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
+
+// The least of kBlockColumns ≥ queries. REQUIRES: 1 ≤ queries ≤ 256.
+int PaddedColumns(size_t queries);
+
+// Kernels, made when first asked for and kept. Not thread-safe.
+class Kernels {
+ public:
+  absl::StatusOr<const TileMatmul*> Get(TileKind kind, int rows, int dim, int columns);
+
+ private:
+  std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
+};
+
+// The correctly rounded score of any pair of two matrices. Not thread-safe.
+class PairScorer {
+ public:
+  PairScorer(const MatrixView& queries, const MatrixView& base);
+  double operator()(uint64_t query_row, uint64_t id) const;
+
+ private:
+  const MatrixView& queries_;
+  const MatrixView& base_;
+  mutable std::vector<double> query_row_, base_row_;  // reused
+};
+
+// What one worker needs of its own for a pass; kept from one pass to the next.
+struct Scratch {
+  AlignedArray<float> tile;
+  AlignedArray<std::byte> matmul, packed;
+  AlignedArray<float> float_scores, float_thresholds;
+  AlignedArray<int32_t> int_scores, int_thresholds;
+  AlignedArray<int8_t> codes;
+  AlignedArray<Survivor> survivors;
+  std::vector<uint32_t> seeds;
+  uint64_t pairs_screened = 0;
+  uint64_t pairs_survived = 0;
+};
+
+// A block of queries as the screens want them.
+struct QueryBlock {
+  const MatrixView* queries;     // all query rows
+  uint64_t first;                // the block's first
+  absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
+  uint32_t top_k;
+  const double* wide;   // in float64: best.size() × dim
+  const float* scaled;  // in float32, divided by 2^exponents[i]
+  absl::Span<const int> exponents;
+  absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
+};
+
+// Everything about a pass that is reused by the next one. Not thread-safe.
+class PassBuffers {
+ public:
+  // Queries [first, first + best.size()) of `queries`; valid until the next call.
+  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k);
+
+  Kernels kernels;
+  AlignedArray<float> projected;
+  AlignedArray<std::byte> packed;
+  AlignedArray<int8_t> codes;
+
+ private:
+  AlignedArray<double> wide_;
+  AlignedArray<float> scaled_;
+  std::vector<int> exponents_;
+  std::vector<double> norms_;
+};
+
+// Shared by the workers; each calls Work once.
+class Pass {
+ public:
+  // All that is given outlives the pass.
+  Pass(const MatrixView& base, const QueryBlock& block) : base_(base), block_(block) {}
+  virtual ~Pass() = default;
+
+  // One worker's share: claims tiles until none are left or `stop` fails.
+  void Work(Scratch& scratch, absl::FunctionRef<absl::Status()> stop);
+
+  absl::Status status();
+
+ protected:
+  // A worker's own state, with the search of a tile.
+  class Worker {
+   public:
+    virtual ~Worker() = default;
+    // Called before each run of tiles; false if neither this tile nor any later one can hold a hit.
+    virtual bool Begin(uint64_t /*first_tile*/) { return true; }
+    virtual void Search(uint64_t tile) = 0;
+  };
+  virtual std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) = 0;
+  virtual uint64_t tiles() const = 0;
+
+  // Level two: query `q` of the block against row `id`, in float64 over the caller's own numbers.
+  Candidate Check(size_t q, uint64_t id) const;
+
+  // Raises the threshold of query `q` to what the rows `ids` prove; there are at least top_k of them.
+  void Seed(size_t q, absl::Span<const uint32_t> ids) const;
+
+  const MatrixView& base_;
+  const QueryBlock& block_;
+
+ private:
+  std::atomic<uint64_t> next_tile_{0};
+  std::atomic<bool> stopped_{false};
+  absl::Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+};
+
+// By the float32 screen of a matrix, and by codes of its rows (all of them, or a sample to measure with).
+absl::StatusOr<std::unique_ptr<Pass>> MakeFloat32Pass(const Matrix& matrix, const QueryBlock& block,
+                                                      PassBuffers& buffers);
+absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
+                                                   const QueryBlock& block, PassBuffers& buffers);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_PASS_H_

@@ -1,0 +1,35 @@
+// Chooses how a matrix is screened, by measuring.
+#ifndef DOTMAX_SERVER_ENGINE_PLANNER_H_
+#define DOTMAX_SERVER_ENGINE_PLANNER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/types/span.h"
+#include "server/base/types.h"
+#include "server/engine/quantize.h"
+
+namespace dotmax {
+
+// How a matrix is screened.
+struct ScreenOptions {
+  enum class Kind {
+    kMeasured,  // whatever is fastest, by measurement
+    kFloat32,
+    kInt8,  // where it can serve; otherwise kFloat32
+  };
+  Kind kind = Kind::kMeasured;
+  uint32_t axes = 0;  // for kInt8: how many; 0: measured, dim: unrotated
+};
+
+class Matrix;
+
+// The codes of the chosen screen; null for the float32 screen. The choice changes the speed of a search,
+// never its answer. `matrix` is complete but for its codes; norms[i] ≥ ‖row i‖. REQUIRES: at least one row;
+// magnitudes as Int8Codes::Encode wants them.
+std::unique_ptr<const Int8Codes> PlanCodes(const Matrix& matrix, absl::Span<const double> norms,
+                                           const ScreenOptions& options);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_PLANNER_H_

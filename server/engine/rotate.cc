@@ -1,0 +1,153 @@
+#include "server/engine/rotate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "server/base/dtype.h"
+#include "server/engine/bound.h"
+
+namespace dotmax {
+namespace {
+
+constexpr uint64_t kMinSampleRows = 4096;
+constexpr uint64_t kSampleRowsPerDim = 8;
+// The axes need not converge, only hold most of the length: more rounds gained nothing on word and image
+// vectors.
+constexpr int kIterations = 12;
+
+// c = a · bᵀ in float32: a is m × k, b is n × k.
+absl::Status Multiply(const std::vector<float>& a, const std::vector<float>& b, int m, int k, int n,
+                      std::vector<float>& c) {
+  const auto matmul = TileMatmul::Create(TileKind::kFloat32, m, k, n);
+  if (!matmul.ok()) return matmul.status();
+  AlignedArray<std::byte> packed, scratch;
+  AlignedArray<float> tile, product;
+  std::copy(a.begin(), a.end(), tile.Reserve(a.size()));
+  (*matmul)->Pack(b.data(), packed.Reserve((*matmul)->packed_bytes()));
+  (*matmul)->Run(tile.data(), packed.data(), scratch.Reserve((*matmul)->scratch_bytes()),
+                 product.Reserve(static_cast<size_t>(m) * n));
+  c.assign(product.data(), product.data() + static_cast<size_t>(m) * n);
+  return absl::OkStatus();
+}
+
+// Makes the rows of `v` (count × dim) orthonormal, in order; a row that the earlier ones span becomes zero.
+// One pass does roughly, twice is enough (Giraud, Langou, Rozložník, 2005).
+void Orthonormalise(std::vector<double>& v, uint32_t count, uint32_t dim, int passes) {
+  for (uint32_t i = 0; i < count; ++i) {
+    double* const row = v.data() + size_t{i} * dim;
+    double before = 0.0;
+    for (uint32_t c = 0; c < dim; ++c) before += row[c] * row[c];
+    for (int pass = 0; pass < passes; ++pass) {
+      for (uint32_t j = 0; j < i; ++j) {
+        const double* const other = v.data() + size_t{j} * dim;
+        double dot = 0.0;
+        for (uint32_t c = 0; c < dim; ++c) dot += row[c] * other[c];
+        for (uint32_t c = 0; c < dim; ++c) row[c] -= dot * other[c];
+      }
+    }
+    double squares = 0.0;
+    for (uint32_t c = 0; c < dim; ++c) squares += row[c] * row[c];
+    const double scale = squares > before * 1e-20 ? 1.0 / std::sqrt(squares) : 0.0;
+    for (uint32_t c = 0; c < dim; ++c) row[c] *= scale;
+  }
+}
+
+// An upper bound of ‖P‖² = the largest eigenvalue of PPᵀ, by its largest absolute row sum.
+double SquaredNormBound(const Axes& axes) {
+  double largest = 0.0;
+  for (uint32_t i = 0; i < axes.count; ++i) {
+    double sum = 0.0;
+    for (uint32_t j = 0; j < axes.count; ++j) {
+      const float* const x = axes.directions.data() + size_t{i} * axes.dim;
+      const float* const y = axes.directions.data() + size_t{j} * axes.dim;
+      double dot = 0.0, dot_abs = 0.0;
+      for (uint32_t c = 0; c < axes.dim; ++c) {
+        const double product = static_cast<double>(x[c]) * y[c];  // exact
+        dot += product;
+        dot_abs += std::abs(product);
+      }
+      sum += std::abs(dot) + Float64DotError(axes.dim, dot_abs);
+    }
+    largest = std::max(largest, sum);
+  }
+  return largest * kOutward;
+}
+
+}  // namespace
+
+Axes IdentityAxes(uint32_t dim) { return {dim, dim, true, {}}; }
+
+Axes FirstAxes(const Axes& axes, uint32_t count) {
+  return {
+      axes.dim, count, false, {axes.directions.begin(), axes.directions.begin() + size_t{count} * axes.dim}};
+}
+
+absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
+  const uint32_t dim = rows.dim;
+  const uint64_t samples = std::min(rows.rows, std::max(kMinSampleRows, kSampleRowsPerDim * dim));
+  // The sample, transposed: its product with itself is the second moment.
+  std::vector<float> transposed(samples * dim), row(dim), moment, product;
+  for (uint64_t s = 0; s < samples; ++s) {
+    ToFloat32(rows.row(s * rows.rows / samples), rows.dtype, dim, row.data());
+    for (uint32_t c = 0; c < dim; ++c) transposed[c * samples + s] = row[c];
+  }
+  const int n = static_cast<int>(dim);
+  if (absl::Status s = Multiply(transposed, transposed, n, static_cast<int>(samples), n, moment); !s.ok())
+    return s;
+
+  // Start from the coordinate axes of the largest moments, spread a little so that none is orthogonal to what
+  // it should find.
+  std::vector<uint32_t> order(dim);
+  for (uint32_t c = 0; c < dim; ++c) order[c] = c;
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return moment[size_t{a} * dim + a] > moment[size_t{b} * dim + b];
+  });
+  std::vector<double> v(size_t{count} * dim, 1e-3);
+  for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t c = 0; c < dim; ++c) v[size_t{i} * dim + c] *= (i * 31 + c * 17) % 7 - 3.0;
+    v[size_t{i} * dim + order[i]] += 1.0;
+  }
+  Orthonormalise(v, count, dim, 1);
+  std::vector<float> narrow;
+  for (int iteration = 0; iteration < kIterations; ++iteration) {
+    narrow.assign(v.begin(), v.end());
+    if (absl::Status s = Multiply(narrow, moment, static_cast<int>(count), n, n, product); !s.ok()) return s;
+    v.assign(product.begin(), product.end());
+    Orthonormalise(v, count, dim, iteration + 1 < kIterations ? 1 : 2);
+  }
+
+  Axes axes = {dim, count, false, {v.begin(), v.end()}};
+  for (double squared = SquaredNormBound(axes); !(squared <= 1.0); squared = SquaredNormBound(axes)) {
+    const double shrink = (1.0 - 0x1p-20) / std::sqrt(squared);
+    if (!(shrink > 0.5)) return absl::InternalError("the axes are not nearly orthonormal");
+    for (float& x : axes.directions) x = static_cast<float>(x * shrink);
+  }
+  return axes;
+}
+
+absl::StatusOr<Projector> Projector::Create(const Axes& axes, int tile_rows) {
+  Projector projector;
+  projector.tile_rows_ = tile_rows;
+  projector.dim_ = axes.dim;
+  if (axes.identity) return projector;
+  auto matmul = TileMatmul::Create(TileKind::kFloat32, tile_rows, static_cast<int>(axes.dim),
+                                   static_cast<int>(axes.count));
+  if (!matmul.ok()) return matmul.status();
+  projector.matmul_ = *std::move(matmul);
+  projector.matmul_->Pack(axes.directions.data(),
+                          projector.packed_.Reserve(projector.matmul_->packed_bytes()));
+  projector.scratch_.Reserve(projector.matmul_->scratch_bytes());
+  return projector;
+}
+
+void Projector::Project(const float* from, float* to) {
+  if (matmul_ == nullptr) {
+    std::memcpy(to, from, static_cast<size_t>(tile_rows_) * dim_ * sizeof(float));
+  } else {
+    matmul_->Run(from, packed_.data(), scratch_.data(), to);
+  }
+}
+
+}  // namespace dotmax

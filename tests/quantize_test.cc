@@ -1,0 +1,149 @@
+#include "server/engine/quantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "server/base/dtype.h"
+#include "server/engine/bound.h"
+#include "tests/data.h"
+#include "tests/oracle.h"
+
+namespace dotmax {
+namespace {
+
+using testing::MakeMatrix;
+using testing::Random;
+using testing::RandomNormal;
+
+struct Encoded {
+  SharedMatrix rows;
+  std::unique_ptr<const Int8Codes> codes;
+};
+
+Encoded Encode(const SharedMatrix& rows, uint32_t axes) {
+  const MatrixView& view = rows.view;
+  std::vector<double> norms, row(view.dim);
+  for (uint64_t r = 0; r < view.rows; ++r) {
+    ToFloat64(view.row(r), view.dtype, view.dim, row.data());
+    norms.push_back(NormUpperBound(view.dim, std::inner_product(row.begin(), row.end(), row.begin(), 0.0)));
+  }
+  std::vector<uint32_t> order(view.rows);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return norms[a] > norms[b]; });
+  auto codes = Int8Codes::Encode(view, norms, order,
+                                 axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim));
+  EXPECT_TRUE(codes.ok()) << codes.status();
+  return {rows, *std::move(codes)};
+}
+
+// The promise of the whole file: the integer score, with its error, is an upper bound of the true one. And it
+// is a useful one: within `slack` times the product of the lengths.
+void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double slack) {
+  const Int8Codes& codes = *base.codes;
+  const uint32_t dim = base.rows.view.dim;
+  std::vector<float> query(dim), projected(codes.axes().count);
+  std::vector<int8_t> query_codes(codes.code_dim());
+  for (uint64_t q = 0; q < queries.view.rows; ++q) {
+    ToFloat32(queries.view.row(q), queries.view.dtype, dim, query.data());
+    double squares = 0.0;
+    for (const float x : query) squares += static_cast<double>(x) * x;
+    for (uint32_t i = 0; i < codes.axes().count; ++i) {
+      float sum = 0.0f;
+      for (uint32_t c = 0; c < dim; ++c) {
+        sum += codes.axes().identity ? (i == c ? query[c] : 0.0f)
+                                     : codes.axes().directions[i * dim + c] * query[c];
+      }
+      projected[i] = sum;
+    }
+    const QueryCode code =
+        codes.EncodeQuery(0, NormUpperBound(dim, squares), projected.data(), query_codes.data());
+    for (uint64_t t = 0; t < codes.tiles(); ++t) {
+      const CodeTile& tile = codes.tile(t);
+      const double error = code.code_error * tile.code_norm + code.projection_norm * tile.code_error +
+                           code.tail_excess * tile.scale;
+      for (int r = 0; r < codes.tile_rows(t); ++r) {
+        int32_t integer = 0;
+        for (int i = 0; i < codes.code_dim(); ++i) {
+          integer += query_codes[i] * codes.codes(t)[r * codes.code_dim() + i];
+        }
+        const double score = testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r));
+        const double bound = code.scale * tile.scale * (integer - code.offset) + error;
+        ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound)))
+            << "query " << q << ", row " << codes.id(t, r);
+        ASSERT_LE(bound, score + slack * std::max(code.norm * tile.norm, 1e-300));
+        // As the screen asks it: a threshold that the score reaches must let the integer through.
+        ASSERT_GT(integer, Int8Threshold(score, error, code.inverse_scale / tile.scale, code.offset));
+      }
+    }
+  }
+}
+
+TEST(QuantizeTest, UnrotatedCodesBoundScores) {
+  for (const uint32_t dim : {1, 3, 16, 61}) {
+    ExpectUpperBounds(Encode(RandomNormal(600, dim, 1), dim), RandomNormal(5, dim, 2), 0.1);
+  }
+}
+
+TEST(QuantizeTest, RotatedCodesBoundScores) {
+  for (const uint32_t axes : {1, 4, 15, 59}) {
+    ExpectUpperBounds(Encode(RandomNormal(600, 60, 1), axes), RandomNormal(5, 60, 2), 2.1);
+  }
+}
+
+TEST(QuantizeTest, OtherDtypes) {
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
+    ExpectUpperBounds(Encode(RandomNormal(100, 20, 1, dtype), 20), RandomNormal(3, 20, 2, dtype), 0.1);
+    ExpectUpperBounds(Encode(RandomNormal(100, 20, 1, dtype), 7), RandomNormal(3, 20, 2, dtype), 2.1);
+  }
+}
+
+TEST(QuantizeTest, DegenerateRows) {
+  const SharedMatrix queries = RandomNormal(4, 6, 3);
+  for (const uint32_t axes : {2, 6}) {
+    ExpectUpperBounds(Encode(MakeMatrix(std::vector<double>(60, 0.0), 6), axes), queries, 1e300);
+    ExpectUpperBounds(Encode(MakeMatrix(std::vector<double>(600, 0.25), 6), axes), queries, 2.1);
+    ExpectUpperBounds(Encode(RandomNormal(1, 6, 9), axes), queries, 2.1);
+    // One axis a million times the others, which the codes of that tile cannot resolve.
+    std::vector<double> values;
+    Random random(4);
+    for (int i = 0; i < 600; ++i) values.push_back(random.Normal() * (i % 6 == 1 ? 1e6 : 1.0));
+    ExpectUpperBounds(Encode(MakeMatrix(values, 6), axes), queries, 2.1);
+    // Norms over many magnitudes within one tile.
+    for (int i = 0; i < 600; ++i) values[i] = random.Normal() * std::pow(10.0, i / 6 % 12 - 9.0);
+    ExpectUpperBounds(Encode(MakeMatrix(values, 6), axes), queries, 2.1);
+  }
+}
+
+TEST(QuantizeTest, ZeroAndHugeQueries) {
+  const Encoded base = Encode(RandomNormal(100, 8, 1), 3);
+  ExpectUpperBounds(base, MakeMatrix(std::vector<double>(8, 0.0), 8), 1e300);
+  // Queries that the axes miss entirely: all tail, more than its codes can hold.
+  for (uint32_t i = 0; i < 8; ++i) {
+    std::vector<double> x(8);
+    x[i] = 1.0;
+    for (uint32_t a = 0; a < 3; ++a) {
+      for (uint32_t c = 0; c < 8; ++c) {
+        x[c] -= double{base.codes->axes().directions[a * 8 + i]} * base.codes->axes().directions[a * 8 + c];
+      }
+    }
+    ExpectUpperBounds(base, MakeMatrix(x, 8, DType::kFloat64), 1e6);
+  }
+}
+
+TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {
+  const Encoded base = Encode(RandomNormal(Int8Codes::kTileRows + 10, 7, 1), 7);
+  ASSERT_EQ(base.codes->tiles(), 2);
+  EXPECT_EQ(base.codes->tile_rows(0), Int8Codes::kTileRows);
+  EXPECT_EQ(base.codes->tile_rows(1), 10);
+  EXPECT_EQ(base.codes->code_dim() % 4, 0);
+  EXPECT_GE(base.codes->tile(0).norm, base.codes->tile(1).norm);
+  for (int i = 10 * base.codes->code_dim(); i < Int8Codes::kTileRows * base.codes->code_dim(); ++i) {
+    ASSERT_EQ(base.codes->codes(1)[i], 0);
+  }
+}
+
+}  // namespace
+}  // namespace dotmax
