@@ -309,6 +309,19 @@ TEST_F(ServerTest, AScoreBeyondFloat64IsOutOfRange) {
   EXPECT_EQ(error.code, grpc::StatusCode::OUT_OF_RANGE) << error.message;
 }
 
+TEST_F(ServerTest, BytesThatAreNoRequestAreRefused) {
+  for (const std::string& bytes : {std::string("\xff\xff\xff"), std::string("\x0a\x02\xff\xfe")}) {
+    grpc::Status status;
+    CallRaw(shared_->channel, "/dotmax.v1.Dotmax/Search", bytes, &status);
+    const WireError error = ErrorOf(status);
+    EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT) << error.message;
+    EXPECT_EQ(error.reason, "MALFORMED_REQUEST");
+  }
+  grpc::Status status;  // no bytes are a request: of no rows, for the only collection
+  CallRaw(shared_->channel, "/dotmax.v1.Dotmax/Search", "", &status);
+  EXPECT_EQ(ErrorOf(status).reason, "COLLECTION_NOT_FOUND");
+}
+
 TEST_F(ServerTest, AMessageOverTheLimitIsRefusedWithTheLimit) {
   const WireError error = Refused(SearchRequestOf("float32", RandomNormal(2000, kDim, 1), 1, v1::GLOBAL));
   EXPECT_EQ(error.code, grpc::StatusCode::RESOURCE_EXHAUSTED);

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "gtest/gtest.h"
 
 namespace dotmax::testing {
@@ -107,15 +108,13 @@ std::string CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::st
 }
 
 std::string HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
-  // HealthCheckRequest{service} and HealthCheckResponse{status}, by hand: both have one field, number 1.
-  std::string request;
-  if (!service.empty()) request = std::string("\x0a") + static_cast<char>(service.size()) + service;
-  grpc::Status status;
-  const std::string reply = CallRaw(channel, "/grpc.health.v1.Health/Check", request, &status);
+  grpc::ClientContext context;
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::health::v1::HealthCheckResponse response;
+  const grpc::Status status = grpc::health::v1::Health::NewStub(channel)->Check(&context, request, &response);
   if (!status.ok()) return absl::StatusCodeToString(static_cast<absl::StatusCode>(status.error_code()));
-  if (reply == std::string("\x08\x01")) return "SERVING";
-  if (reply == std::string("\x08\x02")) return "NOT_SERVING";
-  return "unexpected reply";
+  return grpc::health::v1::HealthCheckResponse::ServingStatus_Name(response.status());
 }
 
 }  // namespace dotmax::testing

@@ -3,6 +3,15 @@
 #include "absl/time/clock.h"
 
 namespace dotmax {
+namespace {
+
+// Codes that no caller can cause.
+bool IsOurFault(absl::StatusCode code) {
+  return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
+         code == absl::StatusCode::kDataLoss;
+}
+
+}  // namespace
 
 bool OpenCalls::Begin() {
   absl::MutexLock lock(&mutex_);
@@ -35,8 +44,9 @@ Call::Call(const Backend& backend, OpenCalls* open, const char* service, const c
 void Call::End(const absl::Status& status) {
   const absl::Duration took = absl::Now() - started_;
   backend_.metrics->RpcHandled(service_, method_, status.code(), took);
-  if (backend_.log->Enabled(LogLevel::kDebug)) {
-    backend_.log->Write(LogLevel::kDebug, "rpc",
+  const LogLevel level = IsOurFault(status.code()) ? LogLevel::kError : LogLevel::kDebug;
+  if (backend_.log->Enabled(level)) {
+    backend_.log->Write(level, "rpc",
                         {{"service", service_},
                          {"method", method_},
                          {"code", absl::StatusCodeToString(status.code())},

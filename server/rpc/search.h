@@ -7,13 +7,14 @@
 
 namespace dotmax {
 
-// Thread-safe. `backend` and `open` outlive the server that it is registered with.
-class SearchService final : public v1::Dotmax::CallbackService {
+// Thread-safe. `backend` and `open` outlive the server that it is registered with. Takes requests as bytes:
+// what does not parse, generated code would refuse as UNIMPLEMENTED, without a word and uncounted.
+class SearchService final : public v1::Dotmax::WithRawCallbackMethod_Search<v1::Dotmax::Service> {
  public:
   SearchService(const Backend& backend, OpenCalls* open) : backend_(backend), open_(open) {}
 
-  grpc::ServerUnaryReactor* Search(grpc::CallbackServerContext* context, const v1::SearchRequest* request,
-                                   v1::SearchResponse* response) override;
+  grpc::ServerUnaryReactor* Search(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
 
  private:
   const Backend& backend_;
