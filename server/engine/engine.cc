@@ -57,7 +57,9 @@ struct Engine::Impl {
     const QueryBlock block = buffers.Prepare(queries, first, best, top_k);
     absl::StatusOr<std::unique_ptr<Pass>> pass =
         matrix.codes() != nullptr ? MakeInt8Pass(matrix.view(), *matrix.codes(), block, buffers)
-                                  : MakeFloat32Pass(matrix, block, buffers);
+                                  : absl::UnimplementedError("no codes");
+    // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
+    if (absl::IsUnimplemented(pass.status())) pass = MakeFloat32Pass(matrix, block, buffers);
     if (!pass.ok()) return pass.status();
     workers.Run([&](int worker) { (*pass)->Work(scratch[worker], stop); });
     return (*pass)->status();

@@ -168,6 +168,7 @@ class Planner {
 std::unique_ptr<const Int8Codes> PlanCodes(const Matrix& matrix, absl::Span<const double> norms,
                                            const ScreenOptions& options) {
   if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return nullptr;
+  if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return nullptr;  // without VNNI, say
   Planner planner(matrix, norms);
   if (options.kind == ScreenOptions::Kind::kInt8 && options.axes != 0) {
     return planner.Encode(std::min(options.axes, matrix.view().dim));
