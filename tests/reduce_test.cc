@@ -1,5 +1,6 @@
 #include "server/engine/reduce.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -20,11 +21,12 @@ using testing::Random;
 TEST(ReduceTest, SurvivorsAreThoseOfTheObviousLoop) {
   Random random(1);
   AlignedArray<float> scores, thresholds;
-  for (const int columns : {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 256}) {
+  for (const int columns : {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 256}) {
     for (const double cut : {-4.0, 0.0, 2.5, 9.0}) {
       const int rows = 37;
-      scores.Reserve(rows * columns);
-      thresholds.Reserve(columns);
+      scores.Reserve(37 * 256 + 64);
+      std::fill_n(scores.data(), 37 * 256 + 64, 1000);
+      thresholds.Reserve(256);
       for (int i = 0; i < rows * columns; ++i) scores.data()[i] = static_cast<float>(random.Normal());
       for (int c = 0; c < columns; ++c)
         thresholds.data()[c] = static_cast<float>(cut + 0.1 * random.Normal());
@@ -53,7 +55,8 @@ TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
   for (const int columns : {1, 15, 16, 17, 64, 65, 256}) {
     const int rows = 21;
     AlignedArray<int32_t> scores, thresholds;
-    scores.Reserve(rows * columns);
+    scores.Reserve(37 * 256 + 64);
+      std::fill_n(scores.data(), 37 * 256 + 64, 1000);
     thresholds.Reserve(columns);
     for (int i = 0; i < rows * columns; ++i)
       scores.data()[i] = static_cast<int32_t>(random.Next() % 1000) - 500;
@@ -76,7 +79,7 @@ TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
 }
 
 TEST(ReduceTest, InfinityRulesAColumnOut) {
-  const float scores[] = {std::numeric_limits<float>::max(), 1.0f};
+  float scores[64] = {std::numeric_limits<float>::max(), 1.0f};
   const float thresholds[] = {std::numeric_limits<float>::infinity(), 0.0f};
   Survivor survivors[2 + kSurvivorPadding];
   ASSERT_EQ(CollectSurvivors(scores, 1, 2, thresholds, survivors), 1);

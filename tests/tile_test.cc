@@ -27,7 +27,7 @@ TEST(TileTest, ScoresAreDotProductsWithinTheScreenError) {
     AlignedArray<float> scores;
     (*matmul)->Pack(q, packed.Reserve((*matmul)->packed_bytes()));
     scratch.Reserve((*matmul)->scratch_bytes());
-    (*matmul)->Run(b, packed.data(), scratch.data(), scores.Reserve(rows * columns));
+    TileRunner(**matmul, packed.data(), scratch.data(), scores.Reserve(rows * columns)).Run(b);
     for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < columns; ++c) {
         double dot = 0.0, bb = 0.0, qq = 0.0;
@@ -64,7 +64,7 @@ TEST(TileTest, Int8ScoresAreExactOrRefused) {
       queries.data()[i] = static_cast<int8_t>(random.Next() % 255 - 127);
     (*matmul)->Pack(queries.data(), packed.Reserve((*matmul)->packed_bytes()));
     scratch.Reserve((*matmul)->scratch_bytes());
-    (*matmul)->Run(tile.data(), packed.data(), scratch.data(), scores.Reserve(rows * columns));
+    TileRunner(**matmul, packed.data(), scratch.data(), scores.Reserve(rows * columns)).Run(tile.data());
     for (int r = 0; r < rows; r += 7) {
       for (int c = 0; c < columns; ++c) {
         int32_t expected = 0;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <optional>
 
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
@@ -33,15 +34,22 @@ class Float32Pass final : public Pass {
       scratch.float_scores.Reserve(scores);
       scratch.float_thresholds.Reserve(pass.matmul_.columns());
       scratch.survivors.Reserve(scores + kSurvivorPadding);
+      runner_.emplace(pass.matmul_, pass.packed_, scratch.matmul.data(), scratch.float_scores.data());
     }
 
-    void Search(uint64_t t) override {
+    bool Search(uint64_t first, uint64_t end) override {
+      for (uint64_t t = first; t < end; ++t) SearchTile(t);
+      return true;
+    }
+
+   private:
+    void SearchTile(uint64_t t) {
       const Matrix& matrix = pass_.matrix_;
       const uint64_t first_row = t * matrix.tile_rows();
       const int rows =
           static_cast<int>(std::min<uint64_t>(matrix.tile_rows(), matrix.view().rows - first_row));
       const float* tile = matrix.Float32Tile(t, scratch_.tile.data());
-      pass_.matmul_.Run(tile, pass_.packed_, scratch_.matmul.data(), scratch_.float_scores.data());
+      runner_->Run(tile);
       SetThresholds(matrix.tile(t), first_row, rows);
       const size_t count = CollectSurvivors(scratch_.float_scores.data(), rows, pass_.matmul_.columns(),
                                             scratch_.float_thresholds.data(), scratch_.survivors.data());
@@ -54,7 +62,6 @@ class Float32Pass final : public Pass {
       scratch_.pairs_survived += count;
     }
 
-   private:
     // What each query asks of the tile's scores, on the tile's scale.
     void SetThresholds(const TileStats& tile, uint64_t first_row, int rows) {
       const QueryBlock& block = pass_.block_;
@@ -89,6 +96,7 @@ class Float32Pass final : public Pass {
     Float32Pass& pass_;
     Scratch& scratch_;
     const PairScorer& scorer_;
+    std::optional<TileRunner> runner_;
   };
 
   std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <optional>
 
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
@@ -16,6 +17,13 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Rows are fetched this many survivors ahead of their check: one is some cache misses long.
 constexpr size_t kPrefetchAhead = 12;
+// Up to this width a kernel takes kTilesPerRun tiles at once: their scores still fit into L2, and a call per
+// tile would cost as much as its work.
+constexpr int kNarrowColumns = 16;
+
+int KernelRows(int columns) {
+  return Int8Codes::kTileRows * (columns <= kNarrowColumns ? Int8Codes::kTilesPerRun : 1);
+}
 
 class Int8Pass final : public Pass {
  public:
@@ -38,9 +46,23 @@ class Int8Pass final : public Pass {
       Pack();
     }
 
-    bool Begin(uint64_t first_tile) override {
+    bool Search(uint64_t first, uint64_t end) override {
+      if (!DropFinished(first)) return false;
+      const uint64_t tiles_per_run = matmul_->rows() / Int8Codes::kTileRows;
+      for (uint64_t run = first; run < end; run += tiles_per_run) {
+        runner_->Run(pass_.rows_.codes(run));
+        for (uint64_t t = run; t < std::min(run + tiles_per_run, end); ++t) {
+          SearchTile(t, scratch_.int_scores.data() + (t - run) * Int8Codes::kTileRows * matmul_->columns());
+        }
+      }
+      return true;
+    }
+
+   private:
+    // Lets go of queries that neither this tile nor a later one can serve; false if none is left.
+    bool DropFinished(uint64_t tile) {
       // ‖a‖‖b‖ bounds every score of this tile and, as norms descend, of all later ones.
-      const double row_norm = pass_.rows_.tile(first_tile).norm;
+      const double row_norm = pass_.rows_.tile(tile).norm;
       const auto finished = [&](uint32_t q) {
         const QueryCode& query = pass_.queries_[q];
         const double most = query.norm * row_norm * kOutward;
@@ -53,19 +75,16 @@ class Int8Pass final : public Pass {
       return true;
     }
 
-    void Search(uint64_t t) override {
+    void SearchTile(uint64_t t, const int32_t* scores) {
       const int rows = pass_.rows_.tile_rows(t);
-      matmul_->Run(pass_.rows_.codes(t), scratch_.packed.data(), scratch_.matmul.data(),
-                   scratch_.int_scores.data());
-      SetThresholds(t, rows);
-      const size_t count = CollectSurvivors(scratch_.int_scores.data(), rows, matmul_->columns(),
-                                            scratch_.int_thresholds.data(), scratch_.survivors.data());
+      SetThresholds(t, rows, scores);
+      const size_t count = CollectSurvivors(scores, rows, matmul_->columns(), scratch_.int_thresholds.data(),
+                                            scratch_.survivors.data());
       CheckSurvivors(t, count);
       scratch_.pairs_screened += rows * active_.size();
       scratch_.pairs_survived += count;
     }
 
-   private:
     void Pack() {
       const size_t dim = pass_.rows_.code_dim();
       const int columns = PaddedColumns(active_.size());
@@ -77,14 +96,15 @@ class Int8Pass final : public Pass {
       }
       std::fill(codes + active_.size() * dim, codes + columns * dim, int8_t{0});
       matmul_->Pack(codes, scratch_.packed.Reserve(matmul_->packed_bytes()));
-      const size_t scores = static_cast<size_t>(Int8Codes::kTileRows) * columns;
+      const size_t scores = static_cast<size_t>(matmul_->rows()) * columns;
       scratch_.matmul.Reserve(matmul_->scratch_bytes());
       scratch_.int_scores.Reserve(scores);
       scratch_.int_thresholds.Reserve(columns);
       scratch_.survivors.Reserve(scores + kSurvivorPadding);
+      runner_.emplace(*matmul_, scratch_.packed.data(), scratch_.matmul.data(), scratch_.int_scores.data());
     }
 
-    void SetThresholds(uint64_t t, int rows) {
+    void SetThresholds(uint64_t t, int rows, const int32_t* scores) {
       const CodeTile& tile = pass_.rows_.tile(t);
       const double inverse_tile_scale = 1.0 / tile.scale;
       int32_t* const thresholds = scratch_.int_thresholds.data();
@@ -92,7 +112,7 @@ class Int8Pass final : public Pass {
         const uint32_t q = active_[c];
         const QueryCode& query = pass_.queries_[q];
         const TopK& best = *pass_.block_.best[q];
-        if (best.threshold() == -kInfinity) SeedFrom(t, c, rows);
+        if (best.threshold() == -kInfinity) SeedFrom(t, c, rows, scores + c);
         const double error = (query.code_error * tile.code_norm + query.projection_norm * tile.code_error +
                               query.tail_excess * tile.scale) *
                              kOutward;
@@ -104,13 +124,12 @@ class Int8Pass final : public Pass {
     }
 
     // A query that knows nothing yet tries the tile's top_k rows by screened score.
-    void SeedFrom(uint64_t t, size_t column, int rows) {
+    void SeedFrom(uint64_t t, size_t column, int rows, const int32_t* scores) {
       const uint32_t top_k = pass_.block_.top_k;
       if (static_cast<uint32_t>(rows) < top_k) return;
       std::vector<uint32_t>& seeds = scratch_.seeds;
       seeds.resize(rows);
       for (int r = 0; r < rows; ++r) seeds[r] = r;
-      const int32_t* const scores = scratch_.int_scores.data() + column;
       const size_t columns = matmul_->columns();
       std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(),
                        [=](uint32_t a, uint32_t b) { return scores[a * columns] > scores[b * columns]; });
@@ -138,6 +157,7 @@ class Int8Pass final : public Pass {
     const PairScorer& scorer_;
     std::vector<uint32_t> active_;  // the queries of the block by column
     const TileMatmul* matmul_ = nullptr;
+    std::optional<TileRunner> runner_;
   };
 
   std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
@@ -162,7 +182,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   for (const int columns : kBlockColumns) {
     if (columns > padded) break;
     const absl::StatusOr<const TileMatmul*> matmul =
-        buffers.kernels.Get(TileKind::kInt8, Int8Codes::kTileRows, rows.code_dim(), columns);
+        buffers.kernels.Get(TileKind::kInt8, KernelRows(columns), rows.code_dim(), columns);
     if (!matmul.ok()) return matmul.status();
     by_columns.push_back(*matmul);
   }
@@ -180,8 +200,8 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     (*project)->Pack(wide.data(), buffers.packed.Reserve((*project)->packed_bytes()));
     AlignedArray<float> transposed;
     float* const by_axis = transposed.Reserve(static_cast<size_t>(axes.count) * padded);
-    (*project)->Run(axes.directions.data(), buffers.packed.data(),
-                    scratch.Reserve((*project)->scratch_bytes()), by_axis);
+    TileRunner(**project, buffers.packed.data(), scratch.Reserve((*project)->scratch_bytes()), by_axis)
+        .Run(axes.directions.data());
     float* const by_query = buffers.projected.Reserve(queries * axes.count);
     for (size_t q = 0; q < queries; ++q) {
       for (uint32_t i = 0; i < axes.count; ++i)

@@ -11,14 +11,6 @@
 #include "server/engine/exact.h"
 
 namespace dotmax {
-namespace {
-
-// Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1
-// query) to 100 µs (256 queries of dim 256).
-constexpr uint64_t kTilesPerClaim = 4;
-
-}  // namespace
-
 int PaddedColumns(size_t queries) {
   return *std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), static_cast<int>(queries));
 }
@@ -79,9 +71,7 @@ void Pass::Work(Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
       stopped_.store(true, std::memory_order_relaxed);
       return;
     }
-    if (!worker->Begin(claimed)) return;
-    const uint64_t end = std::min(claimed + kTilesPerClaim, tiles());
-    for (uint64_t t = claimed; t < end; ++t) worker->Search(t);
+    if (!worker->Search(claimed, std::min(claimed + kTilesPerClaim, tiles()))) return;
   }
 }
 

@@ -28,6 +28,10 @@ namespace dotmax {
 // Kernels are compiled for these block widths, and a narrower block is padded: beyond 256 they gain nothing.
 inline constexpr std::array kBlockColumns = {1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
 
+// Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1 query)
+// to 100 µs (256 queries of dim 256).
+inline constexpr uint64_t kTilesPerClaim = Int8Codes::kTilesPerRun;
+
 // The least of kBlockColumns ≥ queries. REQUIRES: 1 ≤ queries ≤ 256.
 int PaddedColumns(size_t queries);
 
@@ -112,9 +116,8 @@ class Pass {
   class Worker {
    public:
     virtual ~Worker() = default;
-    // Called before each run of tiles; false if neither this tile nor any later one can hold a hit.
-    virtual bool Begin(uint64_t /*first_tile*/) { return true; }
-    virtual void Search(uint64_t tile) = 0;
+    // Searches tiles [first, end), at most kTilesPerClaim. False if no later tile can hold a hit.
+    virtual bool Search(uint64_t first, uint64_t end) = 0;
   };
   virtual std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) = 0;
   virtual uint64_t tiles() const = 0;

@@ -79,9 +79,8 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
-  AlignedArray<float> gathered, projected;
+  AlignedArray<float> gathered;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  projected.Reserve(static_cast<size_t>(kTileRows) * count);
   std::vector<double> tails(codes->rows_);
   // Coordinate codes for now; tails follow once their unit is known.
   std::vector<uint8_t> main(tiles * kTileRows * count, kZeroCode);
@@ -92,15 +91,15 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     for (int r = 0; r < tile_rows; ++r) {
       ToFloat32(rows.row(codes->id(t, r)), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
     }
-    projector->Project(gathered.data(), projected.data());
+    const float* const projected = projector->Project(gathered.data());
 
     const double norm = norms[codes->id(t, 0)];  // the largest: they descend
-    const double scale = CodeScale(MaxAbs(projected.data(), tile_rows * count), norm);
+    const double scale = CodeScale(MaxAbs(projected, tile_rows * count), norm);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {scale, norm, 0.0, 0.0};
     double tile_tail = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
-      const float* const y = projected.data() + static_cast<size_t>(r) * count;
+      const float* const y = projected + static_cast<size_t>(r) * count;
       uint8_t* const to = main.data() + (t * kTileRows + r) * count;
       for (uint32_t i = 0; i < count; ++i)
         to[i] = static_cast<uint8_t>(kZeroCode + Code(y[i], inverse_scale));
@@ -125,8 +124,9 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       codes->axes_.identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
   const int used = static_cast<int>(count) + codes->tail_dims_;
   codes->code_dim_ = (used + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple;
-  uint8_t* const all = codes->codes_.Reserve(tiles * kTileRows * codes->code_dim_);
-  std::fill_n(all, tiles * kTileRows * codes->code_dim_, uint8_t{0});
+  const uint64_t padded_rows = (tiles + kTilesPerRun - 1) / kTilesPerRun * kTilesPerRun * kTileRows;
+  uint8_t* const all = codes->codes_.Reserve(padded_rows * codes->code_dim_);
+  std::fill_n(all, padded_rows * codes->code_dim_, uint8_t{0});
   for (uint64_t i = 0; i < codes->rows_; ++i) {
     uint8_t* const to = all + i * codes->code_dim_;
     std::copy_n(main.data() + i * count, count, to);

@@ -65,13 +65,32 @@ HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int
   return out - reinterpret_cast<uint32_t*>(survivors);
 }
 
-size_t CollectFloats(const float* scores, int rows, int columns, const float* thresholds,
-                     Survivor* survivors) {
-  return CollectSurvivorsOf(scores, rows, columns, thresholds, survivors);
+// Narrow tiles are read as if several rows were one, so that every compare fills its vectors.
+constexpr int kWideColumns = 64;
+
+template <class T>
+HWY_INLINE size_t CollectAnyWidth(const T* HWY_RESTRICT scores, int rows, int columns,
+                                  const T* HWY_RESTRICT thresholds, Survivor* HWY_RESTRICT survivors) {
+  if (columns >= kWideColumns || kWideColumns % columns != 0) {
+    return CollectSurvivorsOf(scores, rows, columns, thresholds, survivors);
+  }
+  const int joined = kWideColumns / columns;  // a power of two, as columns is
+  HWY_ALIGN T repeated[kWideColumns];
+  for (int i = 0; i < kWideColumns; ++i) repeated[i] = thresholds[i % columns];
+  size_t count = CollectSurvivorsOf(scores, (rows + joined - 1) / joined, kWideColumns, repeated, survivors);
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t at = uint32_t{survivors[i].row} * kWideColumns + survivors[i].column;
+    survivors[i] = {static_cast<uint16_t>(at % columns), static_cast<uint16_t>(at / columns)};
+  }
+  while (count > 0 && survivors[count - 1].row >= rows) --count;
+  return count;
 }
-size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
-                   Survivor* survivors) {
-  return CollectSurvivorsOf(scores, rows, columns, thresholds, survivors);
+
+size_t CollectFloats(const float* scores, int rows, int columns, const float* thresholds, Survivor* survivors) {
+  return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
+}
+size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds, Survivor* survivors) {
+  return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
 
 // Element formats: each loads Lanes(double) elements from any address as float64, exactly.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "server/base/dtype.h"
@@ -26,8 +25,9 @@ absl::Status Multiply(const std::vector<float>& a, const std::vector<float>& b, 
   AlignedArray<float> tile, product;
   std::copy(a.begin(), a.end(), tile.Reserve(a.size()));
   (*matmul)->Pack(b.data(), packed.Reserve((*matmul)->packed_bytes()));
-  (*matmul)->Run(tile.data(), packed.data(), scratch.Reserve((*matmul)->scratch_bytes()),
-                 product.Reserve(static_cast<size_t>(m) * n));
+  TileRunner(**matmul, packed.data(), scratch.Reserve((*matmul)->scratch_bytes()),
+             product.Reserve(static_cast<size_t>(m) * n))
+      .Run(tile.data());
   c.assign(product.data(), product.data() + static_cast<size_t>(m) * n);
   return absl::OkStatus();
 }
@@ -129,25 +129,23 @@ absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
 
 absl::StatusOr<Projector> Projector::Create(const Axes& axes, int tile_rows) {
   Projector projector;
-  projector.tile_rows_ = tile_rows;
-  projector.dim_ = axes.dim;
   if (axes.identity) return projector;
-  auto matmul = TileMatmul::Create(TileKind::kFloat32, tile_rows, static_cast<int>(axes.dim),
-                                   static_cast<int>(axes.count));
+  auto matmul =
+      TileMatmul::Create(TileKind::kFloat32, tile_rows, static_cast<int>(axes.dim), static_cast<int>(axes.count));
   if (!matmul.ok()) return matmul.status();
   projector.matmul_ = *std::move(matmul);
-  projector.matmul_->Pack(axes.directions.data(),
-                          projector.packed_.Reserve(projector.matmul_->packed_bytes()));
-  projector.scratch_.Reserve(projector.matmul_->scratch_bytes());
+  const TileMatmul& kernel = *projector.matmul_;
+  kernel.Pack(axes.directions.data(), projector.packed_.Reserve(kernel.packed_bytes()));
+  projector.runner_ = std::make_unique<TileRunner>(
+      kernel, projector.packed_.data(), projector.scratch_.Reserve(kernel.scratch_bytes()),
+      projector.projected_.Reserve(static_cast<size_t>(tile_rows) * axes.count));
   return projector;
 }
 
-void Projector::Project(const float* from, float* to) {
-  if (matmul_ == nullptr) {
-    std::memcpy(to, from, static_cast<size_t>(tile_rows_) * dim_ * sizeof(float));
-  } else {
-    matmul_->Run(from, packed_.data(), scratch_.data(), to);
-  }
+const float* Projector::Project(const float* from) {
+  if (runner_ == nullptr) return from;
+  runner_->Run(from);
+  return projected_.data();
 }
 
 }  // namespace dotmax

@@ -41,17 +41,17 @@ class Projector {
  public:
   static absl::StatusOr<Projector> Create(const Axes& axes, int tile_rows);
 
-  // to[i] = P · from[i] for tile_rows rows; `from` is tile_rows × dim, `to` tile_rows × count. For the
-  // identity a copy. Each coordinate is a float32 dot product: its error is bound.h's.
-  void Project(const float* from, float* to);
+  // P · from[i] for tile_rows rows: `from` is tile_rows × dim, the result tile_rows × count, valid until the next
+  // call. For the identity `from` itself. Each coordinate is a float32 dot product: its error is bound.h's.
+  const float* Project(const float* from);
 
  private:
   Projector() = default;
 
-  int tile_rows_ = 0;
-  uint32_t dim_ = 0;
-  std::unique_ptr<const TileMatmul> matmul_;  // null for the identity
+  std::unique_ptr<const TileMatmul> matmul_;
   AlignedArray<std::byte> packed_, scratch_;
+  AlignedArray<float> projected_;
+  std::unique_ptr<TileRunner> runner_;  // null for the identity
 };
 
 }  // namespace dotmax

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,8 +96,9 @@ bool TileMatmul::SumsExactly() const {
   std::fill_n(queries.Reserve(static_cast<size_t>(columns()) * dim), static_cast<size_t>(columns()) * dim,
               int8_t{127});
   Pack(queries.data(), packed.Reserve(packed_bytes()));
-  Run(tile.data(), packed.data(), scratch.Reserve(scratch_bytes()),
-      scores.Reserve(static_cast<size_t>(rows()) * columns()));
+  TileRunner(*this, packed.data(), scratch.Reserve(scratch_bytes()),
+             scores.Reserve(static_cast<size_t>(rows()) * columns()))
+      .Run(tile.data());
   const auto exact = [dim](int32_t score) { return score == 255 * 127 * dim; };
   return std::all_of(scores.data(), scores.data() + static_cast<size_t>(rows()) * columns(), exact);
 }
@@ -115,14 +117,36 @@ void TileMatmul::Pack(const void* queries, void* packed) const {
   impl_->reorder.execute(stream, from, to);
 }
 
-void TileMatmul::Run(const void* tile, const void* packed, void* scratch, void* scores) const {
-  dnnl::stream stream(impl_->engine);
-  const dnnl::engine& engine = impl_->engine;
-  impl_->matmul.execute(
-      stream, {{DNNL_ARG_SRC, memory(impl_->tile, engine, Mutable(tile))},
-               {DNNL_ARG_WEIGHTS, memory(impl_->description.weights_desc(), engine, Mutable(packed))},
-               {DNNL_ARG_DST, memory(impl_->scores, engine, scores)},
-               {DNNL_ARG_SCRATCHPAD, memory(impl_->description.scratchpad_desc(), engine, scratch)}});
+// oneDNN's own objects for a call, made once: for small tiles, making them anew would cost as much as the call.
+struct TileRunner::Impl {
+  const dnnl::matmul& matmul;
+  dnnl::stream stream;
+  memory tile;
+  std::unordered_map<int, memory> arguments;
+};
+
+TileRunner::TileRunner(const TileMatmul& matmul, const void* packed, void* scratch, void* scores)
+    : impl_([&] {
+        const TileMatmul::Impl& kernel = *matmul.impl_;
+        const dnnl::engine& engine = kernel.engine;
+        const memory tile(kernel.tile, engine, nullptr);
+        return new Impl{
+            kernel.matmul,
+            dnnl::stream(engine),
+            tile,
+            {{DNNL_ARG_SRC, tile},
+             {DNNL_ARG_WEIGHTS, memory(kernel.description.weights_desc(), engine, Mutable(packed))},
+             {DNNL_ARG_DST, memory(kernel.scores, engine, scores)},
+             {DNNL_ARG_SCRATCHPAD, memory(kernel.description.scratchpad_desc(), engine, scratch)}}};
+      }()) {
+  omp_set_num_threads(1);
+}
+
+TileRunner::~TileRunner() = default;
+
+void TileRunner::Run(const void* tile) {
+  impl_->tile.set_data_handle(Mutable(tile));
+  impl_->matmul.execute(impl_->stream, impl_->arguments);
 }
 
 std::string OneDnnVersion() {

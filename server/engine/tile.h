@@ -40,14 +40,27 @@ class TileMatmul {
   // Reorders columns × dim queries into `packed` (packed_bytes(), 64-byte aligned).
   void Pack(const void* queries, void* packed) const;
 
-  // `tile` need only be aligned for its elements; `packed`, `scratch` (scratch_bytes()) and `scores` to 64
-  // bytes. float32 sums may be formed in any order, but in float32 throughout (no bfloat16 or TF32 shortcut).
-  void Run(const void* tile, const void* packed, void* scratch, void* scores) const;
+ private:
+  struct Impl;
+  friend class TileRunner;
+  explicit TileMatmul(std::unique_ptr<Impl> impl);
+  bool SumsExactly() const;
+  const std::unique_ptr<Impl> impl_;
+};
+
+// One worker's way to run a kernel on tile after tile. Not thread-safe. Everything given outlives it.
+class TileRunner {
+ public:
+  // `packed` from Pack; `scratch` has scratch_bytes(), `scores` rows × columns elements, all 64-byte aligned.
+  TileRunner(const TileMatmul& matmul, const void* packed, void* scratch, void* scores);
+  ~TileRunner();
+
+  // Scores `tile`, which need only be aligned for its elements. float32 sums may be formed in any order, but in
+  // float32 throughout (no bfloat16 or TF32 shortcut).
+  void Run(const void* tile);
 
  private:
   struct Impl;
-  explicit TileMatmul(std::unique_ptr<Impl> impl);
-  bool SumsExactly() const;
   const std::unique_ptr<Impl> impl_;
 };
 

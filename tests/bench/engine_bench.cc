@@ -88,9 +88,10 @@ void Plain(benchmark::State& state, const Matrix& matrix) {
   for (auto _ : state) {
     std::fill(best.data(), best.data() + queries, -std::numeric_limits<float>::infinity());
     for (int first = 0; first < queries; first += block) {
-      (*matmul)->Pack(reinterpret_cast<const float*>(a.view.row(first)), packed.data());
+      (*matmul)->Pack(a.view.row(first), packed.data());
+      TileRunner runner(**matmul, packed.data(), scratch.data(), scores.data());
       for (uint64_t t = 0; t < matrix.tiles(); ++t) {
-        (*matmul)->Run(matrix.Float32Tile(t, tile.data()), packed.data(), scratch.data(), scores.data());
+        runner.Run(matrix.Float32Tile(t, tile.data()));
         MaxInto(scores.data(), matrix.tile_rows(), block, best.data() + first);
       }
     }
