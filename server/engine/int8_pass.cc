@@ -15,8 +15,9 @@ namespace dotmax {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Rows are fetched this many survivors ahead of their check: one is some cache misses long.
-constexpr size_t kPrefetchAhead = 12;
+// A row comes from anywhere in memory: so many are on their way while one is checked.
+constexpr size_t kChecksInFlight = 16;
+constexpr size_t kCacheLineBytes = 64;
 // Up to this width a kernel takes kTilesPerRun tiles at once: their scores still fit into L2, and a call per
 // tile would cost as much as its work.
 constexpr int kNarrowColumns = 16;
@@ -55,6 +56,7 @@ class Int8Pass final : public Pass {
           SearchTile(t, scratch_.int_scores.data() + (t - run) * Int8Codes::kTileRows * matmul_->columns());
         }
       }
+      FinishChecks();
       return true;
     }
 
@@ -138,18 +140,33 @@ class Int8Pass final : public Pass {
       pass_.Seed(active_[column], seeds);
     }
 
+    // Survivors wait in line while their rows come from memory.
     void CheckSurvivors(uint64_t t, size_t count) {
-      const Survivor* const survivors = scratch_.survivors.data();
       const MatrixView& view = pass_.base_;
       const size_t row_bytes = view.row_bytes();
       for (size_t i = 0; i < count; ++i) {
-        if (i + kPrefetchAhead < count) {
-          const std::byte* const row = view.row(pass_.rows_.id(t, survivors[i + kPrefetchAhead].row));
-          for (size_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
-        }
-        const uint32_t q = active_[survivors[i].column];
-        pass_.block_.best[q]->Offer(pass_.Check(q, pass_.rows_.id(t, survivors[i].row)), scorer_);
+        const Survivor survivor = scratch_.survivors.data()[i];
+        const Waiting next = {active_[survivor.column], pass_.rows_.id(t, survivor.row)};
+        const std::byte* const row = view.row(next.id);
+        for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
+        Waiting& slot = waiting_[arrived_++ % kChecksInFlight];
+        if (arrived_ > kChecksInFlight) Check(slot);
+        slot = next;
       }
+    }
+
+    void FinishChecks() {
+      const size_t first = arrived_ > kChecksInFlight ? arrived_ - kChecksInFlight : 0;
+      for (size_t i = first; i < arrived_; ++i) Check(waiting_[i % kChecksInFlight]);
+      arrived_ = 0;
+    }
+
+    struct Waiting {
+      uint32_t query;
+      uint64_t id;
+    };
+    void Check(const Waiting& pair) {
+      pass_.block_.best[pair.query]->Offer(pass_.Check(pair.query, pair.id), scorer_);
     }
 
     Int8Pass& pass_;
@@ -158,6 +175,8 @@ class Int8Pass final : public Pass {
     std::vector<uint32_t> active_;  // the queries of the block by column
     const TileMatmul* matmul_ = nullptr;
     std::optional<TileRunner> runner_;
+    std::array<Waiting, kChecksInFlight> waiting_;
+    size_t arrived_ = 0;
   };
 
   std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
