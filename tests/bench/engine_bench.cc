@@ -1,9 +1,9 @@
 // The exact search against its own speed of light: plain oneDNN float32 matmul of the same tiles with the
-// maximum of each query (values only: inexact, no index, no certificate), both on one thread, interleaved.
+// maximum of each query (values only: inexact, no index, no certificate), interleaved, on one thread.
 //
-//   engine_bench [--matrix=FILE] [--axes=N] [Google Benchmark's flags]
+//   engine_bench [--matrix=FILE] [--axes=N] [--threads=N] [--global] [Google Benchmark's flags]
 //
-// --axes forces the int8 screen with that many axes.
+// --axes forces the int8 screen with that many axes; --threads and --global are for the exact search alone.
 //
 // Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
 // Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
@@ -57,13 +57,20 @@ SharedMatrix MakeQueries(const MatrixView& base, int count) {
   return testing::MakeMatrix(values, base.dim);
 }
 
-void Exact(benchmark::State& state, const Matrix& matrix) {
+struct Setup {
+  const Matrix& matrix;
+  int threads;
+  Reduction reduction;
+};
+
+void Exact(benchmark::State& state, const Setup& setup) {
+  const Matrix& matrix = setup.matrix;
   const SharedMatrix queries = MakeQueries(matrix.view(), static_cast<int>(state.range(0)));
-  Engine engine(1);
+  Engine engine(setup.threads);
   SearchStats stats;
   for (auto _ : state) {
     const absl::StatusOr<Answer> answer =
-        engine.Search(matrix, queries.view, 1, Reduction::kPerRow, [] { return absl::OkStatus(); });
+        engine.Search(matrix, queries.view, 1, setup.reduction, [] { return absl::OkStatus(); });
     if (!answer.ok()) return state.SkipWithError(answer.status().ToString().c_str());
     stats = answer->stats;
   }
@@ -72,7 +79,8 @@ void Exact(benchmark::State& state, const Matrix& matrix) {
   state.counters["survivors"] = static_cast<double>(stats.pairs_survived) / stats.pairs_screened;
 }
 
-void Plain(benchmark::State& state, const Matrix& matrix) {
+void Plain(benchmark::State& state, const Setup& setup) {
+  const Matrix& matrix = setup.matrix;
   const int queries = static_cast<int>(state.range(0));
   const int block = std::min(queries, kBlock);
   const SharedMatrix a = MakeQueries(matrix.view(), queries);
@@ -132,6 +140,8 @@ int Main(int argc, char** argv) {
   std::vector<char*> rest;
   std::string path;
   ScreenOptions options;
+  int threads = 1;
+  Reduction reduction = Reduction::kPerRow;
   for (int i = 0; i < argc; ++i) {
     absl::string_view argument = argv[i];
     if (absl::ConsumePrefix(&argument, "--matrix=")) {
@@ -139,6 +149,10 @@ int Main(int argc, char** argv) {
     } else if (absl::ConsumePrefix(&argument, "--axes=")) {
       if (!absl::SimpleAtoi(argument, &options.axes)) return 2;
       options.kind = ScreenOptions::Kind::kInt8;
+    } else if (absl::ConsumePrefix(&argument, "--threads=")) {
+      if (!absl::SimpleAtoi(argument, &threads) || threads < 1) return 2;
+    } else if (argument == "--global") {
+      reduction = Reduction::kGlobal;
     } else {
       rest.push_back(argv[i]);
     }
@@ -161,9 +175,10 @@ int Main(int argc, char** argv) {
 
   const Matrix matrix(base, options);
   std::printf("%s\n", matrix.screen().c_str());
+  const Setup setup = {matrix, threads, reduction};
   for (const int queries : kBatchSizes) {
     for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
-      benchmark::RegisterBenchmark(name, [&matrix, run = run](benchmark::State& s) { run(s, matrix); })
+      benchmark::RegisterBenchmark(name, [&setup, run = run](benchmark::State& s) { run(s, setup); })
           ->Arg(queries)
           ->Unit(benchmark::kMillisecond)
           ->Repetitions(kRepetitions)
