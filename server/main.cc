@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/base/config.h"
 #include "server/base/log.h"
@@ -129,6 +130,8 @@ int Main(int argc, char** argv) {
     std::cout << config->print;
     return 0;
   }
+  // Debian builds Abseil with its search for lock cycles on: a global lock and a graph at every Lock.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Before any thread exists: they inherit the mask, and read the environment.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);

@@ -1,6 +1,7 @@
 // The int8 screen: oneDNN u8 · s8 matmul of codes, in order of descending norm. Queries that no later tile
 // can serve leave the block, which is packed anew when a narrower kernel takes what is left.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -61,19 +62,27 @@ class Int8Pass final : public Pass {
     }
 
    private:
+    // A query's score to reach, on its own scale; as of now, for a few tiles: other workers keep raising it.
+    double ScoreToReach(uint32_t q) const {
+      return ScaleByPowerOfTwo(pass_.block_.best[q]->threshold(), -pass_.queries_[q].exponent);
+    }
+
     // Lets go of queries that neither this tile nor a later one can serve; false if none is left.
     bool DropFinished(uint64_t tile) {
       // ‖a‖‖b‖ bounds every score of this tile and, as norms descend, of all later ones.
       const double row_norm = pass_.rows_.tile(tile).norm;
-      const auto finished = [&](uint32_t q) {
-        const QueryCode& query = pass_.queries_[q];
-        const double most = query.norm * row_norm * kOutward;
-        return most < ScaleByPowerOfTwo(pass_.block_.best[q]->threshold(), -query.exponent);
-      };
-      const size_t before = active_.size();
-      std::erase_if(active_, finished);
-      if (active_.empty()) return false;
-      if (active_.size() != before) Pack();
+      size_t kept = 0;
+      for (const uint32_t q : active_) {
+        const double score = ScoreToReach(q);
+        if (pass_.queries_[q].norm * row_norm * kOutward < score) continue;
+        active_[kept] = q;
+        columns_.score[kept++] = score;
+      }
+      if (kept == 0) return false;
+      if (kept != active_.size()) {
+        active_.resize(kept);
+        Pack();
+      }
       return true;
     }
 
@@ -95,6 +104,12 @@ class Int8Pass final : public Pass {
       int8_t* const codes = scratch_.codes.Reserve(columns * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
         std::memcpy(codes + c * dim, pass_.codes_ + active_[c] * dim, dim);
+        const QueryCode& query = pass_.queries_[active_[c]];
+        columns_.code_error[c] = query.code_error;
+        columns_.projection_norm[c] = query.projection_norm;
+        columns_.tail_excess[c] = query.tail_excess;
+        columns_.inverse_scale[c] = query.inverse_scale;
+        columns_.offset[c] = query.offset;
       }
       std::fill(codes + active_.size() * dim, codes + columns * dim, int8_t{0});
       matmul_->Pack(codes, scratch_.packed.Reserve(matmul_->packed_bytes()));
@@ -110,19 +125,21 @@ class Int8Pass final : public Pass {
       const CodeTile& tile = pass_.rows_.tile(t);
       const double inverse_tile_scale = 1.0 / tile.scale;
       int32_t* const thresholds = scratch_.int_thresholds.data();
-      for (size_t c = 0; c < active_.size(); ++c) {
-        const uint32_t q = active_[c];
-        const QueryCode& query = pass_.queries_[q];
-        const TopK& best = *pass_.block_.best[q];
-        if (best.threshold() == -kInfinity) SeedFrom(t, c, rows, scores + c);
-        const double error = (query.code_error * tile.code_norm + query.projection_norm * tile.code_error +
-                              query.tail_excess * tile.scale) *
-                             kOutward;
-        thresholds[c] = Int8Threshold(ScaleByPowerOfTwo(best.threshold(), -query.exponent), error,
-                                      inverse_tile_scale * query.inverse_scale, query.offset);
+      const int columns = static_cast<int>(active_.size());
+      for (int c = 0; c < columns; ++c) {
+        if (columns_.score[c] != -kInfinity) continue;
+        SeedFrom(t, c, rows, scores + c);
+        columns_.score[c] = ScoreToReach(active_[c]);
       }
-      std::fill(thresholds + active_.size(), thresholds + matmul_->columns(),
-                std::numeric_limits<int32_t>::max());
+      for (int c = 0; c < columns; ++c) {
+        const double error =
+            (columns_.code_error[c] * tile.code_norm + columns_.projection_norm[c] * tile.code_error +
+             columns_.tail_excess[c] * tile.scale) *
+            kOutward;
+        thresholds[c] = Int8Threshold(columns_.score[c], error,
+                                      inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
+      }
+      std::fill(thresholds + columns, thresholds + matmul_->columns(), std::numeric_limits<int32_t>::max());
     }
 
     // A query that knows nothing yet tries the tile's top_k rows by screened score.
@@ -173,6 +190,11 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     const PairScorer& scorer_;
     std::vector<uint32_t> active_;  // the queries of the block by column
+    // What SetThresholds needs of them, side by side, so that compilers vectorise it.
+    struct {
+      std::array<double, kBlockColumns.back()> score, code_error, projection_norm, tail_excess, inverse_scale,
+          offset;
+    } columns_;
     const TileMatmul* matmul_ = nullptr;
     std::optional<TileRunner> runner_;
     std::array<Waiting, kChecksInFlight> waiting_;

@@ -86,10 +86,12 @@ HWY_INLINE size_t CollectAnyWidth(const T* HWY_RESTRICT scores, int rows, int co
   return count;
 }
 
-size_t CollectFloats(const float* scores, int rows, int columns, const float* thresholds, Survivor* survivors) {
+size_t CollectFloats(const float* scores, int rows, int columns, const float* thresholds,
+                     Survivor* survivors) {
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
-size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds, Survivor* survivors) {
+size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
+                   Survivor* survivors) {
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
 

@@ -130,8 +130,8 @@ absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
 absl::StatusOr<Projector> Projector::Create(const Axes& axes, int tile_rows) {
   Projector projector;
   if (axes.identity) return projector;
-  auto matmul =
-      TileMatmul::Create(TileKind::kFloat32, tile_rows, static_cast<int>(axes.dim), static_cast<int>(axes.count));
+  auto matmul = TileMatmul::Create(TileKind::kFloat32, tile_rows, static_cast<int>(axes.dim),
+                                   static_cast<int>(axes.count));
   if (!matmul.ok()) return matmul.status();
   projector.matmul_ = *std::move(matmul);
   const TileMatmul& kernel = *projector.matmul_;

@@ -117,7 +117,8 @@ void TileMatmul::Pack(const void* queries, void* packed) const {
   impl_->reorder.execute(stream, from, to);
 }
 
-// oneDNN's own objects for a call, made once: for small tiles, making them anew would cost as much as the call.
+// oneDNN's own objects for a call, made once: for small tiles, making them anew would cost as much as the
+// call.
 struct TileRunner::Impl {
   const dnnl::matmul& matmul;
   dnnl::stream stream;

@@ -20,6 +20,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
 #include "benchmark/benchmark.h"
 #include "server/base/dtype.h"
 #include "server/engine/aligned.h"
@@ -136,6 +137,7 @@ class RatioReporter : public benchmark::ConsoleReporter {
 };
 
 int Main(int argc, char** argv) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
   SharedMatrix base;
   std::vector<char*> rest;
   std::string path;
