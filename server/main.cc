@@ -65,6 +65,7 @@ absl::StatusOr<std::shared_ptr<const Matrix>> Load(const MatrixSource& source, L
              {"dim", static_cast<uint64_t>(matrix->view().dim)},
              {"dtype", DTypeName(matrix->view().dtype)},
              {"resident_bytes", matrix->resident_bytes()},
+             {"screen", matrix->screen()},
              {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
   return matrix;
 }

@@ -62,7 +62,8 @@ class ClientTest : public ::testing::Test {
     EXPECT_EQ(result.best->id, best.id);
     EXPECT_EQ(result.best->score, best.score);
     EXPECT_EQ(result.coverage, 1.0);
-    EXPECT_EQ(result.pairs_screened, queries.view.rows * base_.view.rows);
+    EXPECT_GT(result.pairs_screened, 0);
+    EXPECT_LE(result.pairs_screened, queries.view.rows * base_.view.rows);
   }
 
   const SharedMatrix base_;

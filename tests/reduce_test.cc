@@ -56,7 +56,7 @@ TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
     const int rows = 21;
     AlignedArray<int32_t> scores, thresholds;
     scores.Reserve(37 * 256 + 64);
-      std::fill_n(scores.data(), 37 * 256 + 64, 1000);
+    std::fill_n(scores.data(), 37 * 256 + 64, 1000);
     thresholds.Reserve(columns);
     for (int i = 0; i < rows * columns; ++i)
       scores.data()[i] = static_cast<int32_t>(random.Next() % 1000) - 500;

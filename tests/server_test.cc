@@ -149,7 +149,7 @@ TEST_F(ServerTest, EveryDTypeIsAnsweredAsTheOracleSays) {
         EXPECT_EQ(response.best().id(), best.id);
         EXPECT_EQ(response.best().score(), best.score);
         EXPECT_EQ(response.coverage(), 1.0);
-        EXPECT_EQ(response.stats().pairs_screened(), 5 * kRows);
+        EXPECT_LE(response.stats().pairs_screened(), 5 * kRows);
         EXPECT_GT(response.stats().compute_seconds(), 0.0);
       }
     }
