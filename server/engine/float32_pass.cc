@@ -31,7 +31,7 @@ class Float32Pass final : public Pass {
       const size_t scores = static_cast<size_t>(pass.matmul_.rows()) * pass.matmul_.columns();
       scratch.tile.Reserve(static_cast<size_t>(pass.matmul_.rows()) * pass.matrix_.view().dim);
       scratch.matmul.Reserve(pass.matmul_.scratch_bytes());
-      scratch.float_scores.Reserve(scores);
+      scratch.float_scores.Reserve(scores + kScoresPadding);
       scratch.float_thresholds.Reserve(pass.matmul_.columns());
       scratch.survivors.Reserve(scores + kSurvivorPadding);
       runner_.emplace(pass.matmul_, pass.packed_, scratch.matmul.data(), scratch.float_scores.data());

@@ -115,7 +115,7 @@ class Int8Pass final : public Pass {
       matmul_->Pack(codes, scratch_.packed.Reserve(matmul_->packed_bytes()));
       const size_t scores = static_cast<size_t>(matmul_->rows()) * columns;
       scratch_.matmul.Reserve(matmul_->scratch_bytes());
-      scratch_.int_scores.Reserve(scores);
+      scratch_.int_scores.Reserve(scores + kScoresPadding);
       scratch_.int_thresholds.Reserve(columns);
       scratch_.survivors.Reserve(scores + kSurvivorPadding);
       runner_.emplace(*matmul_, scratch_.packed.data(), scratch_.matmul.data(), scratch_.int_scores.data());

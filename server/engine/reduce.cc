@@ -66,7 +66,7 @@ HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int
 }
 
 // Narrow tiles are read as if several rows were one, so that every compare fills its vectors.
-constexpr int kWideColumns = 64;
+constexpr int kWideColumns = kScoresPadding;
 
 template <class T>
 HWY_INLINE size_t CollectAnyWidth(const T* HWY_RESTRICT scores, int rows, int columns,

@@ -19,6 +19,8 @@ struct Survivor {
 
 // Whole vectors of survivors are stored, whose ends are overwritten by the next.
 inline constexpr int kSurvivorPadding = 64;
+// Rows of narrow tiles are compared together, up to this many scores at once.
+inline constexpr int kScoresPadding = 64;
 
 // Writes every (row, column) of the rows × columns tile with scores[row][column] > thresholds[column], by
 // row, then by column, to `survivors` (room for rows · columns + kSurvivorPadding) and returns how many.
