@@ -8,10 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/base/dtype.h"
 #include "server/base/errors.h"
-#include "server/engine/aligned.h"
-#include "server/engine/bound.h"
 #include "server/engine/pass.h"
 #include "server/engine/topk.h"
 #include "server/engine/workers.h"

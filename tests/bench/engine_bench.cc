@@ -1,9 +1,10 @@
 // The exact search against its own speed of light: plain oneDNN float32 matmul of the same tiles with the
 // maximum of each query (values only: inexact, no index, no certificate), interleaved, on one thread.
 //
-//   engine_bench [--matrix=FILE] [--axes=N] [--threads=N] [--global] [Google Benchmark's flags]
+//   engine_bench [--matrix=FILE] [--axes=N] [--threads=N] [--top-k=K] [--global] [Google Benchmark's flags]
 //
-// --axes forces the int8 screen with that many axes; --threads and --global are for the exact search alone.
+// --axes forces the int8 screen with that many axes; --threads, --top-k and --global are for the exact search
+// alone.
 //
 // Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
 // Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
@@ -61,6 +62,7 @@ SharedMatrix MakeQueries(const MatrixView& base, int count) {
 struct Setup {
   const Matrix& matrix;
   int threads;
+  uint32_t top_k;
   Reduction reduction;
 };
 
@@ -71,7 +73,7 @@ void Exact(benchmark::State& state, const Setup& setup) {
   SearchStats stats;
   for (auto _ : state) {
     const absl::StatusOr<Answer> answer =
-        engine.Search(matrix, queries.view, 1, setup.reduction, [] { return absl::OkStatus(); });
+        engine.Search(matrix, queries.view, setup.top_k, setup.reduction, [] { return absl::OkStatus(); });
     if (!answer.ok()) return state.SkipWithError(answer.status().ToString().c_str());
     stats = answer->stats;
   }
@@ -143,6 +145,7 @@ int Main(int argc, char** argv) {
   std::string path;
   ScreenOptions options;
   int threads = 1;
+  uint32_t top_k = 1;
   Reduction reduction = Reduction::kPerRow;
   for (int i = 0; i < argc; ++i) {
     absl::string_view argument = argv[i];
@@ -153,6 +156,8 @@ int Main(int argc, char** argv) {
       options.kind = ScreenOptions::Kind::kInt8;
     } else if (absl::ConsumePrefix(&argument, "--threads=")) {
       if (!absl::SimpleAtoi(argument, &threads) || threads < 1) return 2;
+    } else if (absl::ConsumePrefix(&argument, "--top-k=")) {
+      if (!absl::SimpleAtoi(argument, &top_k) || top_k < 1) return 2;
     } else if (argument == "--global") {
       reduction = Reduction::kGlobal;
     } else {
@@ -177,7 +182,7 @@ int Main(int argc, char** argv) {
 
   const Matrix matrix(base, options);
   std::printf("%s\n", matrix.screen().c_str());
-  const Setup setup = {matrix, threads, reduction};
+  const Setup setup = {matrix, threads, top_k, reduction};
   for (const int queries : kBatchSizes) {
     for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
       benchmark::RegisterBenchmark(name, [&setup, run = run](benchmark::State& s) { run(s, setup); })
