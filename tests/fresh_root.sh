@@ -19,7 +19,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | gr
 root=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-root.XXXXXX")
 
 cleanup() {
-  for mounted in dev proc; do
+  for mounted in dev sys proc; do
     mountpoint -q "$root/$mounted" && umount "$root/$mounted"
   done
   # Never through a mount that would not go away.
@@ -51,6 +51,7 @@ if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
   cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 fi
 mount -t proc proc "$root/proc"
+mount -t sysfs sys "$root/sys"
 mount --bind /dev "$root/dev"
 git clone -q "$tree" "$root/root/dotmax"
 

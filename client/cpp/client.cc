@@ -25,6 +25,20 @@ namespace {
 // What a request holds besides the query rows, generously.
 constexpr size_t kEnvelopeBytes = 4096;
 
+// UNAVAILABLE means that nothing was done: a connection that failed, a server that is draining. Every call
+// here may be repeated. Reconnecting begins sooner than the last attempt.
+constexpr char kServiceConfig[] = R"({"methodConfig": [{
+  "name": [{}],
+  "retryPolicy": {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"]
+  }
+}]})";
+constexpr int kReconnectBackoffMs = 100;
+
 constexpr std::pair<ElementType, v1::DType> kTypes[] = {
     {ElementType::kFloat32, v1::FLOAT32},   {ElementType::kFloat16, v1::FLOAT16},
     {ElementType::kBFloat16, v1::BFLOAT16}, {ElementType::kFloat64, v1::FLOAT64},
@@ -176,6 +190,8 @@ absl::StatusOr<Client> Client::Create(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   arguments.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectBackoffMs);
   return Client(std::make_unique<Impl>(
       options, grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments)));
 }

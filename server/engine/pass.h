@@ -28,8 +28,8 @@ namespace dotmax {
 // Kernels are compiled for these block widths, and a narrower block is padded: beyond 256 they gain nothing.
 inline constexpr std::array kBlockColumns = {1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
 
-// Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1 query)
-// to 100 µs (256 queries of dim 256).
+// Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1
+// query) to 100 µs (256 queries of dim 256).
 inline constexpr uint64_t kTilesPerClaim = Int8Codes::kTilesPerRun;
 
 // The least of kBlockColumns ≥ queries. REQUIRES: 1 ≤ queries ≤ 256.

@@ -41,8 +41,9 @@ class Projector {
  public:
   static absl::StatusOr<Projector> Create(const Axes& axes, int tile_rows);
 
-  // P · from[i] for tile_rows rows: `from` is tile_rows × dim, the result tile_rows × count, valid until the next
-  // call. For the identity `from` itself. Each coordinate is a float32 dot product: its error is bound.h's.
+  // P · from[i] for tile_rows rows: `from` is tile_rows × dim, the result tile_rows × count, valid until the
+  // next call. For the identity `from` itself. Each coordinate is a float32 dot product: its error is
+  // bound.h's.
   const float* Project(const float* from);
 
  private:

@@ -55,8 +55,8 @@ class TileRunner {
   TileRunner(const TileMatmul& matmul, const void* packed, void* scratch, void* scores);
   ~TileRunner();
 
-  // Scores `tile`, which need only be aligned for its elements. float32 sums may be formed in any order, but in
-  // float32 throughout (no bfloat16 or TF32 shortcut).
+  // Scores `tile`, which need only be aligned for its elements. float32 sums may be formed in any order, but
+  // in float32 throughout (no bfloat16 or TF32 shortcut).
   void Run(const void* tile);
 
  private:

@@ -106,7 +106,8 @@ struct ServerDescription {
   uint64_t max_message_bytes = 0;
 };
 
-// One channel to one server. Thread-safe; calls block. Movable.
+// One channel to one server. Thread-safe; calls block, and try again for about a second when the server is
+// UNAVAILABLE. Movable.
 class Client {
  public:
   // Does not connect yet: the first call does. kInvalidArgument for options that cannot be.
