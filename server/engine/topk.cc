@@ -1,16 +1,17 @@
 #include "server/engine/topk.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace dotmax {
 namespace {
 
-// Beyond 2k a prune halves the list or proves that it cannot, so its cost per offer is constant.
+// Beyond 2k a clean-up halves the list or resolves it, so its cost per offer is constant.
 size_t Capacity(uint64_t k) { return 2 * k + 16; }
 
 }  // namespace
 
-TopK::TopK(uint64_t k) : k_(k), prune_at_(std::min<size_t>(k, Capacity(k))) {}
+TopK::TopK(uint64_t k) : k_(k) {}
 
 void TopK::RaiseThreshold(double bound) {
   // Infinite scores are an error that every later one must live to take part in.
@@ -24,20 +25,29 @@ void TopK::Offer(const Candidate& candidate, Resolve resolve) {
   if (candidate.upper < threshold()) return;
   absl::MutexLock lock(&mutex_);
   candidates_.push_back(candidate);
-  if (candidates_.size() < prune_at_) return;
-  Prune();
-  if (candidates_.size() >= Capacity(k_)) ResolveAll(resolve);
-  // Up to about a dozen hits every offer may raise the threshold at no great cost; deeper lists wait.
-  prune_at_ = candidates_.size() + 1 + k_ / 8;
+  NoteLower(candidate.lower);
+  if (candidates_.size() < Capacity(k_)) return;
+  DropHopeless();
+  if (candidates_.size() < k_ + (Capacity(k_) - k_) / 2) return;
+  ResolveAll(resolve);
+  lowers_.clear();
+  for (const Candidate& c : candidates_) NoteLower(c.lower);
 }
 
-void TopK::Prune() {
-  if (candidates_.size() < k_) return;
-  std::nth_element(candidates_.begin(), candidates_.begin() + (k_ - 1), candidates_.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
-  const double bound = candidates_[k_ - 1].lower;
-  RaiseThreshold(bound);
-  std::erase_if(candidates_, [bound](const Candidate& c) { return c.upper < bound; });
+void TopK::NoteLower(double lower) {
+  if (lowers_.size() == k_) {
+    if (lower <= lowers_.front()) return;
+    std::pop_heap(lowers_.begin(), lowers_.end(), std::greater<>());
+    lowers_.back() = lower;
+  } else {
+    lowers_.push_back(lower);
+  }
+  std::push_heap(lowers_.begin(), lowers_.end(), std::greater<>());
+  if (lowers_.size() == k_) RaiseThreshold(lowers_.front());
+}
+
+void TopK::DropHopeless() {
+  std::erase_if(candidates_, [bound = threshold()](const Candidate& c) { return c.upper < bound; });
 }
 
 void TopK::ResolveAll(Resolve resolve) {
@@ -52,12 +62,11 @@ void TopK::ResolveAll(Resolve resolve) {
   if (candidates_.size() <= k_) return;
   std::nth_element(candidates_.begin(), candidates_.begin() + (k_ - 1), candidates_.end(), better);
   candidates_.resize(k_);
-  RaiseThreshold(candidates_.back().lower);
 }
 
 std::vector<Hit> TopK::Take(Resolve resolve) {
   absl::MutexLock lock(&mutex_);
-  Prune();
+  DropHopeless();
   ResolveAll(resolve);
   std::vector<Hit> hits;
   hits.reserve(candidates_.size());

@@ -48,8 +48,9 @@ class TopK {
   uint64_t resolved() const;  // how many scores were resolved
 
  private:
-  // Raises the threshold to the k-th best lower bound and drops what is below it.
-  void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Raises the threshold once k pairs are known to be at least something.
+  void NoteLower(double lower) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Resolves every candidate and keeps the k best.
   void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -57,9 +58,10 @@ class TopK {
   std::atomic<double> threshold_{-std::numeric_limits<double>::infinity()};
 
   mutable absl::Mutex mutex_;
-  size_t prune_at_ ABSL_GUARDED_BY(mutex_);
   uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
+  std::vector<double> lowers_
+      ABSL_GUARDED_BY(mutex_);  // the k largest lower ends, a heap with the least in front
 };
 
 }  // namespace dotmax
