@@ -6,12 +6,13 @@
 // --axes forces the int8 screen with that many axes; --threads, --top-k and --global are for the exact search
 // alone.
 //
-// Without a file: 200,000 × 100 standard normal. Queries are a sample of the rows, nudged off them.
+// Without a file: 200,000 × 100 standard normal. Queries are rows held out of the matrix, evenly spaced.
 // Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -37,6 +38,7 @@ namespace {
 constexpr int kRepetitions = 9;
 constexpr int kBatchSizes[] = {1, 16, 256, 1024};
 constexpr int kBlock = 256;
+constexpr uint64_t kShuffle = 397;  // prime: i · 397 mod count visits every place once
 
 // One load, one max per score: what no fused reduction can avoid.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -48,19 +50,34 @@ void MaxInto(const float* scores, int rows, int columns, float* best) {
   }
 }
 
-SharedMatrix MakeQueries(const MatrixView& base, int count) {
-  testing::Random random(3);
-  std::vector<double> values(static_cast<size_t>(count) * base.dim);
-  for (int i = 0; i < count; ++i) {
-    double* const row = values.data() + static_cast<size_t>(i) * base.dim;
-    ToFloat64(base.row(random.Next() % base.rows), base.dtype, base.dim, row);
-    for (uint32_t j = 0; j < base.dim; ++j) row[j] *= 1.0 + 0.1 * random.Normal();
+// Takes rows 0, step, 2·step, ... out of a matrix, as many as the largest batch, and shuffles them: files are
+// often ordered. peers.py does the same.
+struct HeldOut {
+  SharedMatrix base;
+  SharedMatrix queries;
+};
+HeldOut HoldOut(const SharedMatrix& all) {
+  const MatrixView& view = all.view;
+  const uint64_t count = std::min<uint64_t>(kBatchSizes[std::size(kBatchSizes) - 1], view.rows / 2);
+  const uint64_t step = view.rows / count;
+  auto bytes = std::make_shared<std::vector<std::byte>>(view.bytes());
+  std::byte* const queries = bytes->data();
+  std::byte* base = queries + count * view.row_bytes();
+  HeldOut out = {{{base, view.rows - count, view.dim, view.dtype}, bytes},
+                 {{queries, count, view.dim, view.dtype}, bytes}};
+  for (uint64_t i = 0; i < view.rows; ++i) {
+    if (i % step == 0 && i / step < count) {
+      std::copy_n(view.row(i), view.row_bytes(), queries + i / step * kShuffle % count * view.row_bytes());
+    } else {
+      base = std::copy_n(view.row(i), view.row_bytes(), base);
+    }
   }
-  return testing::MakeMatrix(values, base.dim);
+  return out;
 }
 
 struct Setup {
   const Matrix& matrix;
+  const SharedMatrix& queries;
   int threads;
   uint32_t top_k;
   Reduction reduction;
@@ -68,10 +85,12 @@ struct Setup {
 
 void Exact(benchmark::State& state, const Setup& setup) {
   const Matrix& matrix = setup.matrix;
-  const SharedMatrix queries = MakeQueries(matrix.view(), static_cast<int>(state.range(0)));
   Engine engine(setup.threads);
   SearchStats stats;
+  uint64_t first = 0;
   for (auto _ : state) {
+    const SharedMatrix queries = testing::Slice(setup.queries, first, state.range(0));
+    first = (first + state.range(0)) % (setup.queries.view.rows - state.range(0) + 1);
     const absl::StatusOr<Answer> answer =
         engine.Search(matrix, queries.view, setup.top_k, setup.reduction, [] { return absl::OkStatus(); });
     if (!answer.ok()) return state.SkipWithError(answer.status().ToString().c_str());
@@ -86,7 +105,8 @@ void Plain(benchmark::State& state, const Setup& setup) {
   const Matrix& matrix = setup.matrix;
   const int queries = static_cast<int>(state.range(0));
   const int block = std::min(queries, kBlock);
-  const SharedMatrix a = MakeQueries(matrix.view(), queries);
+  std::vector<float> a(static_cast<size_t>(queries) * matrix.view().dim);
+  ToFloat32(setup.queries.view.data, setup.queries.view.dtype, a.size(), a.data());
   const auto matmul = TileMatmul::Create(TileKind::kFloat32, matrix.tile_rows(), matrix.view().dim, block);
   if (!matmul.ok()) return state.SkipWithError(matmul.status().ToString().c_str());
   AlignedArray<float> tile, scores, best;
@@ -99,7 +119,7 @@ void Plain(benchmark::State& state, const Setup& setup) {
   for (auto _ : state) {
     std::fill(best.data(), best.data() + queries, -std::numeric_limits<float>::infinity());
     for (int first = 0; first < queries; first += block) {
-      (*matmul)->Pack(a.view.row(first), packed.data());
+      (*matmul)->Pack(a.data() + static_cast<size_t>(first) * matrix.view().dim, packed.data());
       TileRunner runner(**matmul, packed.data(), scratch.data(), scores.data());
       for (uint64_t t = 0; t < matrix.tiles(); ++t) {
         runner.Run(matrix.Float32Tile(t, tile.data()));
@@ -180,9 +200,10 @@ int Main(int argc, char** argv) {
   benchmark::Initialize(&count, rest.data());
   if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 2;
 
-  const Matrix matrix(base, options);
+  const HeldOut held_out = HoldOut(base);
+  const Matrix matrix(held_out.base, options);
   std::printf("%s\n", matrix.screen().c_str());
-  const Setup setup = {matrix, threads, top_k, reduction};
+  const Setup setup = {matrix, held_out.queries, threads, top_k, reduction};
   for (const int queries : kBatchSizes) {
     for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
       benchmark::RegisterBenchmark(name, [&setup, run = run](benchmark::State& s) { run(s, setup); })
