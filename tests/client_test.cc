@@ -1,9 +1,21 @@
 // The C++ client against a real server.
 #include "dotmax/client.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/data.h"
@@ -20,6 +32,90 @@ using testing::NpyFile;
 using testing::ServerProcess;
 
 constexpr uint32_t kDim = 12;
+
+// A way to a server on 127.0.0.1 that is cut once: the first connection ends after kCutBytes from the client,
+// in the middle of a request that is longer; the next ones stay.
+class RelayCutOnce {
+ public:
+  // More than what opens an HTTP/2 connection, less than its first window of 64 KiB.
+  static constexpr size_t kCutBytes = 16384;
+
+  explicit RelayCutOnce(int server_port) : server_(Address(server_port)) {
+    EXPECT_EQ(pipe2(stop_, O_CLOEXEC), 0);
+    const sockaddr_in any = Address(0);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<const sockaddr*>(&any), sizeof(any)), 0);
+    EXPECT_EQ(listen(listener_, 8), 0);
+    sockaddr_in bound = {};
+    socklen_t size = sizeof(bound);
+    EXPECT_EQ(getsockname(listener_, reinterpret_cast<sockaddr*>(&bound), &size), 0);
+    target_ = absl::StrCat("127.0.0.1:", ntohs(bound.sin_port));
+    thread_ = std::thread([this] { Run(); });
+  }
+  ~RelayCutOnce() { Stop(); }
+
+  RelayCutOnce(const RelayCutOnce&) = delete;
+  RelayCutOnce& operator=(const RelayCutOnce&) = delete;
+
+  const std::string& target() const { return target_; }
+
+  // Ends every connection. How many there were.
+  int Stop() {
+    if (thread_.joinable()) {
+      close(stop_[1]);
+      thread_.join();
+      close(stop_[0]);
+      close(listener_);
+    }
+    return connections_;
+  }
+
+ private:
+  static sockaddr_in Address(int port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+  }
+
+  // Waits until `fd` has something; false when the relay is to stop.
+  bool Await(int fd, int other_fd = -1) const {
+    pollfd fds[] = {{stop_[0], POLLIN, 0}, {fd, POLLIN, 0}, {other_fd, POLLIN, 0}};
+    return poll(fds, 3, -1) > 0 && fds[0].revents == 0;
+  }
+
+  void Run() {
+    while (Await(listener_)) {
+      const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      const int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      EXPECT_EQ(connect(server, reinterpret_cast<const sockaddr*>(&server_), sizeof(server_)), 0);
+      ++connections_;
+      size_t sent = 0;
+      size_t received = 0;
+      while (Await(client, server) && (connections_ > 1 || sent < kCutBytes) && Pass(client, server, &sent) &&
+             Pass(server, client, &received)) {
+      }
+      close(client);
+      close(server);
+    }
+  }
+
+  // Passes on what has arrived, if anything; false at the end of the stream.
+  static bool Pass(int from, int to, size_t* bytes) {
+    char buffer[4096];
+    const ssize_t got = recv(from, buffer, sizeof(buffer), MSG_DONTWAIT);
+    if (got < 0) return errno == EAGAIN;
+    *bytes += got;
+    return got > 0 && send(to, buffer, got, MSG_NOSIGNAL) == got;
+  }
+
+  const sockaddr_in server_;
+  const int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int stop_[2] = {-1, -1};  // a pipe, closed to stop
+  std::string target_;
+  int connections_ = 0;  // the thread's, until it has been joined
+  std::thread thread_;   // last: it uses the rest
+};
 
 class ClientTest : public ::testing::Test {
  protected:
@@ -104,6 +200,35 @@ TEST_F(ClientTest, QueriesBeyondOneMessageAreSplitAndJoined) {
     ASSERT_TRUE(result.ok()) << result.status();
     ExpectExact(*result, queries, 5, global);
   }
+}
+
+TEST_F(ClientTest, QueriesAreSplitByTheLimitOfTheSearchToo) {
+  const ServerProcess small({"--matrix=" + file_.path(), "--max-message-bytes=8192"});
+  ASSERT_TRUE(small.AwaitListening());
+  const Client client = *Client::Create({.target = small.grpc_address()});
+  const SharedMatrix queries = testing::RandomNormal(400, kDim, 3);
+  const Rows rows = RowsOf(queries, ElementType::kFloat32);
+  EXPECT_EQ(client.Search(rows).status().code(), absl::StatusCode::kResourceExhausted);
+  const auto server = client.Describe();
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ(server->max_message_bytes, 8192);
+  const auto result = client.Search(rows, {.top_k = 5, .max_message_bytes = server->max_message_bytes});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ExpectExact(*result, queries, 5, false);
+}
+
+TEST_F(ClientTest, ALargeRequestIsSentAgainWhenItsConnectionBreaks) {
+  RelayCutOnce relay(server_.grpc_port());
+  const Client client = *Client::Create({.target = relay.target()});
+  // 480 KB: more than the 256 KiB that gRPC would keep on its own.
+  const SharedMatrix queries = testing::RandomNormal(10000, kDim, 4);
+  const auto result = client.Search(RowsOf(queries, ElementType::kFloat32));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(relay.Stop(), 2);
+  const auto direct = Connect().Search(RowsOf(queries, ElementType::kFloat32));
+  ASSERT_TRUE(direct.ok()) << direct.status();
+  EXPECT_EQ(result->ids, direct->ids);
+  EXPECT_EQ(result->scores, direct->scores);
 }
 
 TEST_F(ClientTest, NoQueriesGiveAnEmptyResult) {

@@ -12,6 +12,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "dotmax/v1/collections.grpc.pb.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
@@ -192,6 +193,8 @@ absl::StatusOr<Client> Client::Create(const ClientOptions& options) {
   arguments.SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectBackoffMs);
+  // A request that gRPC does not keep whole is never tried again; by default it keeps 256 KiB.
+  arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, static_cast<int>(options.max_message_bytes));
   return Client(std::make_unique<Impl>(
       options, grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments)));
 }
@@ -204,7 +207,9 @@ absl::StatusOr<SearchResult> Client::Search(const Rows& queries, const SearchOpt
   const absl::Time deadline = impl_->Deadline(options.timeout);
   // A reply has up to 24 bytes per hit (id as varint, score, query row); it must fit, too.
   constexpr size_t kBytesPerHit = 24;
-  const size_t budget = impl_->options.max_message_bytes - kEnvelopeBytes;
+  size_t limit = impl_->options.max_message_bytes;
+  if (options.max_message_bytes != 0) limit = std::min<uint64_t>(limit, options.max_message_bytes);
+  const size_t budget = std::max(limit, kEnvelopeBytes) - kEnvelopeBytes;
   const size_t reply_row_bytes = options.global ? 0 : kBytesPerHit * std::max<size_t>(options.top_k, 1);
   const size_t rows_per_message =
       std::max<size_t>(1, budget / std::max({queries.row_bytes(), reply_row_bytes, size_t{1}}));

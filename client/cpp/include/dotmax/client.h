@@ -63,6 +63,9 @@ struct SearchOptions {
   uint32_t top_k = 1;
   bool global = false;  // the top_k of all (query row, row) pairs instead of those of each query row
   std::optional<absl::Duration> timeout = std::nullopt;
+  // Of each request and reply, if less than the client's; 0 for none. Give the server's (Describe) when it
+  // may be the smaller one.
+  uint64_t max_message_bytes = 0;
 };
 
 struct BestHit {
