@@ -28,13 +28,17 @@ struct Ran {
   std::string output;  // standard output and standard error
 };
 
-// Runs `dotmax ARGUMENTS` in a shell, so that a test may redirect.
-Ran Shell(const std::string& arguments) {
-  FILE* const pipe = popen(absl::StrCat("'", getenv("DOTMAX_BINARY"), "' 2>&1 ", arguments).c_str(), "r");
+Ran RunCommand(const std::string& command) {
+  FILE* const pipe = popen(command.c_str(), "r");
   std::string output;
   char block[4096];
   for (size_t n; (n = fread(block, 1, sizeof(block), pipe)) > 0;) output.append(block, n);
   return {WEXITSTATUS(pclose(pipe)), output};
+}
+
+// Runs `dotmax ARGUMENTS` in a shell, so that a test may redirect.
+Ran Shell(const std::string& arguments) {
+  return RunCommand(absl::StrCat("'", getenv("DOTMAX_BINARY"), "' 2>&1 ", arguments));
 }
 
 class CliTest : public ::testing::Test {
@@ -76,6 +80,34 @@ TEST_F(CliTest, PipesGetJsonLines) {
             "420080130919814}]}\n"
             "{\"query_row\":1,\"query\":\"queen\",\"hits\":[{\"id\":1948,\"name\":\"queen\",\"score\":36."
             "086593058891594}]}\n");
+}
+
+TEST_F(CliTest, TerminalsGetTables) {
+  const std::string info = absl::StrCat("$DOTMAX_BINARY info --server=", server_->grpc_address());
+  // script(1) runs a command on a terminal of its own.
+  const Ran table = RunCommand(absl::StrCat("script -qec '", info, "' /dev/null </dev/null"));
+  EXPECT_EQ(table.exit_code, 0);
+  EXPECT_THAT(table.output, ContainsRegex("collection +rows +dim"));
+  const Ran json = RunCommand(absl::StrCat("script -qec '", info, " --json' /dev/null </dev/null"));
+  EXPECT_THAT(json.output, HasSubstr("{\"collections\":["));
+}
+
+TEST_F(CliTest, OutputThatIsLostIsExit1) {
+  for (const std::string& command : {absl::StrCat("search --words=king --queries=", kSample),
+                                     std::string("info"), std::string("health"), std::string("--help")}) {
+    const Ran ran = Run(command + " >/dev/full");
+    EXPECT_EQ(ran.exit_code, 1) << command;
+    EXPECT_EQ(ran.output, "dotmax: standard output could not be written\n") << command;
+  }
+}
+
+TEST_F(CliTest, QueriesBeyondTheServersMessageLimitAreSplit) {
+  const std::string search = absl::StrCat("search --json --global --top-k=3 --queries=", kSample);
+  const ServerProcess small({absl::StrCat("--matrix=", kSample), "--max-message-bytes=65536"});
+  ASSERT_TRUE(small.AwaitListening());
+  const Ran split = Shell(absl::StrCat(search, " --server=", small.grpc_address()));
+  EXPECT_EQ(split.exit_code, 0) << split.output;
+  EXPECT_EQ(split.output, Run(search).output);
 }
 
 TEST_F(CliTest, GlobalNamesTheQueryOfEachHit) {
@@ -133,14 +165,17 @@ TEST_F(CliTest, InputThatIsNotThereIsExit3) {
   const Ran word = Run(absl::StrCat("search --words=king,qqqq --queries=", kSample));
   EXPECT_EQ(word.exit_code, 3);
   EXPECT_EQ(word.output, "dotmax: there is no row named \"qqqq\"\n");
+  const Ran none = Run(absl::StrCat("search --words=, --queries=", kSample));
+  EXPECT_EQ(none.exit_code, 3);
+  EXPECT_EQ(none.output, "dotmax: --words names no row\n");
   const Ran ids = Run(absl::StrCat("search --ids=/dev/null --words=king --queries=", kSample));
   EXPECT_EQ(ids.exit_code, 3);
   EXPECT_THAT(ids.output, HasSubstr("has 0 names, collection \"glove-10k\" has 10000 rows"));
 }
 
 TEST(CliWithoutServerTest, WrongUseIsExit2) {
-  for (const std::string arguments :
-       {"", "serch", "search", "search --top-k=0 --queries=-", "search --quries=-", "info extra"}) {
+  for (const std::string arguments : {"", "serch", "search", "search --top-k=0 --queries=-",
+                                      "search --quries=-", "search --words=king --queries=-", "info extra"}) {
     EXPECT_EQ(Shell(arguments).exit_code, 2) << arguments;
   }
   EXPECT_THAT(Shell("search --quries=-").output, HasSubstr("did you mean --queries?"));

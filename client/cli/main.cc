@@ -63,6 +63,14 @@ ExitCode Fail(const absl::Status& status) {
   return CodeFor(status);
 }
 
+// Prints a command's output. An answer that did not arrive, on a full disk say, is a failure.
+ExitCode Print(const std::string& text) {
+  std::cout << text << std::flush;
+  if (std::cout.good()) return kOk;
+  std::cerr << "dotmax: standard output could not be written\n";
+  return kFailed;
+}
+
 // The flags of every command.
 struct CommonFlags {
   std::string server = "localhost:50051";
@@ -94,10 +102,7 @@ ExitCode WithFlags(Flags& flags, int argc, const char* const* argv, Command comm
     std::cerr << "dotmax: " << what << "\n";
     return kUsage;
   }
-  if (parsed->help) {
-    std::cout << flags.Help();
-    return kOk;
-  }
+  if (parsed->help) return Print(flags.Help());
   return command();
 }
 
@@ -126,16 +131,13 @@ struct SearchFlags {
 
 // The names of the rows of the collection that is searched: --ids, or what lies beside the query file if it
 // fits the collection.
-absl::Status FindRowNames(const SearchFlags& flags, const Client& client, Names& names) {
+absl::Status FindRowNames(const SearchFlags& flags, const ServerDescription& server, Names& names) {
   const std::string path = flags.ids.empty() ? IdsPathBeside(flags.queries) : flags.ids;
   if (flags.ids.empty() && access(path.c_str(), R_OK) != 0) return absl::OkStatus();
   absl::StatusOr<std::vector<std::string>> ids = ReadIds(path);
   if (!ids.ok()) return ids.status();
-  const absl::StatusOr<ServerDescription> server = client.Describe();
-  if (!server.ok()) return server.status();
-  for (const CollectionDescription& c : server->collections) {
-    if (c.name != flags.collection && !(flags.collection.empty() && server->collections.size() == 1))
-      continue;
+  for (const CollectionDescription& c : server.collections) {
+    if (c.name != flags.collection && !(flags.collection.empty() && server.collections.size() == 1)) continue;
     if (c.rows == ids->size()) {
       names.rows = *std::move(ids);
     } else if (!flags.ids.empty()) {
@@ -148,13 +150,15 @@ absl::Status FindRowNames(const SearchFlags& flags, const Client& client, Names&
   return absl::OkStatus();  // no such collection: the search says so
 }
 
-absl::Status RunSearch(const SearchFlags& flags) {
+// What to print.
+absl::StatusOr<std::string> RunSearch(const SearchFlags& flags) {
   absl::StatusOr<SharedMatrix> queries =
       flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrix(flags.queries);
   if (!queries.ok()) return queries.status();
   Names names;
   if (!flags.words.empty()) {
     names.queries = absl::StrSplit(flags.words, ',', absl::SkipEmpty());
+    if (names.queries.empty()) return absl::InvalidArgumentError("--words names no row");
     const absl::StatusOr<std::vector<std::string>> ids = ReadIds(IdsPathBeside(flags.queries));
     if (!ids.ok()) return ids.status();
     queries = SelectByName(*queries, *ids, names.queries);
@@ -162,13 +166,16 @@ absl::Status RunSearch(const SearchFlags& flags) {
   }
   const absl::StatusOr<Client> client = flags.common.Connect();
   if (!client.ok()) return client.status();
-  if (absl::Status s = FindRowNames(flags, *client, names); !s.ok()) return s;
-  const absl::StatusOr<SearchResult> result = client->Search(
-      ToRows(queries->view),
-      {.collection = flags.collection, .top_k = static_cast<uint32_t>(flags.top_k), .global = flags.global});
+  const absl::StatusOr<ServerDescription> server = client->Describe();
+  if (!server.ok()) return server.status();
+  if (absl::Status s = FindRowNames(flags, *server, names); !s.ok()) return s;
+  const absl::StatusOr<SearchResult> result =
+      client->Search(ToRows(queries->view), {.collection = flags.collection,
+                                             .top_k = static_cast<uint32_t>(flags.top_k),
+                                             .global = flags.global,
+                                             .max_message_bytes = server->max_message_bytes});
   if (!result.ok()) return result.status();
-  std::cout << (flags.common.WantsTable() ? HitsTable(*result, names) : HitsJson(*result, names));
-  return absl::OkStatus();
+  return flags.common.WantsTable() ? HitsTable(*result, names) : HitsJson(*result, names);
 }
 
 ExitCode Search(int argc, const char* const* argv) {
@@ -177,7 +184,8 @@ ExitCode Search(int argc, const char* const* argv) {
               "Finds the rows of a collection that have the largest inner products with query vectors.");
   flags.Add({"queries", "FILE",
              "Query vectors: a .npy, .fvecs or .fbin file, or - for text on standard input, one "
-             "vector per line, numbers separated by blanks or commas.",
+             "vector per line, numbers separated by blanks or commas. Text is sent as float32 when every "
+             "number is exactly one, as float64 otherwise.",
              ""},
             &f.queries);
   flags.Add({"words", "A,B,...",
@@ -201,8 +209,12 @@ ExitCode Search(int argc, const char* const* argv) {
       std::cerr << "dotmax: --queries=FILE or --queries=- is required\n";
       return kUsage;
     }
-    const absl::Status status = RunSearch(f);
-    return status.ok() ? kOk : Fail(status);
+    if (f.queries == "-" && !f.words.empty()) {
+      std::cerr << "dotmax: --words needs --queries=FILE, which has its names beside it\n";
+      return kUsage;
+    }
+    const absl::StatusOr<std::string> output = RunSearch(f);
+    return output.ok() ? Print(*output) : Fail(output.status());
   });
 }
 
@@ -216,8 +228,7 @@ ExitCode Info(int argc, const char* const* argv) {
     if (!client.ok()) return Fail(client.status());
     const absl::StatusOr<ServerDescription> server = client->Describe();
     if (!server.ok()) return Fail(server.status());
-    std::cout << (common.WantsTable() ? InfoTable(*server) : InfoJson(*server));
-    return kOk;
+    return Print(common.WantsTable() ? InfoTable(*server) : InfoJson(*server));
   });
 }
 
@@ -231,8 +242,7 @@ ExitCode Health(int argc, const char* const* argv) {
     const absl::StatusOr<Client> client = common.Connect();
     if (!client.ok()) return Fail(client.status());
     if (const absl::Status status = client->CheckHealth(); !status.ok()) return Fail(status);
-    std::cout << "serving\n";
-    return kOk;
+    return Print("serving\n");
   });
 }
 
@@ -242,8 +252,7 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "info") return Info(argc - 1, argv + 1);
   if (command == "health") return Health(argc - 1, argv + 1);
   if (command == "--help" || command == "-h" || command == "help") {
-    std::cout << kHelp;
-    return kOk;
+    return Print(kHelp);
   }
   if (command.empty()) {
     std::cerr << kHelp;

@@ -1,5 +1,6 @@
 #include "client/cli/queries.h"
 
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -51,7 +52,8 @@ absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in) {
         return absl::InvalidArgumentError(
             absl::StrCat("line ", number, ": \"", word, "\" is not a finite number"));
       }
-      all_float32 = all_float32 && static_cast<double>(static_cast<float>(value)) == value;
+      all_float32 = all_float32 && std::abs(value) <= FLT_MAX &&
+                    static_cast<double>(static_cast<float>(value)) == value;
       values.push_back(value);
       ++columns;
     }
