@@ -67,30 +67,16 @@ class Float32Pass final : public Pass {
       const QueryBlock& block = pass_.block_;
       float* const thresholds = scratch_.float_thresholds.data();
       for (size_t q = 0; q < block.best.size(); ++q) {
-        if (block.best[q]->threshold() == -kInfinity) SeedFrom(q, first_row, rows);
+        if (block.best[q]->threshold() == -kInfinity) {
+          pass_.Seed(q, scratch_.float_scores.data() + q, rows, pass_.matmul_.columns(), scratch_.seeds,
+                     [first_row](uint32_t row) { return first_row + row; });
+        }
         const double error = pass_.screen_error_(block.norms[q], tile.norm);
         const double score =
             ScaleByPowerOfTwo(block.best[q]->threshold(), -(block.exponents[q] + tile.exponent));
         thresholds[q] = ScreenThreshold(score, error);
       }
       std::fill(thresholds + block.best.size(), thresholds + pass_.matmul_.columns(), kInfinity);
-    }
-
-    // A query that knows nothing yet tries the tile's top_k rows by screened score. Without this, the whole
-    // first tile would survive.
-    void SeedFrom(size_t q, uint64_t first_row, int rows) {
-      const uint32_t top_k = pass_.block_.top_k;
-      if (static_cast<uint32_t>(rows) < top_k || first_row + rows > UINT32_MAX) return;
-      std::vector<uint32_t>& seeds = scratch_.seeds;
-      seeds.resize(rows);
-      for (int r = 0; r < rows; ++r) seeds[r] = r;
-      const float* const scores = scratch_.float_scores.data() + q;
-      const size_t columns = pass_.matmul_.columns();
-      std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(),
-                       [=](uint32_t a, uint32_t b) { return scores[a * columns] > scores[b * columns]; });
-      seeds.resize(top_k);
-      for (uint32_t& seed : seeds) seed += static_cast<uint32_t>(first_row);
-      pass_.Seed(q, seeds);
     }
 
     Float32Pass& pass_;

@@ -128,7 +128,8 @@ class Int8Pass final : public Pass {
       const int columns = static_cast<int>(active_.size());
       for (int c = 0; c < columns; ++c) {
         if (columns_.score[c] != -kInfinity) continue;
-        SeedFrom(t, c, rows, scores + c);
+        pass_.Seed(active_[c], scores + c, rows, matmul_->columns(), scratch_.seeds,
+                   [&](uint32_t row) { return pass_.rows_.id(t, row); });
         columns_.score[c] = ScoreToReach(active_[c]);
       }
       for (int c = 0; c < columns; ++c) {
@@ -140,21 +141,6 @@ class Int8Pass final : public Pass {
                                       inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
       }
       std::fill(thresholds + columns, thresholds + matmul_->columns(), std::numeric_limits<int32_t>::max());
-    }
-
-    // A query that knows nothing yet tries the tile's top_k rows by screened score.
-    void SeedFrom(uint64_t t, size_t column, int rows, const int32_t* scores) {
-      const uint32_t top_k = pass_.block_.top_k;
-      if (static_cast<uint32_t>(rows) < top_k) return;
-      std::vector<uint32_t>& seeds = scratch_.seeds;
-      seeds.resize(rows);
-      for (int r = 0; r < rows; ++r) seeds[r] = r;
-      const size_t columns = matmul_->columns();
-      std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(),
-                       [=](uint32_t a, uint32_t b) { return scores[a * columns] > scores[b * columns]; });
-      seeds.resize(top_k);
-      for (uint32_t& seed : seeds) seed = static_cast<uint32_t>(pass_.rows_.id(t, seed));
-      pass_.Seed(active_[column], seeds);
     }
 
     // Survivors wait in line while their rows come from memory.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <utility>
 
@@ -88,15 +87,6 @@ Candidate Pass::Check(size_t q, uint64_t id) const {
   const Candidate candidate = {dot.sum - error, dot.sum + error, block_.first + q, id};
   if (std::isfinite(candidate.lower) && std::isfinite(candidate.upper)) return candidate;
   return {-kInfinity, kInfinity, block_.first + q, id};
-}
-
-void Pass::Seed(size_t q, absl::Span<const uint32_t> ids) const {
-  std::vector<double> lower;
-  lower.reserve(ids.size());
-  for (const uint32_t id : ids) lower.push_back(Check(q, id).lower);
-  const auto kth = lower.begin() + (block_.top_k - 1);
-  std::nth_element(lower.begin(), kth, lower.end(), std::greater<>());
-  block_.best[q]->RaiseThreshold(*kth);
 }
 
 }  // namespace dotmax

@@ -2,11 +2,13 @@
 #ifndef DOTMAX_SERVER_ENGINE_PASS_H_
 #define DOTMAX_SERVER_ENGINE_PASS_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -125,8 +127,23 @@ class Pass {
   // Level two: query `q` of the block against row `id`, in float64 over the caller's own numbers.
   Candidate Check(size_t q, uint64_t id) const;
 
-  // Raises the threshold of query `q` to what the rows `ids` prove; there are at least top_k of them.
-  void Seed(size_t q, absl::Span<const uint32_t> ids) const;
+  // A query that knows nothing yet tries the top_k rows of a tile by screened score (`scores[row *
+  // columns]`), and raises its threshold to what they prove. Without this, the whole first tile would
+  // survive.
+  template <typename Score, typename IdOf>
+  void Seed(size_t q, const Score* scores, int rows, int columns, std::vector<uint32_t>& seeds,
+            IdOf id_of) const {
+    if (static_cast<uint32_t>(rows) < block_.top_k) return;
+    seeds.resize(rows);
+    std::iota(seeds.begin(), seeds.end(), 0u);
+    const auto last = seeds.begin() + (block_.top_k - 1);
+    std::nth_element(seeds.begin(), last, seeds.end(), [=](uint32_t a, uint32_t b) {
+      return scores[size_t{a} * columns] > scores[size_t{b} * columns];
+    });
+    double least = Check(q, id_of(seeds[0])).lower;
+    for (uint32_t i = 1; i < block_.top_k; ++i) least = std::min(least, Check(q, id_of(seeds[i])).lower);
+    block_.best[q]->RaiseThreshold(least);
+  }
 
   const MatrixView& base_;
   const QueryBlock& block_;

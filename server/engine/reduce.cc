@@ -181,8 +181,6 @@ DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
   return {};
 }
 
-const char* SimdTarget() { return hwy::TargetName(HWY_TARGET); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace dotmax
 HWY_AFTER_NAMESPACE();
@@ -193,7 +191,6 @@ namespace dotmax {
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
 HWY_EXPORT(CheckDot);
-HWY_EXPORT(SimdTarget);
 
 size_t CollectSurvivors(const float* scores, int rows, int columns, const float* thresholds,
                         Survivor* survivors) {
@@ -208,8 +205,6 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
   return HWY_DYNAMIC_DISPATCH(CheckDot)(a, b, dtype, dim);
 }
-
-std::string SimdTarget() { return HWY_DYNAMIC_DISPATCH(SimdTarget)(); }
 
 }  // namespace dotmax
 #endif  // HWY_ONCE

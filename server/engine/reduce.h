@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "server/base/types.h"
 
@@ -40,9 +39,6 @@ struct DotSums {
 // The float64 check: `a` in float64 against one row of any dtype (any alignment) where it lies. Its error is
 // Float64DotError(dim, sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim);
-
-// The best instruction set of this machine that the loops above use: "AVX3".
-std::string SimdTarget();
 
 }  // namespace dotmax
 
