@@ -33,6 +33,7 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"server/base/metrics.cc", {"prometheus"}},
       {"server/engine", {"server/base"}},
       {"server/engine/tile.cc", {"oneapi", "omp.h"}},
+      {"server/engine/narrow.cc", {"hwy"}},
       {"server/engine/reduce.cc", {"server/base", "hwy"}},
       {"server/batch", {"server/base", "server/engine"}},
       {"server/store", {"server/base"}},
@@ -44,7 +45,8 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"tests/oracle.h", {"server/base/types.h"}},
       {"tests/oracle.cc", {}},
       {"tests",
-       {"server", "client", "dotmax/client.h", "proto", "grpcpp", "google/protobuf", "gtest", "gmock"}},
+       {"server", "client", "dotmax/client.h", "proto", "grpcpp", "google/protobuf", "gtest", "gmock",
+        "hwy"}},
       {"tests/bench", {"server", "client", "tests", "dotmax/client.h", "benchmark"}},
   };
   return *arrows;

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "server/engine/bound.h"
+#include "server/engine/narrow.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
 
@@ -19,17 +20,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A row comes from anywhere in memory: so many are on their way while one is checked.
 constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
-// Up to this width a kernel takes kTilesPerRun tiles at once: their scores still fit into L2, and a call per
-// tile would cost as much as its work.
-constexpr int kNarrowColumns = 16;
-
-int KernelRows(int columns) {
-  return Int8Codes::kTileRows * (columns <= kNarrowColumns ? Int8Codes::kTilesPerRun : 1);
-}
+bool IsNarrow(int columns) { return columns <= kNarrowColumns.back() && HasNarrowKernel(); }
 
 class Int8Pass final : public Pass {
  public:
-  // `kernels` by kBlockColumns, as far as the block needs; `codes` of the queries, code_dim each.
+  // `kernels` by kBlockColumns, as far as the block needs, null for narrow ones; `codes` of the queries,
+  // code_dim each.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block,
            std::vector<const TileMatmul*> kernels, std::vector<QueryCode> queries, const int8_t* codes)
       : Pass(base, block),
@@ -50,13 +46,7 @@ class Int8Pass final : public Pass {
 
     bool Search(uint64_t first, uint64_t end) override {
       if (!DropFinished(first)) return false;
-      const uint64_t tiles_per_run = matmul_->rows() / Int8Codes::kTileRows;
-      for (uint64_t run = first; run < end; run += tiles_per_run) {
-        runner_->Run(pass_.rows_.codes(run));
-        for (uint64_t t = run; t < std::min(run + tiles_per_run, end); ++t) {
-          SearchTile(t, scratch_.int_scores.data() + (t - run) * Int8Codes::kTileRows * matmul_->columns());
-        }
-      }
+      for (uint64_t t = first; t < end; ++t) SearchTile(t);
       FinishChecks();
       return true;
     }
@@ -86,11 +76,18 @@ class Int8Pass final : public Pass {
       return true;
     }
 
-    void SearchTile(uint64_t t, const int32_t* scores) {
+    void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile_rows(t);
+      const int32_t* const scores = scratch_.int_scores.data();
+      if (runner_.has_value()) {
+        runner_->Run(pass_.rows_.codes(t));
+      } else {
+        ScoreNarrow(pass_.rows_.codes(t), Int8Codes::kTileRows, pass_.rows_.code_dim(),
+                    scratch_.narrow.data(), width_, scratch_.int_scores.data());
+      }
       SetThresholds(t, rows, scores);
-      const size_t count = CollectSurvivors(scores, rows, matmul_->columns(), scratch_.int_thresholds.data(),
-                                            scratch_.survivors.data());
+      const size_t count =
+          CollectSurvivors(scores, rows, width_, scratch_.int_thresholds.data(), scratch_.survivors.data());
       CheckSurvivors(t, count);
       scratch_.pairs_screened += rows * active_.size();
       scratch_.pairs_survived += count;
@@ -98,10 +95,8 @@ class Int8Pass final : public Pass {
 
     void Pack() {
       const size_t dim = pass_.rows_.code_dim();
-      const int columns = PaddedColumns(active_.size());
-      matmul_ = pass_.kernels_[std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), columns) -
-                               kBlockColumns.begin()];
-      int8_t* const codes = scratch_.codes.Reserve(columns * dim);
+      width_ = PaddedColumns(active_.size());
+      int8_t* const codes = scratch_.codes.Reserve(width_ * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
         std::memcpy(codes + c * dim, pass_.codes_ + active_[c] * dim, dim);
         const QueryCode& query = pass_.queries_[active_[c]];
@@ -111,14 +106,23 @@ class Int8Pass final : public Pass {
         columns_.inverse_scale[c] = query.inverse_scale;
         columns_.offset[c] = query.offset;
       }
-      std::fill(codes + active_.size() * dim, codes + columns * dim, int8_t{0});
-      matmul_->Pack(codes, scratch_.packed.Reserve(matmul_->packed_bytes()));
-      const size_t scores = static_cast<size_t>(matmul_->rows()) * columns;
-      scratch_.matmul.Reserve(matmul_->scratch_bytes());
+      std::fill(codes + active_.size() * dim, codes + width_ * dim, int8_t{0});
+      const size_t scores = static_cast<size_t>(Int8Codes::kTileRows) * width_;
       scratch_.int_scores.Reserve(scores + kScoresPadding);
-      scratch_.int_thresholds.Reserve(columns);
+      scratch_.int_thresholds.Reserve(width_);
       scratch_.survivors.Reserve(scores + kSurvivorPadding);
-      runner_.emplace(*matmul_, scratch_.packed.data(), scratch_.matmul.data(), scratch_.int_scores.data());
+      runner_.reset();
+      if (IsNarrow(width_)) {
+        PackNarrow(codes, width_, static_cast<int>(dim),
+                   scratch_.narrow.Reserve(PackedNarrowBytes(width_, static_cast<int>(dim))));
+        return;
+      }
+      const TileMatmul& matmul =
+          *pass_.kernels_[std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), width_) -
+                          kBlockColumns.begin()];
+      matmul.Pack(codes, scratch_.packed.Reserve(matmul.packed_bytes()));
+      runner_.emplace(matmul, scratch_.packed.data(), scratch_.matmul.Reserve(matmul.scratch_bytes()),
+                      scratch_.int_scores.data());
     }
 
     void SetThresholds(uint64_t t, int rows, const int32_t* scores) {
@@ -128,7 +132,7 @@ class Int8Pass final : public Pass {
       const int columns = static_cast<int>(active_.size());
       for (int c = 0; c < columns; ++c) {
         if (columns_.score[c] != -kInfinity) continue;
-        pass_.Seed(active_[c], scores + c, rows, matmul_->columns(), scratch_.seeds,
+        pass_.Seed(active_[c], scores + c, rows, width_, scratch_.seeds,
                    [&](uint32_t row) { return pass_.rows_.id(t, row); });
         columns_.score[c] = ScoreToReach(active_[c]);
       }
@@ -140,7 +144,7 @@ class Int8Pass final : public Pass {
         thresholds[c] = Int8Threshold(columns_.score[c], error,
                                       inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
       }
-      std::fill(thresholds + columns, thresholds + matmul_->columns(), std::numeric_limits<int32_t>::max());
+      std::fill(thresholds + columns, thresholds + width_, std::numeric_limits<int32_t>::max());
     }
 
     // Survivors wait in line while their rows come from memory.
@@ -181,8 +185,8 @@ class Int8Pass final : public Pass {
       std::array<double, kBlockColumns.back()> score, code_error, projection_norm, tail_excess, inverse_scale,
           offset;
     } columns_;
-    const TileMatmul* matmul_ = nullptr;
-    std::optional<TileRunner> runner_;
+    int width_ = 0;                     // of the block, of kBlockColumns
+    std::optional<TileRunner> runner_;  // for all but narrow blocks
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };
@@ -208,8 +212,12 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   std::vector<const TileMatmul*> by_columns;
   for (const int columns : kBlockColumns) {
     if (columns > padded) break;
+    if (IsNarrow(columns)) {
+      by_columns.push_back(nullptr);
+      continue;
+    }
     const absl::StatusOr<const TileMatmul*> matmul =
-        buffers.kernels.Get(TileKind::kInt8, KernelRows(columns), rows.code_dim(), columns);
+        buffers.kernels.Get(TileKind::kInt8, Int8Codes::kTileRows, rows.code_dim(), columns);
     if (!matmul.ok()) return matmul.status();
     by_columns.push_back(*matmul);
   }

@@ -28,11 +28,11 @@
 namespace dotmax {
 
 // Kernels are compiled for these block widths, and a narrower block is padded: beyond 256 they gain nothing.
-inline constexpr std::array kBlockColumns = {1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
+inline constexpr std::array kBlockColumns = {1, 2, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
 
 // Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1
 // query) to 100 µs (256 queries of dim 256).
-inline constexpr uint64_t kTilesPerClaim = Int8Codes::kTilesPerRun;
+inline constexpr uint64_t kTilesPerClaim = 4;
 
 // The least of kBlockColumns ≥ queries. REQUIRES: 1 ≤ queries ≤ 256.
 int PaddedColumns(size_t queries);
@@ -64,7 +64,7 @@ struct Scratch {
   AlignedArray<std::byte> matmul, packed;
   AlignedArray<float> float_scores, float_thresholds;
   AlignedArray<int32_t> int_scores, int_thresholds;
-  AlignedArray<int8_t> codes;
+  AlignedArray<int8_t> codes, narrow;
   AlignedArray<Survivor> survivors;
   std::vector<uint32_t> seeds;
   uint64_t pairs_screened = 0;

@@ -124,9 +124,9 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       codes->axes_.identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
   const int used = static_cast<int>(count) + codes->tail_dims_;
   codes->code_dim_ = (used + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple;
-  const uint64_t padded_rows = (tiles + kTilesPerRun - 1) / kTilesPerRun * kTilesPerRun * kTileRows;
-  uint8_t* const all = codes->codes_.Reserve(padded_rows * codes->code_dim_);
-  std::fill_n(all, padded_rows * codes->code_dim_, uint8_t{0});
+  const uint64_t padded_bytes = tiles * kTileRows * codes->code_dim_ + 64;
+  uint8_t* const all = codes->codes_.Reserve(padded_bytes);
+  std::fill_n(all, padded_bytes, uint8_t{0});
   for (uint64_t i = 0; i < codes->rows_; ++i) {
     uint8_t* const to = all + i * codes->code_dim_;
     std::copy_n(main.data() + i * count, count, to);

@@ -46,14 +46,13 @@ class Int8Codes {
                                                                  std::vector<uint32_t> order, Axes axes);
 
   static constexpr int kTileRows = 512;
-  // Codes are readable up to a multiple of this many tiles: narrow blocks are scored several tiles at a time.
-  static constexpr int kTilesPerRun = 4;
 
   const Axes& axes() const { return axes_; }
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
-  // kTileRows × code_dim codes, 64-byte aligned; tiles follow one another. Padded with zeros.
+  // kTileRows × code_dim codes, 64-byte aligned; tiles follow one another. Padded with zeros, and readable
+  // for another 64 bytes.
   const uint8_t* codes(uint64_t t) const { return codes_.data() + t * kTileRows * code_dim_; }
   int tile_rows(uint64_t t) const;
   // The row number in the matrix of row `row` of tile `t`.
