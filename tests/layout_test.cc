@@ -33,7 +33,7 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"server/base/metrics.cc", {"prometheus"}},
       {"server/engine", {"server/base"}},
       {"server/engine/tile.cc", {"oneapi", "omp.h"}},
-      {"server/engine/narrow.cc", {"hwy"}},
+      {"server/engine/vnni.cc", {"hwy"}},
       {"server/engine/reduce.cc", {"server/base", "hwy"}},
       {"server/batch", {"server/base", "server/engine"}},
       {"server/store", {"server/base"}},

@@ -20,10 +20,8 @@ namespace {
 constexpr size_t kBlockElements = 1 << 20;
 
 int LargestBlock(uint32_t dim) {
-  int largest = kBlockColumns.front();
-  for (const int columns : kBlockColumns) {
-    if (columns * size_t{dim} <= kBlockElements) largest = columns;
-  }
+  int largest = kMaxColumns;
+  while (largest * size_t{dim} > kBlockElements) largest /= 2;
   return largest;
 }
 

@@ -9,9 +9,9 @@
 #include <optional>
 
 #include "server/engine/bound.h"
-#include "server/engine/narrow.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
+#include "server/engine/vnni.h"
 
 namespace dotmax {
 namespace {
@@ -20,17 +20,18 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A row comes from anywhere in memory: so many are on their way while one is checked.
 constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
-bool IsNarrow(int columns) { return columns <= kNarrowColumns.back() && HasNarrowKernel(); }
+using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 class Int8Pass final : public Pass {
  public:
-  // `kernels` by kBlockColumns, as far as the block needs, null for narrow ones; `codes` of the queries,
-  // code_dim each.
-  Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block,
-           std::vector<const TileMatmul*> kernels, std::vector<QueryCode> queries, const int8_t* codes)
+  // `kernels` by width, as far as the block needs, null for that of vnni.h; `codes` of the queries, code_dim
+  // each.
+  Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block, const Kernels& all_kernels,
+           KernelByColumns kernels, std::vector<QueryCode> queries, const int8_t* codes)
       : Pass(base, block),
         rows_(rows),
-        kernels_(std::move(kernels)),
+        all_kernels_(all_kernels),
+        kernels_(kernels),
         queries_(std::move(queries)),
         codes_(codes) {}
 
@@ -82,8 +83,8 @@ class Int8Pass final : public Pass {
       if (runner_.has_value()) {
         runner_->Run(pass_.rows_.codes(t));
       } else {
-        ScoreNarrow(pass_.rows_.codes(t), Int8Codes::kTileRows, pass_.rows_.code_dim(),
-                    scratch_.narrow.data(), width_, scratch_.int_scores.data());
+        ScoreVnni(pass_.rows_.codes(t), Int8Codes::kTileRows, pass_.rows_.code_dim(), scratch_.vnni.data(),
+                  width_, scratch_.int_scores.data());
       }
       SetThresholds(t, rows, scores);
       const size_t count =
@@ -95,7 +96,7 @@ class Int8Pass final : public Pass {
 
     void Pack() {
       const size_t dim = pass_.rows_.code_dim();
-      width_ = PaddedColumns(active_.size());
+      width_ = pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim());
       int8_t* const codes = scratch_.codes.Reserve(width_ * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
         std::memcpy(codes + c * dim, pass_.codes_ + active_[c] * dim, dim);
@@ -111,17 +112,15 @@ class Int8Pass final : public Pass {
       scratch_.int_scores.Reserve(scores + kScoresPadding);
       scratch_.int_thresholds.Reserve(width_);
       scratch_.survivors.Reserve(scores + kSurvivorPadding);
-      runner_.reset();
-      if (IsNarrow(width_)) {
-        PackNarrow(codes, width_, static_cast<int>(dim),
-                   scratch_.narrow.Reserve(PackedNarrowBytes(width_, static_cast<int>(dim))));
+      const TileMatmul* const matmul = pass_.kernels_[width_];
+      if (matmul == nullptr) {
+        runner_.reset();
+        PackVnni(codes, width_, static_cast<int>(dim),
+                 scratch_.vnni.Reserve(PackedVnniBytes(width_, static_cast<int>(dim))));
         return;
       }
-      const TileMatmul& matmul =
-          *pass_.kernels_[std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), width_) -
-                          kBlockColumns.begin()];
-      matmul.Pack(codes, scratch_.packed.Reserve(matmul.packed_bytes()));
-      runner_.emplace(matmul, scratch_.packed.data(), scratch_.matmul.Reserve(matmul.scratch_bytes()),
+      matmul->Pack(codes, scratch_.packed.Reserve(matmul->packed_bytes()));
+      runner_.emplace(*matmul, scratch_.packed.data(), scratch_.matmul.Reserve(matmul->scratch_bytes()),
                       scratch_.int_scores.data());
     }
 
@@ -182,11 +181,10 @@ class Int8Pass final : public Pass {
     std::vector<uint32_t> active_;  // the queries of the block by column
     // What SetThresholds needs of them, side by side, so that compilers vectorise it.
     struct {
-      std::array<double, kBlockColumns.back()> score, code_error, projection_norm, tail_excess, inverse_scale,
-          offset;
+      std::array<double, kMaxColumns> score, code_error, projection_norm, tail_excess, inverse_scale, offset;
     } columns_;
-    int width_ = 0;                     // of the block, of kBlockColumns
-    std::optional<TileRunner> runner_;  // for all but narrow blocks
+    int width_ = 0;                     // of the block, Int8Columns
+    std::optional<TileRunner> runner_;  // where oneDNN is faster
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };
@@ -197,7 +195,8 @@ class Int8Pass final : public Pass {
   uint64_t tiles() const override { return rows_.tiles(); }
 
   const Int8Codes& rows_;
-  const std::vector<const TileMatmul*> kernels_;
+  const Kernels& all_kernels_;
+  const KernelByColumns kernels_;
   const std::vector<QueryCode> queries_;
   const int8_t* const codes_;
 };
@@ -209,17 +208,15 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   const Axes& axes = rows.axes();
   const size_t queries = block.best.size();
   const int padded = PaddedColumns(queries);
-  std::vector<const TileMatmul*> by_columns;
-  for (const int columns : kBlockColumns) {
-    if (columns > padded) break;
-    if (IsNarrow(columns)) {
-      by_columns.push_back(nullptr);
-      continue;
-    }
-    const absl::StatusOr<const TileMatmul*> matmul =
-        buffers.kernels.Get(TileKind::kInt8, Int8Codes::kTileRows, rows.code_dim(), columns);
+  KernelByColumns kernels = {};
+  int columns = 0;
+  for (size_t left = 1; left <= queries; ++left) {  // the widths to come as queries finish
+    const int next = buffers.kernels.Int8Columns(left, rows.code_dim());
+    if (next == columns) continue;
+    columns = next;
+    const absl::StatusOr<const TileMatmul*> matmul = buffers.kernels.GetInt8(rows, columns);
     if (!matmul.ok()) return matmul.status();
-    by_columns.push_back(*matmul);
+    kernels[columns] = *matmul;
   }
 
   // Coordinates of the queries along the axes.
@@ -252,7 +249,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     encoded.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes.count,
                                        codes + q * rows.code_dim()));
   }
-  return std::make_unique<Int8Pass>(base, rows, block, std::move(by_columns), std::move(encoded), codes);
+  return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(encoded), codes);
 }
 
 }  // namespace dotmax

@@ -2,16 +2,29 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
 #include "server/engine/exact.h"
 
 namespace dotmax {
+namespace {
+
+// Widths at which oneDNN may be the faster one: narrower blocks wait for memory, which vnni.h is better at,
+// and others waste lanes.
+constexpr int kColumnsToTry = 64;
+constexpr int kTrials = 9;
+
+}  // namespace
+
 int PaddedColumns(size_t queries) {
-  return *std::lower_bound(kBlockColumns.begin(), kBlockColumns.end(), static_cast<int>(queries));
+  constexpr int kCompiled[] = {1, 4, 16, 32, 64, 96, 128, 160, 192, 224, kMaxColumns};
+  return *std::lower_bound(std::begin(kCompiled), std::end(kCompiled), static_cast<int>(queries));
 }
 
 absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim, int columns) {
@@ -22,6 +35,40 @@ absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim,
     matmul = *std::move(made);
   }
   return matmul.get();
+}
+
+int Kernels::Int8Columns(size_t queries, int code_dim) const {
+  return has_vnni_ ? VnniColumns(static_cast<int>(queries), code_dim) : PaddedColumns(queries);
+}
+
+absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int columns) {
+  const int dim = codes.code_dim();
+  if (has_vnni_ && columns % kColumnsToTry != 0) return nullptr;
+  if (const auto known = int8_.find({dim, columns}); known != int8_.end()) return known->second;
+  const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);
+  if (!matmul.ok() || !has_vnni_) return matmul;
+
+  AlignedArray<int8_t> queries, packed;
+  AlignedArray<std::byte> packed_matmul, scratch;
+  AlignedArray<int32_t> scores;
+  const size_t query_codes = static_cast<size_t>(columns) * dim;
+  std::fill_n(queries.Reserve(query_codes), query_codes, int8_t{1});
+  scores.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns);
+  PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
+  (*matmul)->Pack(queries.data(), packed_matmul.Reserve((*matmul)->packed_bytes()));
+  TileRunner runner(**matmul, packed_matmul.data(), scratch.Reserve((*matmul)->scratch_bytes()),
+                    scores.data());
+  // In turn, on tiles that come from memory as in a search; the first of each warms up.
+  absl::Duration lead;  // of oneDNN's
+  for (int i = 0; i < kTrials; ++i) {
+    const absl::Time start = absl::Now();
+    runner.Run(codes.codes(2 * i % codes.tiles()));
+    const absl::Time middle = absl::Now();
+    ScoreVnni(codes.codes((2 * i + 1) % codes.tiles()), Int8Codes::kTileRows, dim, packed.data(), columns,
+              scores.data());
+    if (i > 0) lead += (absl::Now() - middle) - (middle - start);
+  }
+  return int8_[{dim, columns}] = lead > absl::ZeroDuration() ? *matmul : nullptr;
 }
 
 PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base)

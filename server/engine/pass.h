@@ -10,6 +10,7 @@
 #include <memory>
 #include <numeric>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -24,26 +25,34 @@
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
+#include "server/engine/vnni.h"
 
 namespace dotmax {
 
-// Kernels are compiled for these block widths, and a narrower block is padded: beyond 256 they gain nothing.
-inline constexpr std::array kBlockColumns = {1, 2, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256};
+// The largest block: beyond this, kernels gain nothing.
+inline constexpr int kMaxColumns = 256;
 
 // Tiles that a worker claims at once; between claims it asks whether to stop. A tile takes from 1 µs (1
 // query) to 100 µs (256 queries of dim 256).
 inline constexpr uint64_t kTilesPerClaim = 4;
 
-// The least of kBlockColumns ≥ queries. REQUIRES: 1 ≤ queries ≤ 256.
+// The width of a block of 1 ≤ queries ≤ kMaxColumns: oneDNN's kernels are compiled for a few.
 int PaddedColumns(size_t queries);
 
 // Kernels, made when first asked for and kept. Not thread-safe.
 class Kernels {
  public:
   absl::StatusOr<const TileMatmul*> Get(TileKind kind, int rows, int dim, int columns);
+  // For a tile of codes: oneDNN's kernel, or null for that of vnni.h where it is faster. Where both can be,
+  // they are tried out on the first `codes` of a code_dim.
+  absl::StatusOr<const TileMatmul*> GetInt8(const Int8Codes& codes, int columns);
+  // The width of a block of codes for so many queries.
+  int Int8Columns(size_t queries, int code_dim) const;
 
  private:
+  const bool has_vnni_ = HasVnniKernel();  // asking takes microseconds
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
+  std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };
 
 // The correctly rounded score of any pair of two matrices. Not thread-safe.
@@ -64,7 +73,7 @@ struct Scratch {
   AlignedArray<std::byte> matmul, packed;
   AlignedArray<float> float_scores, float_thresholds;
   AlignedArray<int32_t> int_scores, int_thresholds;
-  AlignedArray<int8_t> codes, narrow;
+  AlignedArray<int8_t> codes, vnni;
   AlignedArray<Survivor> survivors;
   std::vector<uint32_t> seeds;
   uint64_t pairs_screened = 0;

@@ -1,4 +1,4 @@
-#include "server/engine/narrow.h"
+#include "server/engine/vnni.h"
 
 #include <algorithm>
 
@@ -11,11 +11,12 @@ namespace dotmax {
 namespace {
 
 // Every width, dims around the vectors' 64 bytes, all of the codes' range: equal to the obvious loop.
-TEST(NarrowTest, ScoresAreThoseOfTheObviousLoop) {
-  if (!HasNarrowKernel()) GTEST_SKIP() << "no AVX-512 VNNI here";
+TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
+  if (!HasVnniKernel()) GTEST_SKIP() << "no AVX-512 VNNI here";
   testing::Random random(1);
   constexpr int kRows = 48;
-  for (const int columns : kNarrowColumns) {
+  for (const int columns :
+       {1, 2, 4, 8, 9, 10, 12, 16, 17, 18, 20, 32, 33, 48, 50, 64, 65, 84, 128, 241, 252, 256}) {
     for (const int dim : {4, 32, 60, 64, 68, 100, 128, 196, 1024}) {
       AlignedArray<uint8_t> tile;
       AlignedArray<int8_t> queries, packed;
@@ -25,8 +26,8 @@ TEST(NarrowTest, ScoresAreThoseOfTheObviousLoop) {
       std::fill_n(tile.data(), dim, uint8_t{255});
       std::fill_n(queries.data(), dim, int8_t{-128});
       scores.Reserve(kRows * columns);
-      PackNarrow(queries.data(), columns, dim, packed.Reserve(PackedNarrowBytes(columns, dim)));
-      ScoreNarrow(tile.data(), kRows, dim, packed.data(), columns, scores.data());
+      PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
+      ScoreVnni(tile.data(), kRows, dim, packed.data(), columns, scores.data());
       for (int row = 0; row < kRows; ++row) {
         for (int c = 0; c < columns; ++c) {
           int32_t expected = 0;
@@ -41,9 +42,24 @@ TEST(NarrowTest, ScoresAreThoseOfTheObviousLoop) {
   }
 }
 
-TEST(NarrowTest, IsOffWithoutAvx512) {
+TEST(VnniTest, WidthsHoldTheirQueries) {
+  for (const int dim : {32, 100, 768}) {
+    for (int queries = 1; queries <= 256; ++queries) {
+      const int columns = VnniColumns(queries, dim);
+      EXPECT_GE(columns, queries);
+      EXPECT_EQ(VnniColumns(columns, dim), columns);
+    }
+  }
+  EXPECT_EQ(VnniColumns(5, 100), 8);
+  EXPECT_EQ(VnniColumns(9, 100), 16);
+  EXPECT_EQ(VnniColumns(9, 768), 9);
+  EXPECT_EQ(VnniColumns(19, 100), 20);
+  EXPECT_EQ(VnniColumns(21, 100), 32);
+}
+
+TEST(VnniTest, IsOffWithoutAvx512) {
   hwy::SetSupportedTargetsForTest(HWY_AVX2);
-  EXPECT_FALSE(HasNarrowKernel());
+  EXPECT_FALSE(HasVnniKernel());
   hwy::SetSupportedTargetsForTest(0);
 }
 

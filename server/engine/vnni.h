@@ -1,0 +1,30 @@
+// A tile kernel of our own for 8-bit codes, for AVX-512 VNNI: it asks for memory ahead of its use, and wastes
+// no lanes on narrow blocks. Wide blocks are oneDNN's (tile.h) where that is faster.
+#ifndef DOTMAX_SERVER_ENGINE_VNNI_H_
+#define DOTMAX_SERVER_ENGINE_VNNI_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dotmax {
+
+// Whether this machine can.
+bool HasVnniKernel();
+
+// The width ≥ queries ≥ 1 at which so many codes of dim are scored best; the kernel serves any multiple of 16
+// plus 0, 1, 2, 4, 8, 9, 10 or 12.
+int VnniColumns(int queries, int dim);
+
+// scores[r][c] = Σᵢ tile[r][i] · queries[c][i], exactly, for rows × dim unsigned codes where they lie and
+// columns × dim signed ones, packed by PackVnni. Up to 8 columns it runs at the speed at which one core
+// reads memory, from 16 on near the peak of 8-bit products. REQUIRES: HasVnniKernel(); columns =
+// VnniColumns(columns); rows % 16 = 0, dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end are
+// readable; packed (PackedVnniBytes) and scores 64-byte aligned.
+void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores);
+
+size_t PackedVnniBytes(int columns, int dim);
+void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_VNNI_H_
