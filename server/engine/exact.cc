@@ -6,8 +6,11 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <vector>
 
+#include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/reduce.h"
 
 namespace dotmax {
 namespace {
@@ -120,21 +123,11 @@ class ProductAccumulator {
 };
 
 // The rounded sum if the double-double result proves what it is.
-std::optional<double> CertifiedDot(absl::Span<const double> a, absl::Span<const double> b) {
-  double hi = 0.0, lo = 0.0, sum_abs = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double product = a[i] * b[i];
-    const double product_error = std::fma(a[i], b[i], -product);
-    const double sum = hi + product;
-    const double back = sum - hi;
-    const double sum_error = (hi - (sum - back)) + (product - back);  // TwoSum (Knuth)
-    hi = sum;
-    lo += sum_error + product_error;
-    sum_abs += std::abs(product);
-  }
-  // Far from overflow, every step above was exact or counted. NaN fails this, too.
+std::optional<double> Certified(const DoubleDoubleSums& sums, size_t dim) {
+  const auto [hi, lo, sum_abs] = sums;
+  // Far from overflow, every step was exact or counted. NaN fails this, too.
   if (!(sum_abs < 0x1p1000)) return std::nullopt;
-  const double error = DoubleDoubleDotError(static_cast<uint32_t>(a.size()), sum_abs);
+  const double error = DoubleDoubleDotError(static_cast<uint32_t>(dim), sum_abs);
   const double rounded = hi + lo;
   const double rest = (hi - rounded) + lo;  // FastTwoSum, exact unless |lo| > |hi|, which is then caught
   if (std::abs(lo) > std::abs(hi)) return std::nullopt;
@@ -142,6 +135,8 @@ std::optional<double> CertifiedDot(absl::Span<const double> a, absl::Span<const 
   if (rounded + (rest - margin) != rounded || rounded + (rest + margin) != rounded) return std::nullopt;
   return rounded + 0.0;
 }
+
+bool IsNarrow(DType dtype) { return dtype != DType::kFloat64; }
 
 }  // namespace
 
@@ -152,8 +147,16 @@ double AccumulatedDot(absl::Span<const double> a, absl::Span<const double> b) {
 }
 
 double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> b) {
-  if (const std::optional<double> certified = CertifiedDot(a, b)) return *certified;
-  return AccumulatedDot(a, b);
+  return CorrectlyRoundedDot(a, DType::kFloat64, reinterpret_cast<const std::byte*>(b.data()),
+                             DType::kFloat64);
+}
+
+double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
+  const DoubleDoubleSums sums = DoubleDoubleDot(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
+  if (const std::optional<double> certified = Certified(sums, a.size())) return *certified;
+  std::vector<double> wide(a.size());
+  ToFloat64(b, b_dtype, a.size(), wide.data());
+  return AccumulatedDot(a, wide);
 }
 
 }  // namespace dotmax

@@ -2,7 +2,10 @@
 #ifndef DOTMAX_SERVER_ENGINE_EXACT_H_
 #define DOTMAX_SERVER_ENGINE_EXACT_H_
 
+#include <cstddef>
+
 #include "absl/types/span.h"
+#include "server/base/types.h"
 
 namespace dotmax {
 
@@ -11,9 +14,12 @@ namespace dotmax {
 // on the way. All of float64 is allowed, denormals too. REQUIRES: equal sizes ≤ kMaxDim, all finite.
 //
 // A double-double sum whose error bound (DoubleDoubleDotError) certifies the rounding answers nearly
-// always, at about 20 operations per element; otherwise (ties, cancellation, extreme exponents) an integer
-// accumulator of the full float64 product range does (Kulisch), about 20 times slower.
+// always, at about 10 operations per element; otherwise (ties, cancellation, extreme exponents) an integer
+// accumulator of the full float64 product range does (Kulisch), some hundred times slower.
 double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> b);
+
+// The same of `a`, whose elements are of `a_dtype`, and a row of any dtype where it lies.
+double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype);
 
 // The accumulator alone; for tests.
 double AccumulatedDot(absl::Span<const double> a, absl::Span<const double> b);

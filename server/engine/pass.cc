@@ -72,12 +72,14 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
 }
 
 PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base)
-    : queries_(queries), base_(base), query_row_(queries.dim), base_row_(base.dim) {}
+    : queries_(queries), base_(base), query_(queries.dim) {}
 
 double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
-  ToFloat64(queries_.row(query_row), queries_.dtype, queries_.dim, query_row_.data());
-  ToFloat64(base_.row(id), base_.dtype, base_.dim, base_row_.data());
-  return CorrectlyRoundedDot(query_row_, base_row_);
+  if (query_row != query_row_) {
+    ToFloat64(queries_.row(query_row), queries_.dtype, queries_.dim, query_.data());
+    query_row_ = query_row;
+  }
+  return CorrectlyRoundedDot(query_, queries_.dtype, base_.row(id), base_.dtype);
 }
 
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,

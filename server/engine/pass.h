@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -64,7 +66,9 @@ class PairScorer {
  private:
   const MatrixView& queries_;
   const MatrixView& base_;
-  mutable std::vector<double> query_row_, base_row_;  // reused
+  // The query row that was scored last: most calls come for the same again.
+  mutable uint64_t query_row_ = UINT64_MAX;
+  mutable std::vector<double> query_;
 };
 
 // What one worker needs of its own for a pass; kept from one pass to the next.
@@ -75,7 +79,7 @@ struct Scratch {
   AlignedArray<int32_t> int_scores, int_thresholds;
   AlignedArray<int8_t> codes, vnni;
   AlignedArray<Survivor> survivors;
-  std::vector<uint32_t> seeds;
+  std::vector<uint64_t> seeds;
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
 };
@@ -110,6 +114,13 @@ class PassBuffers {
   std::vector<double> norms_;
 };
 
+// Integers in the order of scores.
+inline int32_t SortKey(int32_t score) { return score; }
+inline int32_t SortKey(float score) {
+  const int32_t bits = std::bit_cast<int32_t>(score);
+  return bits < 0 ? bits ^ INT32_MAX : bits;
+}
+
 // Shared by the workers; each calls Work once.
 class Pass {
  public:
@@ -140,17 +151,21 @@ class Pass {
   // columns]`), and raises its threshold to what they prove. Without this, the whole first tile would
   // survive.
   template <typename Score, typename IdOf>
-  void Seed(size_t q, const Score* scores, int rows, int columns, std::vector<uint32_t>& seeds,
+  void Seed(size_t q, const Score* scores, int rows, int columns, std::vector<uint64_t>& seeds,
             IdOf id_of) const {
-    if (static_cast<uint32_t>(rows) < block_.top_k) return;
+    const int top_k = static_cast<int>(std::min<uint64_t>(block_.top_k, INT32_MAX));
+    if (rows < top_k) return;
     seeds.resize(rows);
-    std::iota(seeds.begin(), seeds.end(), 0u);
-    const auto last = seeds.begin() + (block_.top_k - 1);
-    std::nth_element(seeds.begin(), last, seeds.end(), [=](uint32_t a, uint32_t b) {
-      return scores[size_t{a} * columns] > scores[size_t{b} * columns];
-    });
-    double least = Check(q, id_of(seeds[0])).lower;
-    for (uint32_t i = 1; i < block_.top_k; ++i) least = std::min(least, Check(q, id_of(seeds[i])).lower);
+    // Keys that sort as (score, row) do: scores in the upper half, negative ones below zero.
+    for (int row = 0; row < rows; ++row) {
+      const int64_t score = SortKey(scores[static_cast<size_t>(row) * columns]);
+      seeds[row] = static_cast<uint64_t>(score + (int64_t{1} << 31)) << 32 | static_cast<uint32_t>(row);
+    }
+    std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(), std::greater<>());
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < top_k; ++i) {
+      least = std::min(least, Check(q, id_of(static_cast<uint32_t>(seeds[i]))).lower);
+    }
     block_.best[q]->RaiseThreshold(least);
   }
 

@@ -40,6 +40,16 @@ struct DotSums {
 // Float64DotError(dim, sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim);
 
+struct DoubleDoubleSums {
+  double hi, lo;   // hi + lo is about Σ aᵢ·bᵢ
+  double sum_abs;  // Σ |aᵢ·bᵢ|, each operation rounded
+};
+
+// The same in double-double: its error is DoubleDoubleDotError(dim, sum_abs) unless something overflowed.
+// `narrow` says that a's elements have at most 24 bits, as float32's have: then products with rows of such
+// dtypes are exact, and cost nothing more.
+DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim);
+
 }  // namespace dotmax
 
 #endif  // DOTMAX_SERVER_ENGINE_REDUCE_H_
