@@ -97,7 +97,7 @@ TEST(ReduceTest, CheckDotOfEveryDtypeSizeAndAddressIsWithinItsError) {
       for (uint64_t row = 0; row < 3; ++row) {  // odd rows of odd dims are misaligned for vectors
         const DotSums dot = CheckDot(wide.data(), b.view.row(row), dtype, dim);
         const double exact = testing::ExactScore(a.view, 0, b.view, row);
-        EXPECT_LE(std::abs(dot.sum - exact), Float64DotError(dim, dot.sum_abs)) << DTypeName(dtype) << dim;
+        EXPECT_LE(std::abs(dot.sum - exact), Float64DotError(dim)(dot.sum_abs)) << DTypeName(dtype) << dim;
         EXPECT_GE(dot.sum_abs * (1.0 + 1e-12), std::abs(exact));
         EXPECT_LE(dot.sum_abs, 1e5 * dim);
       }

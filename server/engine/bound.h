@@ -85,9 +85,17 @@ inline int32_t Int8Threshold(double score, double error, double inverse_scales, 
 //
 //   |sum − a·b| ≤ γ_{dim + 1}·Σ|aᵢbᵢ| + dim·2^-1074   (one more term for a product rounded on its own)
 //   Σ|aᵢbᵢ| ≤ (sum_abs + dim·2^-1074) / (1 − γ_{dim + 1}), and γ < 2^-36 for dim ≤ 2^16
-inline double Float64DotError(uint32_t dim, double sum_abs) {
-  return (Gamma(dim + 1.0, kUnitFloat64) * sum_abs * (1.0 + 0x1p-35)) * kOutward + 2.0 * dim * 0x1p-1074;
-}
+class Float64DotError {
+ public:
+  explicit Float64DotError(uint32_t dim)
+      : relative_(Gamma(dim + 1.0, kUnitFloat64) * (1.0 + 0x1p-35) * kOutward),
+        underflow_(2.0 * dim * 0x1p-1074) {}
+
+  double operator()(double sum_abs) const { return relative_ * sum_abs + underflow_; }
+
+ private:
+  const double relative_, underflow_;
+};
 
 // The double-double dot product of exact.cc: hi + lo, where every rounding error of the products (FMA) and
 // of the running sum (TwoSum) is itself summed in float64. Returns e with |hi + lo − a·b| ≤ e:

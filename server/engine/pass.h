@@ -23,6 +23,7 @@
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
+#include "server/engine/bound.h"
 #include "server/engine/matrix.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
@@ -125,7 +126,8 @@ inline int32_t SortKey(float score) {
 class Pass {
  public:
   // All that is given outlives the pass.
-  Pass(const MatrixView& base, const QueryBlock& block) : base_(base), block_(block) {}
+  Pass(const MatrixView& base, const QueryBlock& block)
+      : base_(base), block_(block), check_error_(base.dim) {}
   virtual ~Pass() = default;
 
   // One worker's share: claims tiles until none are left or `stop` fails.
@@ -173,6 +175,7 @@ class Pass {
   const QueryBlock& block_;
 
  private:
+  const Float64DotError check_error_;
   std::atomic<uint64_t> next_tile_{0};
   std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;

@@ -37,7 +37,7 @@ struct DotSums {
 };
 
 // The float64 check: `a` in float64 against one row of any dtype (any alignment) where it lies. Its error is
-// Float64DotError(dim, sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
+// Float64DotError(dim)(sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim);
 
 struct DoubleDoubleSums {

@@ -68,7 +68,7 @@ double SquaredNormBound(const Axes& axes) {
         dot += product;
         dot_abs += std::abs(product);
       }
-      sum += std::abs(dot) + Float64DotError(axes.dim, dot_abs);
+      sum += std::abs(dot) + Float64DotError(axes.dim)(dot_abs);
     }
     largest = std::max(largest, sum);
   }
