@@ -24,10 +24,14 @@ using testing::Slice;
 
 absl::Status Never() { return absl::OkStatus(); }
 
-// Every screen that the data allows: as measured, float32, int8 unrotated and along some axes.
+// Every screen that the data allows: as measured, float32, int8 unrotated, along some axes and
+// in clusters.
 std::vector<ScreenOptions> Screens(uint32_t dim) {
   std::vector<ScreenOptions> screens = {
       {}, {.kind = ScreenOptions::Kind::kFloat32}, {.kind = ScreenOptions::Kind::kInt8, .axes = dim}};
+  for (const uint32_t clusters : {1u, 7u, 1000u}) {
+    screens.push_back({.kind = ScreenOptions::Kind::kInt8, .clusters = clusters});
+  }
   for (const uint32_t axes : {1u, dim / 2}) {
     if (0 < axes && axes < dim && dim <= 1000) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});

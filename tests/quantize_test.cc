@@ -33,7 +33,7 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes) {
   std::vector<uint32_t> order(view.rows);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return norms[a] > norms[b]; });
-  auto codes = Int8Codes::Encode(view, norms, order,
+  auto codes = Int8Codes::Encode(view, norms, RowOrder::Even(order),
                                  axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim));
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
@@ -64,7 +64,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       const CodeTile& tile = codes.tile(t);
       const double error = code.code_error * tile.code_norm + code.projection_norm * tile.code_error +
                            code.tail_excess * tile.scale;
-      for (int r = 0; r < codes.tile_rows(t); ++r) {
+      for (int r = 0; r < codes.tile(t).rows; ++r) {
         int32_t integer = 0;
         for (int i = 0; i < codes.code_dim(); ++i) {
           integer += query_codes[i] * codes.codes(t)[r * codes.code_dim() + i];
@@ -136,8 +136,8 @@ TEST(QuantizeTest, ZeroAndHugeQueries) {
 TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {
   const Encoded base = Encode(RandomNormal(Int8Codes::kTileRows + 10, 7, 1), 7);
   ASSERT_EQ(base.codes->tiles(), 2);
-  EXPECT_EQ(base.codes->tile_rows(0), Int8Codes::kTileRows);
-  EXPECT_EQ(base.codes->tile_rows(1), 10);
+  EXPECT_EQ(base.codes->tile(0).rows, Int8Codes::kTileRows);
+  EXPECT_EQ(base.codes->tile(1).rows, 10);
   EXPECT_EQ(base.codes->code_dim() % 4, 0);
   EXPECT_GE(base.codes->tile(0).norm, base.codes->tile(1).norm);
   for (int i = 10 * base.codes->code_dim(); i < Int8Codes::kTileRows * base.codes->code_dim(); ++i) {

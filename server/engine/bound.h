@@ -80,6 +80,15 @@ inline int32_t Int8Threshold(double score, double error, double inverse_scales, 
   return truncated - (static_cast<double>(truncated) > clamped);
 }
 
+// All rows of a tile at once. With centre c and radius r ≥ ‖b − c‖ for each row b,
+//
+//   a·b = a·c + a·(b − c) ≤ a·c + ‖a‖·r,
+//
+// where a·c ≤ `centre` + E, its screen's score and error (above, c in place of b).
+inline double BallBound(double centre, double error, double norm, double radius) {
+  return centre + (std::abs(centre) * 0x1p-50 + error + norm * radius) * kOutward;
+}
+
 // The float64 check. `sum` and `sum_abs` are float64 sums of aᵢ·bᵢ and |aᵢ·bᵢ|, in any order. Returns e with
 // |sum − a·b| ≤ e; infinite or NaN when either overflowed:
 //

@@ -56,7 +56,9 @@ struct Engine::Impl {
     // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
     if (absl::IsUnimplemented(pass.status())) pass = MakeFloat32Pass(matrix, block, buffers);
     if (!pass.ok()) return pass.status();
-    workers.Run([&](int worker) { (*pass)->Work(scratch[worker], stop); });
+    for (int round = 0; round < (*pass)->rounds(); ++round) {
+      workers.Run([&](int worker) { (*pass)->Work(round, scratch[worker], stop); });
+    }
     return (*pass)->status();
   }
 

@@ -85,7 +85,7 @@ class Float32Pass final : public Pass {
     std::optional<TileRunner> runner_;
   };
 
-  std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
+  std::unique_ptr<Worker> MakeWorker(int, Scratch& scratch, const PairScorer& scorer) override {
     return std::make_unique<TileWorker>(*this, scratch, scorer);
   }
   uint64_t tiles() const override { return matrix_.tiles(); }

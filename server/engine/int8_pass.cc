@@ -1,12 +1,13 @@
-// The int8 screen: oneDNN u8 · s8 matmul of codes, in order of descending norm. Queries that no later tile
-// can serve leave the block, which is packed anew when a narrower kernel takes what is left.
+// The int8 screen: u8 · s8 products of codes. Rows by norm: queries that no later tile can serve leave the
+// block, which is packed anew. Rows in balls: every query begins with its nearest tile, and each other tile
+// takes the queries that its ball cannot rule out.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <optional>
+#include <numeric>
 
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
@@ -22,32 +23,75 @@ constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
+// What the balls around tiles say of each query.
+struct Balls {
+  std::vector<double> bounds;     // upper bounds of scores, on the query's scale: tile · queries + query
+  std::vector<uint64_t> nearest;  // by query: the tile with the largest score of its centre
+};
+
+Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries, const int8_t* codes,
+                   const TileMatmul* kernel, int columns) {
+  Balls balls;
+  const Int8Codes& centres = *rows.centres();
+  const size_t count = queries.size();
+  balls.bounds.resize(rows.tiles() * count);
+  balls.nearest.resize(count);
+  std::vector<double> largest(count, -kInfinity);
+  CodeScorer scorer;
+  scorer.Pack(kernel, columns, codes, static_cast<int>(count), centres.code_dim());
+  for (uint64_t t = 0; t < centres.tiles(); ++t) {
+    const CodeTile& tile = centres.tile(t);
+    const int32_t* scores = scorer.Score(centres.codes(t), tile.rows);
+    for (int r = 0; r < tile.rows; ++r, scores += columns) {
+      const uint64_t ball = centres.id(t, r);
+      for (size_t q = 0; q < count; ++q) {
+        const QueryCode& query = queries[q];
+        const double centre = (scores[q] - query.offset) * query.scale * tile.scale;
+        balls.bounds[ball * count + q] =
+            BallBound(centre, CodeError(query, tile), query.norm, rows.radius(ball));
+        if (centre <= largest[q]) continue;
+        largest[q] = centre;
+        balls.nearest[q] = ball;
+      }
+    }
+  }
+  return balls;
+}
+
 class Int8Pass final : public Pass {
  public:
   // `kernels` by width, as far as the block needs, null for that of vnni.h; `codes` of the queries, code_dim
   // each.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block, const Kernels& all_kernels,
-           KernelByColumns kernels, std::vector<QueryCode> queries, const int8_t* codes)
+           KernelByColumns kernels, Balls balls, std::vector<QueryCode> queries, const int8_t* codes)
       : Pass(base, block),
         rows_(rows),
         all_kernels_(all_kernels),
         kernels_(kernels),
+        balls_(std::move(balls)),
         queries_(std::move(queries)),
         codes_(codes) {}
 
  private:
   class TileWorker final : public Worker {
    public:
-    TileWorker(Int8Pass& pass, Scratch& scratch, const PairScorer& scorer)
-        : pass_(pass), scratch_(scratch), scorer_(scorer) {
+    TileWorker(Int8Pass& pass, int round, Scratch& scratch, const PairScorer& scorer)
+        : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
+      if (pass.rows_.centres() != nullptr) return;
       active_.resize(pass.block_.best.size());
-      for (size_t q = 0; q < active_.size(); ++q) active_[q] = static_cast<uint32_t>(q);
+      std::iota(active_.begin(), active_.end(), 0);
       Pack();
     }
 
     bool Search(uint64_t first, uint64_t end) override {
-      if (!DropFinished(first)) return false;
-      for (uint64_t t = first; t < end; ++t) SearchTile(t);
+      if (pass_.rows_.centres() == nullptr) {
+        if (!DropFinished(first)) return false;
+        for (uint64_t t = first; t < end; ++t) SearchTile(t);
+      } else {
+        for (uint64_t t = first; t < end; ++t) {
+          if (ChooseQueries(t)) SearchTile(t);
+        }
+      }
       FinishChecks();
       return true;
     }
@@ -77,29 +121,39 @@ class Int8Pass final : public Pass {
       return true;
     }
 
-    void SearchTile(uint64_t t) {
-      const int rows = pass_.rows_.tile_rows(t);
-      const int32_t* const scores = scratch_.int_scores.data();
-      if (runner_.has_value()) {
-        runner_->Run(pass_.rows_.codes(t));
-      } else {
-        ScoreVnni(pass_.rows_.codes(t), Int8Codes::kTileRows, pass_.rows_.code_dim(), scratch_.vnni.data(),
-                  width_, scratch_.int_scores.data());
+    // Of the queries, those that a tile of near rows may serve; false if there are none.
+    bool ChooseQueries(uint64_t tile) {
+      active_.clear();
+      const double* const bounds = pass_.balls_.bounds.data() + tile * pass_.queries_.size();
+      for (uint32_t q = 0; q < pass_.queries_.size(); ++q) {
+        const bool nearest = pass_.balls_.nearest[q] == tile;
+        if (nearest != (round_ == 0)) continue;
+        const double score = ScoreToReach(q);
+        if (bounds[q] < score) continue;
+        columns_.score[active_.size()] = score;
+        active_.push_back(q);
       }
+      if (!active_.empty()) Pack();
+      return !active_.empty();
+    }
+
+    void SearchTile(uint64_t t) {
+      const int rows = pass_.rows_.tile(t).rows;
+      const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), rows);
       SetThresholds(t, rows, scores);
-      const size_t count =
-          CollectSurvivors(scores, rows, width_, scratch_.int_thresholds.data(), scratch_.survivors.data());
+      const size_t count = CollectSurvivors(scores, rows, scratch_.scorer.columns(),
+                                            scratch_.int_thresholds.data(), scratch_.survivors.data());
       CheckSurvivors(t, count);
       scratch_.pairs_screened += rows * active_.size();
       scratch_.pairs_survived += count;
     }
 
     void Pack() {
-      const size_t dim = pass_.rows_.code_dim();
-      width_ = pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim());
-      int8_t* const codes = scratch_.codes.Reserve(width_ * dim);
+      const int dim = pass_.rows_.code_dim();
+      const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
+      int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
-        std::memcpy(codes + c * dim, pass_.codes_ + active_[c] * dim, dim);
+        std::copy_n(pass_.codes_ + active_[c] * static_cast<size_t>(dim), dim, codes + c * dim);
         const QueryCode& query = pass_.queries_[active_[c]];
         columns_.code_error[c] = query.code_error;
         columns_.projection_norm[c] = query.projection_norm;
@@ -107,21 +161,9 @@ class Int8Pass final : public Pass {
         columns_.inverse_scale[c] = query.inverse_scale;
         columns_.offset[c] = query.offset;
       }
-      std::fill(codes + active_.size() * dim, codes + width_ * dim, int8_t{0});
-      const size_t scores = static_cast<size_t>(Int8Codes::kTileRows) * width_;
-      scratch_.int_scores.Reserve(scores + kScoresPadding);
-      scratch_.int_thresholds.Reserve(width_);
-      scratch_.survivors.Reserve(scores + kSurvivorPadding);
-      const TileMatmul* const matmul = pass_.kernels_[width_];
-      if (matmul == nullptr) {
-        runner_.reset();
-        PackVnni(codes, width_, static_cast<int>(dim),
-                 scratch_.vnni.Reserve(PackedVnniBytes(width_, static_cast<int>(dim))));
-        return;
-      }
-      matmul->Pack(codes, scratch_.packed.Reserve(matmul->packed_bytes()));
-      runner_.emplace(*matmul, scratch_.packed.data(), scratch_.matmul.Reserve(matmul->scratch_bytes()),
-                      scratch_.int_scores.data());
+      scratch_.scorer.Pack(pass_.kernels_[columns], columns, codes, static_cast<int>(active_.size()), dim);
+      scratch_.int_thresholds.Reserve(columns);
+      scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
     void SetThresholds(uint64_t t, int rows, const int32_t* scores) {
@@ -131,7 +173,7 @@ class Int8Pass final : public Pass {
       const int columns = static_cast<int>(active_.size());
       for (int c = 0; c < columns; ++c) {
         if (columns_.score[c] != -kInfinity) continue;
-        pass_.Seed(active_[c], scores + c, rows, width_, scratch_.seeds,
+        pass_.Seed(active_[c], scores + c, rows, scratch_.scorer.columns(), scratch_.seeds,
                    [&](uint32_t row) { return pass_.rows_.id(t, row); });
         columns_.score[c] = ScoreToReach(active_[c]);
       }
@@ -143,7 +185,8 @@ class Int8Pass final : public Pass {
         thresholds[c] = Int8Threshold(columns_.score[c], error,
                                       inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
       }
-      std::fill(thresholds + columns, thresholds + width_, std::numeric_limits<int32_t>::max());
+      std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
+                std::numeric_limits<int32_t>::max());
     }
 
     // Survivors wait in line while their rows come from memory.
@@ -176,6 +219,7 @@ class Int8Pass final : public Pass {
     }
 
     Int8Pass& pass_;
+    const int round_;
     Scratch& scratch_;
     const PairScorer& scorer_;
     std::vector<uint32_t> active_;  // the queries of the block by column
@@ -183,20 +227,20 @@ class Int8Pass final : public Pass {
     struct {
       std::array<double, kMaxColumns> score, code_error, projection_norm, tail_excess, inverse_scale, offset;
     } columns_;
-    int width_ = 0;                     // of the block, Int8Columns
-    std::optional<TileRunner> runner_;  // where oneDNN is faster
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };
 
-  std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) override {
-    return std::make_unique<TileWorker>(*this, scratch, scorer);
+  std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) override {
+    return std::make_unique<TileWorker>(*this, round, scratch, scorer);
   }
   uint64_t tiles() const override { return rows_.tiles(); }
+  int rounds() const override { return rows_.centres() != nullptr ? 2 : 1; }
 
   const Int8Codes& rows_;
   const Kernels& all_kernels_;
   const KernelByColumns kernels_;
+  const Balls balls_;
   const std::vector<QueryCode> queries_;
   const int8_t* const codes_;
 };
@@ -249,7 +293,10 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     encoded.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes.count,
                                        codes + q * rows.code_dim()));
   }
-  return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(encoded), codes);
+  Balls balls;
+  if (rows.centres() != nullptr) balls = MeasureBalls(rows, encoded, codes, kernels[columns], columns);
+  return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
+                                    std::move(encoded), codes);
 }
 
 }  // namespace dotmax

@@ -88,7 +88,9 @@ uint64_t Matrix::resident_bytes() const {
 
 std::string Matrix::screen() const {
   if (codes_ == nullptr) return "float32";
-  return absl::StrCat("int8, ", codes_->axes().count, " of ", view().dim, " axes");
+  std::string screen = absl::StrCat("int8, ", codes_->axes().count, " of ", view().dim, " axes");
+  if (codes_->centres() != nullptr) absl::StrAppend(&screen, ", ", codes_->tiles(), " clusters");
+  return screen;
 }
 
 const float* Matrix::Float32Tile(uint64_t t, float* scratch) const {

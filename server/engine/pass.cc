@@ -48,24 +48,17 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
   const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);
   if (!matmul.ok() || !has_vnni_) return matmul;
 
-  AlignedArray<int8_t> queries, packed;
-  AlignedArray<std::byte> packed_matmul, scratch;
-  AlignedArray<int32_t> scores;
-  const size_t query_codes = static_cast<size_t>(columns) * dim;
-  std::fill_n(queries.Reserve(query_codes), query_codes, int8_t{1});
-  scores.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns);
-  PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
-  (*matmul)->Pack(queries.data(), packed_matmul.Reserve((*matmul)->packed_bytes()));
-  TileRunner runner(**matmul, packed_matmul.data(), scratch.Reserve((*matmul)->scratch_bytes()),
-                    scores.data());
+  const std::vector<int8_t> queries(static_cast<size_t>(columns) * dim, 1);
+  CodeScorer by_matmul, by_vnni;
+  by_matmul.Pack(*matmul, columns, queries.data(), columns, dim);
+  by_vnni.Pack(nullptr, columns, queries.data(), columns, dim);
   // In turn, on tiles that come from memory as in a search; the first of each warms up.
   absl::Duration lead;  // of oneDNN's
   for (int i = 0; i < kTrials; ++i) {
     const absl::Time start = absl::Now();
-    runner.Run(codes.codes(2 * i % codes.tiles()));
+    by_matmul.Score(codes.codes(2 * i % codes.tiles()), Int8Codes::kTileRows);
     const absl::Time middle = absl::Now();
-    ScoreVnni(codes.codes((2 * i + 1) % codes.tiles()), Int8Codes::kTileRows, dim, packed.data(), columns,
-              scores.data());
+    by_vnni.Score(codes.codes((2 * i + 1) % codes.tiles()), Int8Codes::kTileRows);
     if (i > 0) lead += (absl::Now() - middle) - (middle - start);
   }
   return int8_[{dim, columns}] = lead > absl::ZeroDuration() ? *matmul : nullptr;
@@ -107,11 +100,11 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
   return {&queries, first, best, top_k, wide_.data(), scaled_.data(), exponents_, norms_};
 }
 
-void Pass::Work(Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
+void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
   const PairScorer scorer(*block_.queries, base_);
-  const std::unique_ptr<Worker> worker = MakeWorker(scratch, scorer);
+  const std::unique_ptr<Worker> worker = MakeWorker(round, scratch, scorer);
   while (!stopped_.load(std::memory_order_relaxed)) {
-    const uint64_t claimed = next_tile_.fetch_add(kTilesPerClaim, std::memory_order_relaxed);
+    const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
     if (claimed >= tiles()) return;
     if (absl::Status status = stop(); !status.ok()) {
       absl::MutexLock lock(&mutex_);

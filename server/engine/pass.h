@@ -26,6 +26,7 @@
 #include "server/engine/bound.h"
 #include "server/engine/matrix.h"
 #include "server/engine/reduce.h"
+#include "server/engine/scorer.h"
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
 #include "server/engine/vnni.h"
@@ -75,10 +76,11 @@ class PairScorer {
 // What one worker needs of its own for a pass; kept from one pass to the next.
 struct Scratch {
   AlignedArray<float> tile;
-  AlignedArray<std::byte> matmul, packed;
+  AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
-  AlignedArray<int32_t> int_scores, int_thresholds;
-  AlignedArray<int8_t> codes, vnni;
+  CodeScorer scorer;
+  AlignedArray<int32_t> int_thresholds;
+  AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
   std::vector<uint64_t> seeds;
   uint64_t pairs_screened = 0;
@@ -122,7 +124,7 @@ inline int32_t SortKey(float score) {
   return bits < 0 ? bits ^ INT32_MAX : bits;
 }
 
-// Shared by the workers; each calls Work once.
+// Shared by the workers; each calls Work once a round.
 class Pass {
  public:
   // All that is given outlives the pass.
@@ -130,8 +132,11 @@ class Pass {
       : base_(base), block_(block), check_error_(base.dim) {}
   virtual ~Pass() = default;
 
-  // One worker's share: claims tiles until none are left or `stop` fails.
-  void Work(Scratch& scratch, absl::FunctionRef<absl::Status()> stop);
+  static constexpr int kMaxRounds = 2;
+  // A pass takes so many rounds over all tiles; every worker ends one before any begins the next.
+  virtual int rounds() const { return 1; }
+  // One worker's share of a round: claims tiles until none are left or `stop` fails.
+  void Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop);
 
   absl::Status status();
 
@@ -143,7 +148,7 @@ class Pass {
     // Searches tiles [first, end), at most kTilesPerClaim. False if no later tile can hold a hit.
     virtual bool Search(uint64_t first, uint64_t end) = 0;
   };
-  virtual std::unique_ptr<Worker> MakeWorker(Scratch& scratch, const PairScorer& scorer) = 0;
+  virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) = 0;
   virtual uint64_t tiles() const = 0;
 
   // Level two: query `q` of the block against row `id`, in float64 over the caller's own numbers.
@@ -176,7 +181,7 @@ class Pass {
 
  private:
   const Float64DotError check_error_;
-  std::atomic<uint64_t> next_tile_{0};
+  std::array<std::atomic<uint64_t>, kMaxRounds> next_tile_ = {};  // by round
   std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);

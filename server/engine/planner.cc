@@ -9,6 +9,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/engine/cluster.h"
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
 #include "server/engine/rotate.h"
@@ -25,6 +26,13 @@ constexpr uint64_t kSampleTiles = 16;
 constexpr uint64_t kSampleQueries = 32;
 // Alternating short runs, and the least of each: machines are noisy.
 constexpr int kRepetitions = 3;
+
+// Clusters are learnt from so many rows, for so many rows each; and must leave out at least this share of the
+// pairs, of which each then costs more, in tiles of few rows and queries.
+constexpr uint64_t kClusterSample = 32768;
+constexpr uint64_t kRowsPerCluster = 160;
+constexpr double kMaxShare = 0.2;
+constexpr double kSlowdown = 3.0;
 
 absl::Status Never() { return absl::OkStatus(); }
 
@@ -48,6 +56,14 @@ class Planner {
   std::unique_ptr<const Int8Codes> Encode(uint32_t count) {
     absl::StatusOr<Axes> axes = count >= view_.dim ? IdentityAxes(view_.dim) : PrincipalAxes(view_, count);
     return axes.ok() ? Encode(order_, *std::move(axes)) : nullptr;
+  }
+
+  // Null when that fails.
+  std::unique_ptr<const Int8Codes> EncodeClusters(uint32_t count) {
+    const std::unique_ptr<const Int8Codes> codes = Encode(order_, IdentityAxes(view_.dim));
+    if (codes == nullptr) return nullptr;
+    const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count), buffers_.kernels);
+    return centres.ok() ? EncodeClusters(*codes, *centres) : nullptr;
   }
 
   // Null when the float32 screen is faster, unless int8 is insisted on.
@@ -77,12 +93,47 @@ class Planner {
       Consider(sample, FirstAxes(principal, count), least, best);
     }
     Consider(sample, IdentityAxes(view_.dim), least, best);
-    return best.count == 0 ? nullptr : Encode(order_, std::move(best));
+    if (best.count == 0) return nullptr;
+    std::unique_ptr<const Int8Codes> codes = TryClusters(sample, least);
+    return codes != nullptr ? std::move(codes) : Encode(order_, std::move(best));
   }
 
  private:
+  // The rows in `codes`, which are unrotated, grouped; null when that fails.
+  std::unique_ptr<const Int8Codes> EncodeClusters(const Int8Codes& codes, absl::Span<const float> centres) {
+    absl::StatusOr<RowOrder> order = GroupByCentre(norms_, codes, centres, buffers_.kernels);
+    if (!order.ok()) return nullptr;
+    auto encoded = Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim));
+    return encoded.ok() ? *std::move(encoded) : nullptr;
+  }
+
+  // Null unless rows lie in such clusters that a search can leave most of them out. Costs are those of
+  // `sample`, by norm.
+  std::unique_ptr<const Int8Codes> TryClusters(const std::vector<uint32_t>& sample, double least) {
+    std::vector<uint32_t> rows;
+    const uint64_t count = std::min(view_.rows, kClusterSample);
+    for (uint64_t i = 0; i < count; ++i) rows.push_back(order_[i * view_.rows / count]);
+    const std::unique_ptr<const Int8Codes> codes = Encode(std::move(rows), IdentityAxes(view_.dim));
+    if (codes == nullptr) return nullptr;
+    const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
+    const auto centres = LearnCentres(view_, norms_, *codes, clusters, buffers_.kernels);
+    if (!centres.ok()) return nullptr;
+    const std::unique_ptr<const Int8Codes> grouped = EncodeClusters(*codes, *centres);
+    if (grouped == nullptr) return nullptr;
+    scratch_.pairs_screened = 0;
+    Run(*grouped, 0, kSampleQueries);
+    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    if (getenv("DBG")) fprintf(stderr, "clusters %zu share %.4f\n", centres->size() / view_.dim, share);
+    if (share > kMaxShare) return nullptr;
+    const std::unique_ptr<const Int8Codes> by_norm = Encode(sample, IdentityAxes(view_.dim));
+    const double whole = Cost(*by_norm) * kSlowdown * kSlowdown * share * share;
+    if (whole >= least) return nullptr;
+    const std::unique_ptr<const Int8Codes> all = Encode(order_, IdentityAxes(view_.dim));
+    return all != nullptr ? EncodeClusters(*all, *centres) : nullptr;
+  }
+
   std::unique_ptr<const Int8Codes> Encode(std::vector<uint32_t> order, Axes axes) {
-    auto codes = Int8Codes::Encode(view_, norms_, std::move(order), std::move(axes));
+    auto codes = Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(order)), std::move(axes));
     return codes.ok() ? *std::move(codes) : nullptr;
   }
 
@@ -102,7 +153,7 @@ class Planner {
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
     const absl::Time start = absl::Now();
-    (*pass)->Work(scratch_, Never);
+    (*pass)->Work(0, scratch_, Never);
     sample_.float32_seconds = absl::ToDoubleSeconds(absl::Now() - start) / view_.rows;
     const PairScorer scorer(sample_.queries.view, view_);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
@@ -127,7 +178,7 @@ class Planner {
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     const absl::Time start = absl::Now();
-    (*pass)->Work(scratch_, Never);
+    for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
     return absl::ToDoubleSeconds(absl::Now() - start);
   }
 
@@ -170,7 +221,8 @@ std::unique_ptr<const Int8Codes> PlanCodes(const Matrix& matrix, absl::Span<cons
   if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return nullptr;
   if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return nullptr;  // without VNNI, say
   Planner planner(matrix, norms);
-  if (options.kind == ScreenOptions::Kind::kInt8 && options.axes != 0) {
+  if (options.kind == ScreenOptions::Kind::kInt8 && options.axes + options.clusters != 0) {
+    if (options.clusters != 0) return planner.EncodeClusters(options.clusters);
     return planner.Encode(std::min(options.axes, matrix.view().dim));
   }
   if (matrix.view().rows < kMinRowsToMeasure) return planner.Encode(matrix.view().dim);

@@ -19,7 +19,8 @@ struct ScreenOptions {
     kInt8,  // where it can serve; otherwise kFloat32
   };
   Kind kind = Kind::kMeasured;
-  uint32_t axes = 0;  // for kInt8: how many; 0: measured, dim: unrotated
+  uint32_t axes = 0;      // for kInt8: how many; 0: measured, dim: unrotated
+  uint32_t clusters = 0;  // for kInt8, unrotated: rows grouped around so many centres; 0: measured
 };
 
 class Matrix;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "server/base/dtype.h"
@@ -66,55 +67,72 @@ double MaxAbs(const float* y, uint32_t count) {
 
 }  // namespace
 
+RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
+  RowOrder order;
+  order.tile_rows.assign(ids.size() / Int8Codes::kTileRows, Int8Codes::kTileRows);
+  if (const int rest = static_cast<int>(ids.size() % Int8Codes::kTileRows); rest > 0) {
+    order.tile_rows.push_back(rest);
+  }
+  order.ids = std::move(ids);
+  return order;
+}
+
 absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
                                                                    absl::Span<const double> norms,
-                                                                   std::vector<uint32_t> order, Axes axes) {
+                                                                   RowOrder order, Axes axes) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
   codes->axes_ = std::move(axes);
-  codes->order_ = std::move(order);
-  codes->rows_ = codes->order_.size();
+  codes->order_ = std::move(order.ids);
+  const uint64_t row_count = codes->order_.size();
   const uint32_t dim = rows.dim;
   const uint32_t count = codes->axes_.count;
-  const uint64_t tiles = (codes->rows_ + kTileRows - 1) / kTileRows;
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
   AlignedArray<float> gathered;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  std::vector<double> tails(codes->rows_);
+  std::vector<float> centres;
+  std::vector<double> tails(row_count);
   // Coordinate codes for now; tails follow once their unit is known.
-  std::vector<uint8_t> main(tiles * kTileRows * count, kZeroCode);
+  std::vector<uint8_t> main(row_count * count);
   double largest_tail = 0.0;  // in units of its tile's scale
-  for (uint64_t t = 0; t < tiles; ++t) {
-    const int tile_rows = codes->tile_rows(t);
+  uint64_t first = 0;
+  for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
+    double norm = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
-      ToFloat32(rows.row(codes->id(t, r)), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
+      const uint32_t id = codes->order_[first + r];
+      ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
+      norm = std::max(norm, norms[id]);
     }
     const float* const projected = projector->Project(gathered.data());
+    if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm, centres);
 
-    const double norm = norms[codes->id(t, 0)];  // the largest: they descend
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), norm);
     const float inverse_scale = static_cast<float>(1.0 / scale);
-    CodeTile tile = {scale, norm, 0.0, 0.0};
+    CodeTile tile = {first, tile_rows, scale, norm, 0.0, 0.0};
     double tile_tail = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
-      uint8_t* const to = main.data() + (t * kTileRows + r) * count;
+      uint8_t* const to = main.data() + (first + r) * count;
       for (uint32_t i = 0; i < count; ++i)
         to[i] = static_cast<uint8_t>(kZeroCode + Code(y[i], inverse_scale));
       const CodeLengths lengths =
           Lengths(y, count, scale, [to](uint32_t i) { return int{to[i]} - kZeroCode; });
-      const double row_norm = norms[codes->id(t, r)];
+      const double row_norm = norms[codes->order_[first + r]];
       const double error = AxesError(codes->axes_, row_norm);
       const double tail = codes->axes_.identity ? 0.0 : TailBound(row_norm, Length(y, count), error);
-      tails[t * kTileRows + r] = tail;
+      tails[first + r] = tail / scale;
       tile_tail = std::max(tile_tail, tail);
       tile.code_norm = std::max(tile.code_norm, lengths.norm);
       tile.code_error = std::max(tile.code_error, (lengths.error + error) * kOutward);
     }
     largest_tail = std::max(largest_tail, tile_tail / scale);
     codes->tiles_.push_back(tile);
+    first += tile_rows;
+  }
+  if (!order.by_norm) {
+    if (absl::Status s = codes->EncodeCentres(centres); !s.ok()) return s;
   }
 
   // u covers the largest tail; a query with a tail like that, in units of its own scale, fits into V.
@@ -124,14 +142,13 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       codes->axes_.identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
   const int used = static_cast<int>(count) + codes->tail_dims_;
   codes->code_dim_ = (used + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple;
-  const uint64_t padded_bytes = tiles * kTileRows * codes->code_dim_ + 64;
+  const uint64_t padded_bytes = (row_count + kTileRows) * codes->code_dim_ + 64;
   uint8_t* const all = codes->codes_.Reserve(padded_bytes);
   std::fill_n(all, padded_bytes, uint8_t{0});
-  for (uint64_t i = 0; i < codes->rows_; ++i) {
+  for (uint64_t i = 0; i < row_count; ++i) {
     uint8_t* const to = all + i * codes->code_dim_;
     std::copy_n(main.data() + i * count, count, to);
-    const double unit = codes->tail_unit_ * codes->tiles_[i / kTileRows].scale;
-    const double code = std::ceil(tails[i] / unit * kOutward);
+    const double code = std::ceil(tails[i] / codes->tail_unit_ * kOutward);
     std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
   }
   // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
@@ -140,13 +157,48 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   return std::unique_ptr<const Int8Codes>(std::move(codes));
 }
 
-int Int8Codes::tile_rows(uint64_t t) const {
-  return static_cast<int>(std::min<uint64_t>(kTileRows, rows_ - t * kTileRows));
+void Int8Codes::AddBall(const float* rows, int count, double norm, std::vector<float>& centres) {
+  const uint32_t dim = axes_.dim;
+  std::vector<double> mean(dim);
+  for (int r = 0; r < count; ++r) {
+    for (uint32_t i = 0; i < dim; ++i) mean[i] += rows[static_cast<size_t>(r) * dim + i];
+  }
+  for (const double sum : mean) centres.push_back(static_cast<float>(sum / count));
+  const float* const centre = centres.data() + centres.size() - dim;
+  double radius = 0.0;
+  for (int r = 0; r < count; ++r) {
+    double squares = 0.0;
+    for (uint32_t i = 0; i < dim; ++i) {
+      const double rest = static_cast<double>(rows[static_cast<size_t>(r) * dim + i]) - centre[i];
+      squares += rest * rest;
+    }
+    radius = std::max(radius, squares);
+  }
+  // The differences are rounded, each relative 2^-53.
+  radii_.push_back((NormUpperBound(dim, radius) * (1.0 + 0x1p-50) + AxesError(axes_, norm)) * kOutward);
+}
+
+absl::Status Int8Codes::EncodeCentres(const std::vector<float>& centres) {
+  const uint32_t dim = axes_.dim;
+  std::vector<double> norms;
+  for (size_t first = 0; first < centres.size(); first += dim) {
+    const double length = Length(centres.data() + first, dim);
+    norms.push_back(NormUpperBound(dim, length * length * (1.0 + 0x1p-50)));
+  }
+  std::vector<uint32_t> ids(norms.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const MatrixView view = {reinterpret_cast<const std::byte*>(centres.data()), norms.size(), dim,
+                           DType::kFloat32};
+  auto encoded = Encode(view, norms, RowOrder::Even(std::move(ids)), axes_);
+  if (!encoded.ok()) return encoded.status();
+  centres_ = *std::move(encoded);
+  return absl::OkStatus();
 }
 
 uint64_t Int8Codes::bytes() const {
-  return tiles_.size() * (sizeof(CodeTile) + static_cast<uint64_t>(kTileRows) * code_dim_) +
-         order_.size() * sizeof(order_[0]) + axes_.directions.size() * sizeof(float);
+  return tiles_.size() * sizeof(CodeTile) + order_.size() * (code_dim_ + sizeof(order_[0])) +
+         axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
+         (centres_ != nullptr ? centres_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {

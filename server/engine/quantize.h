@@ -11,12 +11,25 @@
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
+#include "server/engine/bound.h"
 #include "server/engine/rotate.h"
 
 namespace dotmax {
 
-// What holds for every row of a tile.
+// The order in which rows are encoded, and the tiles that they are cut into: 1 to kTileRows rows each.
+struct RowOrder {
+  // Tiles of kTileRows rows; the last one may be shorter.
+  static RowOrder Even(std::vector<uint32_t> ids);
+
+  std::vector<uint32_t> ids;
+  std::vector<int> tile_rows;
+  bool by_norm = true;  // descending; otherwise tiles are of rows that lie near each other, and get balls
+};
+
+// A tile's rows, and what holds for every one of them.
 struct CodeTile {
+  uint64_t first;
+  int rows;
   double scale;       // t: a coordinate is about code · t
   double norm;        // ≥ ‖b‖
   double code_norm;   // ≥ ‖ct‖
@@ -35,15 +48,22 @@ struct QueryCode {
   double offset;           // what the rows' unsigned codes add to every integer score
 };
 
-// Rows in order of descending norm, as unsigned codes: byte i of a row is 128 + cᵢ for the axes, then u,
+// E of bound.h: what the integer score of a query and a row of the tile, scaled, may lack.
+inline double CodeError(const QueryCode& query, const CodeTile& tile) {
+  return (query.code_error * tile.code_norm + query.projection_norm * tile.code_error +
+          query.tail_excess * tile.scale) *
+         kOutward;
+}
+
+// Rows in some order, as unsigned codes: byte i of a row is 128 + cᵢ for the axes, then u,
 // `tail_dims` times, then zeros up to code_dim. Immutable.
 class Int8Codes {
  public:
-  // Encodes the rows of `rows` that `order` lists, in that order. REQUIRES: magnitudes in the range that the
-  // float32 screen takes unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖, descending along `order`.
+  // Encodes rows of `rows` in an order. REQUIRES: magnitudes in the range that the float32 screen takes
+  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless by_norm.
   static absl::StatusOr<std::unique_ptr<const Int8Codes>> Encode(const MatrixView& rows,
                                                                  absl::Span<const double> norms,
-                                                                 std::vector<uint32_t> order, Axes axes);
+                                                                 RowOrder order, Axes axes);
 
   static constexpr int kTileRows = 512;
 
@@ -51,12 +71,17 @@ class Int8Codes {
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
-  // kTileRows × code_dim codes, 64-byte aligned; tiles follow one another. Padded with zeros, and readable
-  // for another 64 bytes.
-  const uint8_t* codes(uint64_t t) const { return codes_.data() + t * kTileRows * code_dim_; }
-  int tile_rows(uint64_t t) const;
+  // A tile's rows × code_dim codes. Tiles follow one another; beyond any, kTileRows rows and 64 bytes are
+  // readable.
+  const uint8_t* codes(uint64_t t) const { return codes_.data() + tiles_[t].first * code_dim_; }
   // The row number in the matrix of row `row` of tile `t`.
-  uint64_t id(uint64_t t, int row) const { return order_[t * kTileRows + row]; }
+  uint64_t id(uint64_t t, int row) const { return order_[tiles_[t].first + row]; }
+
+  // For tiles of rows that lie near each other, the balls around them: centres, in codes of their own (id:
+  // the tile; not by norm) along the same axes, and radii ≥ ‖b − centre‖. Null for rows by norm.
+  const Int8Codes* centres() const { return centres_.get(); }
+  double radius(uint64_t t) const { return radii_[t]; }
+
   uint64_t bytes() const;
 
   // Encodes one query from its float32 values, scaled by 2^-exponent, and their projection; `codes` gets
@@ -66,14 +91,19 @@ class Int8Codes {
  private:
   Int8Codes() = default;
 
+  // The centre of a tile's rows goes to the end of `centres`, and its radius to radii_.
+  void AddBall(const float* rows, int count, double norm, std::vector<float>& centres);
+  absl::Status EncodeCentres(const std::vector<float>& centres);
+
   Axes axes_;
   int tail_dims_ = 0;
   int code_dim_ = 0;
   double tail_unit_ = 1.0;  // ρ
-  uint64_t rows_ = 0;
   std::vector<uint32_t> order_;
   std::vector<CodeTile> tiles_;
   AlignedArray<uint8_t> codes_;
+  std::unique_ptr<const Int8Codes> centres_;
+  std::vector<double> radii_;  // by tile
 };
 
 }  // namespace dotmax

@@ -1,0 +1,37 @@
+// Integer scores of tiles of codes against one packed block of queries, by whichever kernel serves.
+#ifndef DOTMAX_SERVER_ENGINE_SCORER_H_
+#define DOTMAX_SERVER_ENGINE_SCORER_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "server/engine/aligned.h"
+#include "server/engine/tile.h"
+
+namespace dotmax {
+
+// Buffers are kept from one block to the next. Not thread-safe.
+class CodeScorer {
+ public:
+  // A block of `count` ≤ `columns` queries of dim codes each, row-major. `matmul` is for tiles of
+  // Int8Codes::kTileRows and outlives the block; null stands for vnni.h's kernel.
+  void Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim);
+
+  int columns() const { return columns_; }
+
+  // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, valid until the next call. Another
+  // kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
+  const int32_t* Score(const uint8_t* codes, int rows);
+
+ private:
+  int columns_ = 0;
+  int dim_ = 0;
+  std::optional<TileRunner> runner_;  // for oneDNN
+  AlignedArray<int8_t> padded_, vnni_;
+  AlignedArray<std::byte> packed_, scratch_;
+  AlignedArray<int32_t> scores_;
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_SCORER_H_
