@@ -12,7 +12,7 @@ namespace dotmax {
 namespace {
 
 constexpr int kRounds = 8;      // of looking for rows that no centre is near to
-constexpr int kIterations = 4;  // of moving centres to the means of their rows
+constexpr int kIterations = 2;  // of moving centres to the means of their rows
 
 // The nearest centre so far of every row in some codes. Squared distances are ‖b‖² − 2·(b·c − ‖c‖²/2), so the
 // nearest has the largest b·c − ‖c‖²/2.
@@ -125,7 +125,8 @@ std::vector<float> Means(const MatrixView& rows, const Assignment& assignment, s
 }  // namespace
 
 absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
-                                                const Int8Codes& codes, int count, Kernels& kernels) {
+                                                const Int8Codes& codes, int count, double loosest,
+                                                Kernels& kernels) {
   const size_t dim = rows.dim;
   Assignment assignment(norms, codes, kernels);
   std::vector<float> centres, row(dim);
@@ -148,6 +149,12 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
     }
     if (absl::Status s = assignment.Consider(centres, first); !s.ok()) return s;
   }
+  double distances = 0.0, lengths = 0.0;
+  for (size_t i = 0; i < assignment.size(); ++i) {
+    distances += assignment.squared_distance(i);
+    lengths += norms[assignment.id(i)] * norms[assignment.id(i)];
+  }
+  if (distances > loosest * lengths) return std::vector<float>();
   for (int i = 0; i < kIterations; ++i) {
     centres = Means(rows, assignment, centres.size() / dim);
     assignment.Reset();

@@ -16,9 +16,11 @@ namespace dotmax {
 
 // At most `count` ≥ 1 centres (each dim float32) of the rows in `codes`, which are unrotated; norms[i] is
 // about ‖row i‖. Starts from rows far from the centres so far (after Bahmani et al., Scalable K-Means++,
-// 2012).
+// 2012), and gives up, with no centres, if the mean squared distance to these is still above `loosest` times
+// the mean squared norm.
 absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
-                                                const Int8Codes& codes, int count, Kernels& kernels);
+                                                const Int8Codes& codes, int count, double loosest,
+                                                Kernels& kernels);
 
 // The rows in `codes` in tiles, each of rows that share their nearest centre.
 absl::StatusOr<RowOrder> GroupByCentre(absl::Span<const double> norms, const Int8Codes& codes,

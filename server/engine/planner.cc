@@ -29,8 +29,9 @@ constexpr int kRepetitions = 3;
 
 // Clusters are learnt from so many rows, for so many rows each; and must leave out at least this share of the
 // pairs, of which each then costs more, in tiles of few rows and queries.
-constexpr uint64_t kClusterSample = 32768;
+constexpr uint64_t kClusterSample = 16384;
 constexpr uint64_t kRowsPerCluster = 160;
+constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;
 
@@ -62,7 +63,8 @@ class Planner {
   std::unique_ptr<const Int8Codes> EncodeClusters(uint32_t count) {
     const std::unique_ptr<const Int8Codes> codes = Encode(order_, IdentityAxes(view_.dim));
     if (codes == nullptr) return nullptr;
-    const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count), buffers_.kernels);
+    const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count),
+                                      std::numeric_limits<double>::infinity(), buffers_.kernels);
     return centres.ok() ? EncodeClusters(*codes, *centres) : nullptr;
   }
 
@@ -116,8 +118,8 @@ class Planner {
     const std::unique_ptr<const Int8Codes> codes = Encode(std::move(rows), IdentityAxes(view_.dim));
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
-    const auto centres = LearnCentres(view_, norms_, *codes, clusters, buffers_.kernels);
-    if (!centres.ok()) return nullptr;
+    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, buffers_.kernels);
+    if (!centres.ok() || centres->empty()) return nullptr;
     const std::unique_ptr<const Int8Codes> grouped = EncodeClusters(*codes, *centres);
     if (grouped == nullptr) return nullptr;
     scratch_.pairs_screened = 0;
