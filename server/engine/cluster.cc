@@ -135,7 +135,10 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
     // weigh the same.
     const int more = count * (round + 1) / kRounds - count * round / kRounds;
     double total = 0.0;
-    const auto weight = [&](size_t i) { return round == 0 ? 1.0 : assignment.squared_distance(i); };
+    const auto weight = [&](size_t i) {
+      const double d2 = assignment.squared_distance(i);
+      return round == 0 ? 1.0 : d2 * d2;
+    };
     for (size_t i = 0; i < assignment.size(); ++i) total += weight(i);
     if (!(total > 0.0) || more == 0) continue;
     const uint32_t first = static_cast<uint32_t>(centres.size() / dim);

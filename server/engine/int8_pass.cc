@@ -32,7 +32,7 @@ struct Balls {
 Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries, const int8_t* codes,
                    const TileMatmul* kernel, int columns) {
   Balls balls;
-  const Int8Codes& centres = *rows.centres();
+  const Int8Codes& centres = *rows.centre_codes();
   const size_t count = queries.size();
   balls.bounds.resize(rows.tiles() * count);
   balls.nearest.resize(count);
@@ -77,14 +77,14 @@ class Int8Pass final : public Pass {
    public:
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, const PairScorer& scorer)
         : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
-      if (pass.rows_.centres() != nullptr) return;
+      if (pass.rows_.centre_codes() != nullptr) return;
       active_.resize(pass.block_.best.size());
       std::iota(active_.begin(), active_.end(), 0);
       Pack();
     }
 
     bool Search(uint64_t first, uint64_t end) override {
-      if (pass_.rows_.centres() == nullptr) {
+      if (pass_.rows_.centre_codes() == nullptr) {
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
@@ -177,6 +177,9 @@ class Int8Pass final : public Pass {
                    [&](uint32_t row) { return pass_.rows_.id(t, row); });
         columns_.score[c] = ScoreToReach(active_[c]);
       }
+      if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
+        for (int c = 0; c < columns; ++c) columns_.score[c] -= CentreScore(active_[c], t);
+      }
       for (int c = 0; c < columns; ++c) {
         const double error =
             (columns_.code_error[c] * tile.code_norm + columns_.projection_norm[c] * tile.code_error +
@@ -187,6 +190,13 @@ class Int8Pass final : public Pass {
       }
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
+    }
+
+    // At least a·centre, on the query's scale.
+    double CentreScore(uint32_t q, uint64_t tile) const {
+      const auto* const centre = reinterpret_cast<const std::byte*>(pass_.rows_.centre(tile));
+      const double score = pass_.DotInterval(q, centre, DType::kFloat32).upper;
+      return ScaleByPowerOfTwo(score, -pass_.queries_[q].exponent);
     }
 
     // Survivors wait in line while their rows come from memory.
@@ -235,7 +245,7 @@ class Int8Pass final : public Pass {
     return std::make_unique<TileWorker>(*this, round, scratch, scorer);
   }
   uint64_t tiles() const override { return rows_.tiles(); }
-  int rounds() const override { return rows_.centres() != nullptr ? 2 : 1; }
+  int rounds() const override { return rows_.centre_codes() != nullptr ? 2 : 1; }
 
   const Int8Codes& rows_;
   const Kernels& all_kernels_;
@@ -294,7 +304,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
                                        codes + q * rows.code_dim()));
   }
   Balls balls;
-  if (rows.centres() != nullptr) balls = MeasureBalls(rows, encoded, codes, kernels[columns], columns);
+  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, codes, kernels[columns], columns);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
                                     std::move(encoded), codes);
 }

@@ -89,7 +89,7 @@ uint64_t Matrix::resident_bytes() const {
 std::string Matrix::screen() const {
   if (codes_ == nullptr) return "float32";
   std::string screen = absl::StrCat("int8, ", codes_->axes().count, " of ", view().dim, " axes");
-  if (codes_->centres() != nullptr) absl::StrAppend(&screen, ", ", codes_->tiles(), " clusters");
+  if (codes_->centre_codes() != nullptr) absl::StrAppend(&screen, ", ", codes_->tiles(), " clusters");
   return screen;
 }
 

@@ -121,14 +121,14 @@ absl::Status Pass::status() {
   return status_;
 }
 
-Candidate Pass::Check(size_t q, uint64_t id) const {
+Pass::Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const DotSums dot = CheckDot(block_.wide + q * base_.dim, base_.row(id), base_.dtype, base_.dim);
+  const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
   // Rounding the interval's ends takes another 2^-53 of the sum.
   const double error = check_error_(dot.sum_abs) + std::abs(dot.sum) * 0x1p-51;
-  const Candidate candidate = {dot.sum - error, dot.sum + error, block_.first + q, id};
-  if (std::isfinite(candidate.lower) && std::isfinite(candidate.upper)) return candidate;
-  return {-kInfinity, kInfinity, block_.first + q, id};
+  const Interval interval = {dot.sum - error, dot.sum + error};
+  if (std::isfinite(interval.lower) && std::isfinite(interval.upper)) return interval;
+  return {-kInfinity, kInfinity};
 }
 
 }  // namespace dotmax

@@ -151,8 +151,17 @@ class Pass {
   virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) = 0;
   virtual uint64_t tiles() const = 0;
 
-  // Level two: query `q` of the block against row `id`, in float64 over the caller's own numbers.
-  Candidate Check(size_t q, uint64_t id) const;
+  // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
+  struct Interval {
+    double lower, upper;
+  };
+  Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
+
+  // Level two: query `q` of the block against row `id`, over the caller's own numbers.
+  Candidate Check(size_t q, uint64_t id) const {
+    const Interval score = DotInterval(q, base_.row(id), base_.dtype);
+    return {score.lower, score.upper, block_.first + q, id};
+  }
 
   // A query that knows nothing yet tries the top_k rows of a tile by screened score (`scores[row *
   // columns]`), and raises its threshold to what they prove. Without this, the whole first tile would

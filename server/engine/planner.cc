@@ -30,7 +30,7 @@ constexpr int kRepetitions = 3;
 // Clusters are learnt from so many rows, for so many rows each; and must leave out at least this share of the
 // pairs, of which each then costs more, in tiles of few rows and queries.
 constexpr uint64_t kClusterSample = 16384;
-constexpr uint64_t kRowsPerCluster = 160;
+constexpr uint64_t kRowsPerCluster = 96;
 constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;

@@ -91,7 +91,6 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
 
   AlignedArray<float> gathered;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  std::vector<float> centres;
   std::vector<double> tails(row_count);
   // Coordinate codes for now; tails follow once their unit is known.
   std::vector<uint8_t> main(row_count * count);
@@ -105,10 +104,11 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
       norm = std::max(norm, norms[id]);
     }
+    if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
     const float* const projected = projector->Project(gathered.data());
-    if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm, centres);
 
-    const double scale = CodeScale(MaxAbs(projected, tile_rows * count), norm);
+    const double length = order.by_norm ? norm : codes->radii_.back();
+    const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, 0.0, 0.0};
     double tile_tail = 0.0;
@@ -120,7 +120,8 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       const CodeLengths lengths =
           Lengths(y, count, scale, [to](uint32_t i) { return int{to[i]} - kZeroCode; });
       const double row_norm = norms[codes->order_[first + r]];
-      const double error = AxesError(codes->axes_, row_norm);
+      // Differences from a centre are rounded once more.
+      const double error = AxesError(codes->axes_, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
       const double tail = codes->axes_.identity ? 0.0 : TailBound(row_norm, Length(y, count), error);
       tails[first + r] = tail / scale;
       tile_tail = std::max(tile_tail, tail);
@@ -132,7 +133,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     first += tile_rows;
   }
   if (!order.by_norm) {
-    if (absl::Status s = codes->EncodeCentres(centres); !s.ok()) return s;
+    if (absl::Status s = codes->EncodeCentres(); !s.ok()) return s;
   }
 
   // u covers the largest tail; a query with a tail like that, in units of its own scale, fits into V.
@@ -157,48 +158,50 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   return std::unique_ptr<const Int8Codes>(std::move(codes));
 }
 
-void Int8Codes::AddBall(const float* rows, int count, double norm, std::vector<float>& centres) {
+void Int8Codes::AddBall(float* rows, int count, double norm) {
   const uint32_t dim = axes_.dim;
   std::vector<double> mean(dim);
   for (int r = 0; r < count; ++r) {
     for (uint32_t i = 0; i < dim; ++i) mean[i] += rows[static_cast<size_t>(r) * dim + i];
   }
-  for (const double sum : mean) centres.push_back(static_cast<float>(sum / count));
-  const float* const centre = centres.data() + centres.size() - dim;
-  double radius = 0.0;
+  for (const double sum : mean) centres_.push_back(static_cast<float>(sum / count));
+  const float* const centre = centres_.data() + centres_.size() - dim;
+  double largest = 0.0;
   for (int r = 0; r < count; ++r) {
     double squares = 0.0;
     for (uint32_t i = 0; i < dim; ++i) {
-      const double rest = static_cast<double>(rows[static_cast<size_t>(r) * dim + i]) - centre[i];
+      float& x = rows[static_cast<size_t>(r) * dim + i];
+      const double rest = static_cast<double>(x) - centre[i];
       squares += rest * rest;
+      x = static_cast<float>(rest);
     }
-    radius = std::max(radius, squares);
+    largest = std::max(largest, squares);
   }
   // The differences are rounded, each relative 2^-53.
-  radii_.push_back((NormUpperBound(dim, radius) * (1.0 + 0x1p-50) + AxesError(axes_, norm)) * kOutward);
+  radii_.push_back((NormUpperBound(dim, largest) * (1.0 + 0x1p-50) + AxesError(axes_, norm)) * kOutward);
 }
 
-absl::Status Int8Codes::EncodeCentres(const std::vector<float>& centres) {
+absl::Status Int8Codes::EncodeCentres() {
   const uint32_t dim = axes_.dim;
   std::vector<double> norms;
-  for (size_t first = 0; first < centres.size(); first += dim) {
-    const double length = Length(centres.data() + first, dim);
+  for (size_t first = 0; first < centres_.size(); first += dim) {
+    const double length = Length(centres_.data() + first, dim);
     norms.push_back(NormUpperBound(dim, length * length * (1.0 + 0x1p-50)));
   }
   std::vector<uint32_t> ids(norms.size());
   std::iota(ids.begin(), ids.end(), 0);
-  const MatrixView view = {reinterpret_cast<const std::byte*>(centres.data()), norms.size(), dim,
+  const MatrixView view = {reinterpret_cast<const std::byte*>(centres_.data()), norms.size(), dim,
                            DType::kFloat32};
   auto encoded = Encode(view, norms, RowOrder::Even(std::move(ids)), axes_);
   if (!encoded.ok()) return encoded.status();
-  centres_ = *std::move(encoded);
+  centre_codes_ = *std::move(encoded);
   return absl::OkStatus();
 }
 
 uint64_t Int8Codes::bytes() const {
   return tiles_.size() * sizeof(CodeTile) + order_.size() * (code_dim_ + sizeof(order_[0])) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
-         (centres_ != nullptr ? centres_->bytes() : 0);
+         centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {

@@ -77,9 +77,11 @@ class Int8Codes {
   // The row number in the matrix of row `row` of tile `t`.
   uint64_t id(uint64_t t, int row) const { return order_[tiles_[t].first + row]; }
 
-  // For tiles of rows that lie near each other, the balls around them: centres, in codes of their own (id:
-  // the tile; not by norm) along the same axes, and radii ≥ ‖b − centre‖. Null for rows by norm.
-  const Int8Codes* centres() const { return centres_.get(); }
+  // For tiles of rows that lie near each other, the balls around them: centres, also in codes of their own
+  // (id: the tile), and radii ≥ ‖b − centre‖. The codes of such a tile are those of b − centre. Null for rows
+  // by norm.
+  const Int8Codes* centre_codes() const { return centre_codes_.get(); }
+  const float* centre(uint64_t t) const { return centres_.data() + t * axes_.dim; }
   double radius(uint64_t t) const { return radii_[t]; }
 
   uint64_t bytes() const;
@@ -91,9 +93,10 @@ class Int8Codes {
  private:
   Int8Codes() = default;
 
-  // The centre of a tile's rows goes to the end of `centres`, and its radius to radii_.
-  void AddBall(const float* rows, int count, double norm, std::vector<float>& centres);
-  absl::Status EncodeCentres(const std::vector<float>& centres);
+  // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
+  // centre.
+  void AddBall(float* rows, int count, double norm);
+  absl::Status EncodeCentres();
 
   Axes axes_;
   int tail_dims_ = 0;
@@ -102,7 +105,8 @@ class Int8Codes {
   std::vector<uint32_t> order_;
   std::vector<CodeTile> tiles_;
   AlignedArray<uint8_t> codes_;
-  std::unique_ptr<const Int8Codes> centres_;
+  std::vector<float> centres_;  // tiles × dim
+  std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
 };
 
