@@ -75,6 +75,16 @@ SharedMatrix RandomNormal(uint64_t rows, uint32_t dim, uint64_t seed, DType dtyp
   return matrix;
 }
 
+SharedMatrix RandomClustered(uint64_t rows, uint32_t dim, uint64_t clusters, double spread, uint64_t seed) {
+  Random random(seed);
+  std::vector<double> centres(clusters * dim), values;
+  for (double& x : centres) x = random.Normal();
+  for (uint64_t i = 0; i < rows * dim; ++i) {
+    values.push_back(centres[i / dim % clusters * dim + i % dim] + spread * random.Normal());
+  }
+  return MakeMatrix(values, dim);
+}
+
 SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows) {
   SharedMatrix slice = matrix;
   slice.view.data = matrix.view.row(first);

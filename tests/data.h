@@ -27,6 +27,10 @@ SharedMatrix MakeMatrix(const std::vector<double>& values, uint32_t dim, DType d
 // Independent standard normal elements (int8: scaled by 40 and clamped).
 SharedMatrix RandomNormal(uint64_t rows, uint32_t dim, uint64_t seed, DType dtype = DType::kFloat32);
 
+// Rows around `clusters` standard normal centres (row i around number i mod clusters), each element `spread`
+// standard deviations off.
+SharedMatrix RandomClustered(uint64_t rows, uint32_t dim, uint64_t clusters, double spread, uint64_t seed);
+
 // Rows `first`, first + 1, ... first + rows - 1 of `matrix`, sharing its bytes.
 SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows);
 

@@ -306,6 +306,23 @@ TEST(EngineTest, StructureIsFoundAndUsed) {
   EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 1, Reduction::kPerRow));
 }
 
+// Rows in many more clusters than there are axes: a search looks at a few of them.
+TEST(EngineTest, ClustersAreFoundAndUsed) {
+  const SharedMatrix rows = testing::RandomClustered(20000, 32, 100, 0.2, 3);
+  const SharedMatrix queries = Slice(rows, 500, 40);
+  const Matrix matrix(rows);
+  Engine engine(2);
+  for (const uint32_t top_k : {1u, 10u, 300u}) {
+    const auto answer = engine.Search(matrix, queries.view, top_k, Reduction::kPerRow, Never);
+    ASSERT_TRUE(answer.ok());
+    if (matrix.codes() != nullptr && top_k <= 10) {  // null where 8-bit sums saturate
+      EXPECT_NE(matrix.codes()->centre_codes(), nullptr) << matrix.screen();
+      EXPECT_LT(answer->stats.pairs_screened, queries.view.rows * rows.view.rows / 10);
+    }
+    EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, top_k, Reduction::kPerRow));
+  }
+}
+
 // Random shapes, dtypes, scales and depths; the seed in the trace replays one.
 TEST(EngineTest, RandomCases) {
   const DType all[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct Encoded {
   std::unique_ptr<const Int8Codes> codes;
 };
 
-Encoded Encode(const SharedMatrix& rows, uint32_t axes) {
+// Tiles are of rows of like norm; with `balls` as if they lay near each other.
+Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -33,7 +35,9 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes) {
   std::vector<uint32_t> order(view.rows);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return norms[a] > norms[b]; });
-  auto codes = Int8Codes::Encode(view, norms, RowOrder::Even(order),
+  RowOrder tiles = RowOrder::Even(order);
+  tiles.by_norm = !balls;
+  auto codes = Int8Codes::Encode(view, norms, std::move(tiles),
                                  axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim));
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
@@ -64,12 +68,20 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       const CodeTile& tile = codes.tile(t);
       const double error = code.code_error * tile.code_norm + code.projection_norm * tile.code_error +
                            code.tail_excess * tile.scale;
+      // Where tiles have balls, codes are of what a row adds to the centre.
+      double centre = 0.0, ball = std::numeric_limits<double>::infinity();
+      if (codes.centre_codes() != nullptr) {
+        for (uint32_t i = 0; i < dim; ++i) centre += static_cast<double>(query[i]) * codes.centre(t)[i];
+        ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm, codes.radius(t));
+      }
       for (int r = 0; r < codes.tile(t).rows; ++r) {
         int32_t integer = 0;
         for (int i = 0; i < codes.code_dim(); ++i) {
           integer += query_codes[i] * codes.codes(t)[r * codes.code_dim() + i];
         }
-        const double score = testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r));
+        const double whole = testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r));
+        const double score = whole - centre;
+        ASSERT_LE(whole, ball) << "query " << q << ", row " << codes.id(t, r);
         const double bound = code.scale * tile.scale * (integer - code.offset) + error;
         ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound)))
             << "query " << q << ", row " << codes.id(t, r);
@@ -90,6 +102,45 @@ TEST(QuantizeTest, UnrotatedCodesBoundScores) {
 TEST(QuantizeTest, RotatedCodesBoundScores) {
   for (const uint32_t axes : {1, 4, 15, 59}) {
     ExpectUpperBounds(Encode(RandomNormal(600, 60, 1), axes), RandomNormal(5, 60, 2), 2.1);
+  }
+}
+
+TEST(QuantizeTest, BallsHoldTheirRowsAndCodesWhatIsLeft) {
+  for (const uint32_t dim : {1, 3, 16, 61}) {
+    ExpectUpperBounds(Encode(RandomNormal(600, dim, 1), dim, true), RandomNormal(5, dim, 2), 0.1);
+  }
+  for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
+    ExpectUpperBounds(Encode(RandomNormal(100, 20, 1, dtype), 20, true), RandomNormal(3, 20, 2, dtype), 0.1);
+  }
+  // Equal rows: no radius to speak of, and codes of nothing.
+  const Encoded equal = Encode(MakeMatrix(std::vector<double>(600, 0.25), 6), 6, true);
+  ExpectUpperBounds(equal, RandomNormal(4, 6, 3), 1e-6);
+  EXPECT_LT(equal.codes->radius(0), 1e-6);
+}
+
+// A search scores centres by their codes alone.
+TEST(QuantizeTest, CentreCodesBoundCentreScores) {
+  const Encoded base = Encode(RandomNormal(2000, 20, 1), 20, true);
+  const Int8Codes& centres = *base.codes->centre_codes();
+  ASSERT_EQ(centres.tile(0).rows, static_cast<int>(base.codes->tiles()));
+  const SharedMatrix queries = RandomNormal(5, 20, 2);
+  std::vector<int8_t> query_codes(centres.code_dim());
+  for (uint64_t q = 0; q < queries.view.rows; ++q) {
+    const auto* const query = reinterpret_cast<const float*>(queries.view.row(q));
+    const double squares = std::inner_product(query, query + 20, query, 0.0);
+    const QueryCode code = base.codes->EncodeQuery(0, NormUpperBound(20, squares), query, query_codes.data());
+    for (int t = 0; t < centres.tile(0).rows; ++t) {
+      EXPECT_EQ(centres.id(0, t), static_cast<uint64_t>(t));
+      const float* const centre = base.codes->centre(t);
+      const double score = std::inner_product(query, query + 20, centre, 0.0);
+      int32_t integer = 0;
+      for (int i = 0; i < centres.code_dim(); ++i) {
+        integer += query_codes[i] * centres.codes(0)[t * centres.code_dim() + i];
+      }
+      const double about = code.scale * centres.tile(0).scale * (integer - code.offset);
+      EXPECT_LE(score, about + CodeError(code, centres.tile(0)));
+      EXPECT_GE(score, about - CodeError(code, centres.tile(0)));
+    }
   }
 }
 

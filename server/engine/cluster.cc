@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "server/base/dtype.h"
 #include "server/engine/scorer.h"
@@ -130,9 +131,11 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
   const size_t dim = rows.dim;
   Assignment assignment(norms, codes, kernels);
   std::vector<float> centres, row(dim);
+  std::mt19937_64 random(1);
   for (int round = 0; round < kRounds; ++round) {
-    // Evenly spaced along the summed squared distances: rows without a near centre come up most. At first all
-    // weigh the same.
+    // One from each of as many equal parts of the summed weights, anywhere in it, as rows may come in a
+    // cycle. Rows far from all centres weigh the most: squared distances, squared. At first all weigh the
+    // same.
     const int more = count * (round + 1) / kRounds - count * round / kRounds;
     double total = 0.0;
     const auto weight = [&](size_t i) {
@@ -142,13 +145,15 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
     for (size_t i = 0; i < assignment.size(); ++i) total += weight(i);
     if (!(total > 0.0) || more == 0) continue;
     const uint32_t first = static_cast<uint32_t>(centres.size() / dim);
-    double sum = 0.0;
-    for (size_t i = 0, picked = 0; i < assignment.size(); ++i) {
+    std::uniform_real_distribution<double> within(0.0, 1.0);
+    double sum = 0.0, next = within(random) * total / more;
+    for (size_t i = 0, part = 0; i < assignment.size() && part < static_cast<size_t>(more); ++i) {
       sum += weight(i);
-      if (sum * more < (picked + 0.5) * total) continue;
-      picked = static_cast<size_t>(sum * more / total + 0.5);
+      if (sum < next) continue;
       ToFloat32(rows.row(assignment.id(i)), rows.dtype, dim, row.data());
       centres.insert(centres.end(), row.begin(), row.end());
+      part = std::max(part + 1, static_cast<size_t>(sum / total * more));
+      next = (part + within(random)) * total / more;
     }
     if (absl::Status s = assignment.Consider(centres, first); !s.ok()) return s;
   }

@@ -21,12 +21,17 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A row comes from anywhere in memory: so many are on their way while one is checked.
 constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
+// Thresholds hardly rise any more after the first round: queries are chosen by those of some claims ago.
+constexpr uint64_t kClaimsPerLook = 4;
+
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 // What the balls around tiles say of each query.
 struct Balls {
-  std::vector<double> bounds;     // upper bounds of scores, on the query's scale: tile · queries + query
-  std::vector<uint64_t> nearest;  // by query: the tile with the largest score of its centre
+  std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
+  // Queries by the tile with the largest score of its centre: those of tile t are at first[t] to first[t +
+  // 1].
+  std::vector<uint32_t> queries, first;
 };
 
 Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries, const int8_t* codes,
@@ -35,7 +40,7 @@ Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries,
   const Int8Codes& centres = *rows.centre_codes();
   const size_t count = queries.size();
   balls.bounds.resize(rows.tiles() * count);
-  balls.nearest.resize(count);
+  std::vector<uint64_t> nearest(count);
   std::vector<double> largest(count, -kInfinity);
   CodeScorer scorer;
   scorer.Pack(kernel, columns, codes, static_cast<int>(count), centres.code_dim());
@@ -51,10 +56,20 @@ Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries,
             BallBound(centre, CodeError(query, tile), query.norm, rows.radius(ball));
         if (centre <= largest[q]) continue;
         largest[q] = centre;
-        balls.nearest[q] = ball;
+        nearest[q] = ball;
       }
     }
   }
+  // A counting sort; a query's nearest tile comes first, and not again.
+  balls.first.resize(rows.tiles() + 1);
+  for (size_t q = 0; q < count; ++q) {
+    ++balls.first[nearest[q] + 1];
+    balls.bounds[nearest[q] * count + q] = std::numeric_limits<double>::quiet_NaN();  // compares false
+  }
+  std::partial_sum(balls.first.begin(), balls.first.end(), balls.first.begin());
+  balls.queries.resize(count);
+  std::vector<uint32_t> next(balls.first.begin(), balls.first.end() - 1);
+  for (size_t q = 0; q < count; ++q) balls.queries[next[nearest[q]]++] = static_cast<uint32_t>(q);
   return balls;
 }
 
@@ -77,8 +92,11 @@ class Int8Pass final : public Pass {
    public:
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, const PairScorer& scorer)
         : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
-      if (pass.rows_.centre_codes() != nullptr) return;
       active_.resize(pass.block_.best.size());
+      if (pass.rows_.centre_codes() != nullptr) {
+        to_reach_.resize(active_.size());
+        return;
+      }
       std::iota(active_.begin(), active_.end(), 0);
       Pack();
     }
@@ -88,6 +106,7 @@ class Int8Pass final : public Pass {
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
+        if (claims_++ % kClaimsPerLook == 0) LookUpScores();
         for (uint64_t t = first; t < end; ++t) {
           if (ChooseQueries(t)) SearchTile(t);
         }
@@ -100,6 +119,10 @@ class Int8Pass final : public Pass {
     // A query's score to reach, on its own scale; as of now, for a few tiles: other workers keep raising it.
     double ScoreToReach(uint32_t q) const {
       return ScaleByPowerOfTwo(pass_.block_.best[q]->threshold(), -pass_.queries_[q].exponent);
+    }
+
+    void LookUpScores() {
+      for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = ScoreToReach(q);
     }
 
     // Lets go of queries that neither this tile nor a later one can serve; false if none is left.
@@ -123,18 +146,21 @@ class Int8Pass final : public Pass {
 
     // Of the queries, those that a tile of near rows may serve; false if there are none.
     bool ChooseQueries(uint64_t tile) {
+      const Balls& balls = pass_.balls_;
       active_.clear();
-      const double* const bounds = pass_.balls_.bounds.data() + tile * pass_.queries_.size();
-      for (uint32_t q = 0; q < pass_.queries_.size(); ++q) {
-        const bool nearest = pass_.balls_.nearest[q] == tile;
-        if (nearest != (round_ == 0)) continue;
-        const double score = ScoreToReach(q);
-        if (bounds[q] < score) continue;
-        columns_.score[active_.size()] = score;
-        active_.push_back(q);
+      if (round_ == 0) {
+        active_.assign(balls.queries.begin() + balls.first[tile],
+                       balls.queries.begin() + balls.first[tile + 1]);
+      } else {
+        const double* const bounds = balls.bounds.data() + tile * to_reach_.size();
+        for (uint32_t q = 0; q < to_reach_.size(); ++q) {
+          if (bounds[q] >= to_reach_[q]) active_.push_back(q);
+        }
       }
-      if (!active_.empty()) Pack();
-      return !active_.empty();
+      if (active_.empty()) return false;
+      for (size_t c = 0; c < active_.size(); ++c) columns_.score[c] = ScoreToReach(active_[c]);
+      Pack();
+      return true;
     }
 
     void SearchTile(uint64_t t) {
@@ -232,6 +258,8 @@ class Int8Pass final : public Pass {
     const int round_;
     Scratch& scratch_;
     const PairScorer& scorer_;
+    uint64_t claims_ = 0;
+    std::vector<double> to_reach_;  // by query of the block, as of some claims ago
     std::vector<uint32_t> active_;  // the queries of the block by column
     // What SetThresholds needs of them, side by side, so that compilers vectorise it.
     struct {

@@ -125,7 +125,6 @@ class Planner {
     scratch_.pairs_screened = 0;
     Run(*grouped, 0, kSampleQueries);
     const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
-    if (getenv("DBG")) fprintf(stderr, "clusters %zu share %.4f\n", centres->size() / view_.dim, share);
     if (share > kMaxShare) return nullptr;
     const std::unique_ptr<const Int8Codes> by_norm = Encode(sample, IdentityAxes(view_.dim));
     const double whole = Cost(*by_norm) * kSlowdown * kSlowdown * share * share;
