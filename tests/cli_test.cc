@@ -144,6 +144,9 @@ TEST_F(CliTest, InfoAndHealth) {
   const Ran table = Run("info --table");
   EXPECT_EQ(table.exit_code, 0);
   EXPECT_THAT(table.output, ContainsRegex("glove-10k +10000 +100 +float16"));
+  // A matrix of this size is screened as measurements say.
+  EXPECT_THAT(table.output, ContainsRegex("glove-10k +float32 +- +[0-9.]+"));
+  EXPECT_THAT(Run("info --json").output, HasSubstr("{\"screen\":\"float32\",\"batch_query_seconds\":"));
   EXPECT_THAT(
       Run("info").output,
       StartsWith(

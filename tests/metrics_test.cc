@@ -57,7 +57,14 @@ TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_build_info{onednn=\"2.6.3\",version=\"1.2.3\"} 1\n"));
   EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_resident_rows{")));
   metrics.SetResident(
-      {{"a", 1000, 4, DType::kFloat32, 16000, "float32"}, {"b \"q\"", 7, 1, DType::kInt8, 7, ""}});
+      {{"a", 1000, 4, DType::kFloat32, 16000, "int8", {{"float32", 0.5, std::nullopt}, {"int8", 0.25, 2.0}}},
+       {"b \"q\"", 7, 1, DType::kInt8, 7, "", {}}});
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_screen_info{collection=\"a\",screen=\"int8\"} 1\n"));
+  const std::string estimate = "dotmax_screen_estimate_seconds{collection=\"a\",";
+  EXPECT_THAT(metrics.Text(), HasSubstr(estimate + "queries=\"batch\",screen=\"float32\"} 0.5\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr(estimate + "queries=\"batch\",screen=\"int8\"} 0.25\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr(estimate + "queries=\"one\",screen=\"int8\"} 2\n"));
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr(estimate + "queries=\"one\",screen=\"float32\"")));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"a\"} 1000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_bytes{collection=\"a\"} 16000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"b \\\"q\\\"\"} 7\n"));

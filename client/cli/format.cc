@@ -4,6 +4,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "server/base/json.h"
 
@@ -118,17 +119,36 @@ std::string InfoTable(const ServerDescription& server) {
     rows.push_back({c.name, absl::StrCat(c.rows), absl::StrCat(c.dim), TypeName(c.type),
                     absl::StrCat(c.resident_bytes), c.screen});
   }
-  return absl::StrCat(Table(rows), "limits: top_k ", server.max_top_k, ", message ", server.max_message_bytes,
-                      " bytes\n");
+  std::vector<Row> estimates = {{"collection", "screen considered", "us per query alone", "in a batch"}};
+  const auto microseconds = [](double seconds) { return absl::StrFormat("%.1f", seconds * 1e6); };
+  for (const CollectionDescription& c : server.collections) {
+    for (const ScreenEstimate& e : c.estimates) {
+      estimates.push_back({c.name, e.screen,
+                           e.single_query_seconds ? microseconds(*e.single_query_seconds) : "-",
+                           microseconds(e.batch_query_seconds)});
+    }
+  }
+  const std::string considered = estimates.size() > 1 ? Table(estimates) : "";
+  return absl::StrCat(Table(rows), considered, "limits: top_k ", server.max_top_k, ", message ",
+                      server.max_message_bytes, " bytes\n");
 }
 
 std::string InfoJson(const ServerDescription& server) {
   std::vector<std::string> collections;
   for (const CollectionDescription& c : server.collections) {
-    collections.push_back(absl::StrCat("{\"name\":", JsonString(c.name), ",\"rows\":", c.rows,
-                                       ",\"dim\":", c.dim, ",\"dtype\":\"", TypeName(c.type),
-                                       "\",\"resident_bytes\":", c.resident_bytes,
-                                       ",\"screen\":", JsonString(c.screen), "}"));
+    std::vector<std::string> estimates;
+    for (const ScreenEstimate& e : c.estimates) {
+      estimates.push_back(absl::StrCat("{\"screen\":", JsonString(e.screen),
+                                       ",\"batch_query_seconds\":", JsonNumber(e.batch_query_seconds)));
+      if (e.single_query_seconds) {
+        absl::StrAppend(&estimates.back(), ",\"single_query_seconds\":", JsonNumber(*e.single_query_seconds));
+      }
+      estimates.back() += "}";
+    }
+    collections.push_back(absl::StrCat(
+        "{\"name\":", JsonString(c.name), ",\"rows\":", c.rows, ",\"dim\":", c.dim, ",\"dtype\":\"",
+        TypeName(c.type), "\",\"resident_bytes\":", c.resident_bytes, ",\"screen\":", JsonString(c.screen),
+        ",\"estimates\":[", absl::StrJoin(estimates, ","), "]}"));
   }
   return absl::StrCat("{\"collections\":[", absl::StrJoin(collections, ","),
                       "],\"limits\":{\"max_top_k\":", server.max_top_k,

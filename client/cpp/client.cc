@@ -253,8 +253,14 @@ absl::StatusOr<ServerDescription> Client::Describe() const {
   server.max_top_k = response.limits().max_top_k();
   server.max_message_bytes = response.limits().max_message_bytes();
   for (const v1::Collection& c : response.collections()) {
-    server.collections.push_back(
-        {c.name(), c.rows(), c.dim(), FromProto(c.dtype()), c.resident_bytes(), c.screen()});
+    CollectionDescription& description = server.collections.emplace_back();
+    description = {c.name(), c.rows(), c.dim(), FromProto(c.dtype()), c.resident_bytes(), c.screen(), {}};
+    for (const v1::ScreenEstimate& estimate : c.estimates()) {
+      description.estimates.push_back({estimate.screen(), estimate.batch_query_seconds(), std::nullopt});
+      if (estimate.has_single_query_seconds()) {
+        description.estimates.back().single_query_seconds = estimate.single_query_seconds();
+      }
+    }
   }
   return server;
 }

@@ -41,6 +41,11 @@ constexpr Metric kComputeSeconds = {"dotmax_search_compute_seconds",
 constexpr Metric kResidentRows = {"dotmax_resident_rows", "Rows held. {collection}"};
 constexpr Metric kResidentBytes = {"dotmax_resident_bytes",
                                    "Memory of the rows and what the screen keeps beside them. {collection}"};
+constexpr Metric kScreenInfo = {"dotmax_screen_info",
+                                "Always 1: how hopeless pairs are ruled out. {collection, screen}"};
+constexpr Metric kScreenEstimate = {"dotmax_screen_estimate_seconds",
+                                    "What the screen was chosen by: per query, alone or in a batch. "
+                                    "{collection, screen, queries}"};
 constexpr Metric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
@@ -68,6 +73,9 @@ struct Metrics::Impl {
   prometheus::Family<Histogram>& rpc_seconds = Add<Histogram>(kRpcSeconds);
   prometheus::Family<Gauge>& resident_rows = Add<Gauge>(kResidentRows);
   prometheus::Family<Gauge>& resident_bytes = Add<Gauge>(kResidentBytes);
+
+  prometheus::Family<Gauge>& screen_info = Add<Gauge>(kScreenInfo);
+  prometheus::Family<Gauge>& screen_estimate = Add<Gauge>(kScreenEstimate);
 
   Gauge& in_flight = Add<Gauge>(kInFlight).Add({});
   Counter& query_rows = Add<Counter>(kQueryRows).Add({});
@@ -114,6 +122,14 @@ void Metrics::SetResident(const std::vector<CollectionInfo>& collections) {
   for (const CollectionInfo& info : collections) {
     impl_->resident_rows.Add({{"collection", info.name}}).Set(static_cast<double>(info.rows));
     impl_->resident_bytes.Add({{"collection", info.name}}).Set(static_cast<double>(info.resident_bytes));
+    impl_->screen_info.Add({{"collection", info.name}, {"screen", info.screen}}).Set(1);
+    for (const ScreenEstimate& e : info.estimates) {
+      prometheus::Labels labels = {{"collection", info.name}, {"screen", e.screen}, {"queries", "batch"}};
+      impl_->screen_estimate.Add(labels).Set(e.batch_query_seconds);
+      if (!e.single_query_seconds) continue;
+      labels["queries"] = "one";
+      impl_->screen_estimate.Add(labels).Set(*e.single_query_seconds);
+    }
   }
 }
 

@@ -48,6 +48,13 @@ struct Answer {
   SearchStats stats;
 };
 
+// What a way to rule out hopeless pairs was measured to take on one thread, for top_k = 1: seconds per query.
+struct ScreenEstimate {
+  std::string screen;  // as CollectionInfo's
+  double batch_query_seconds = 0;
+  std::optional<double> single_query_seconds;  // where it was measured
+};
+
 // One resident matrix, as its users see it.
 struct CollectionInfo {
   std::string name;
@@ -55,7 +62,8 @@ struct CollectionInfo {
   uint32_t dim = 0;
   DType dtype = DType::kFloat32;
   uint64_t resident_bytes = 0;
-  std::string screen;
+  std::string screen;                     // how hopeless pairs are ruled out: "int8, 60 of 100 axes"
+  std::vector<ScreenEstimate> estimates;  // that it was chosen by
 };
 
 // Thread-safe.

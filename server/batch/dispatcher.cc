@@ -47,8 +47,8 @@ std::vector<CollectionInfo> Dispatcher::Collections() const {
   std::vector<CollectionInfo> collections;
   for (const auto& [name, matrix] : snapshots_) {
     const MatrixView& view = matrix->view();
-    collections.push_back(
-        {name, view.rows, view.dim, view.dtype, matrix->resident_bytes(), matrix->screen()});
+    collections.push_back({name, view.rows, view.dim, view.dtype, matrix->resident_bytes(), matrix->screen(),
+                           matrix->estimates()});
   }
   return collections;
 }

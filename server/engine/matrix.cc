@@ -5,7 +5,6 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
 #include "server/engine/planner.h"
@@ -78,19 +77,12 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
     tiles_.push_back(stats);
   }
   if (ordinary && b.rows > 0 && options.kind != ScreenOptions::Kind::kFloat32) {
-    codes_ = PlanCodes(*this, norms, options);
+    plan_ = PlanScreen(*this, norms, options);
   }
 }
 
 uint64_t Matrix::resident_bytes() const {
-  return view().bytes() + tiles_.capacity() * sizeof(TileStats) + (codes_ != nullptr ? codes_->bytes() : 0);
-}
-
-std::string Matrix::screen() const {
-  if (codes_ == nullptr) return "float32";
-  std::string screen = absl::StrCat("int8, ", codes_->axes().count, " of ", view().dim, " axes");
-  if (codes_->centre_codes() != nullptr) absl::StrAppend(&screen, ", ", codes_->tiles(), " clusters");
-  return screen;
+  return view().bytes() + tiles_.capacity() * sizeof(TileStats) + (codes() != nullptr ? codes()->bytes() : 0);
 }
 
 const float* Matrix::Float32Tile(uint64_t t, float* scratch) const {

@@ -49,18 +49,19 @@ class Matrix {
   const float* Float32Tile(uint64_t t, float* scratch) const;
 
   // What the int8 screen works on; null for the float32 screen.
-  const Int8Codes* codes() const { return codes_.get(); }
+  const Int8Codes* codes() const { return plan_.codes.get(); }
 
   // The caller's rows and everything kept beside them.
   uint64_t resident_bytes() const;
-  // How hopeless pairs are ruled out, for people: "float32", "int8, 60 of 100 axes".
-  std::string screen() const;
+  // How hopeless pairs are ruled out, and what that was chosen by.
+  std::string screen() const { return ScreenName(codes()); }
+  const std::vector<ScreenEstimate>& estimates() const { return plan_.estimates; }
 
  private:
   const SharedMatrix rows_;
   const int tile_rows_;
   std::vector<TileStats> tiles_;
-  std::unique_ptr<const Int8Codes> codes_;
+  ScreenPlan plan_;
 };
 
 }  // namespace dotmax

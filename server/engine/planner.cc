@@ -4,9 +4,11 @@
 #include <deque>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/engine/cluster.h"
@@ -35,108 +37,96 @@ constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;
 
+constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
+constexpr absl::Duration kBudget = absl::Seconds(2);
+
+using Codes = std::unique_ptr<const Int8Codes>;
+
 absl::Status Never() { return absl::OkStatus(); }
 
 // Rows as queries, and what each must beat: the best score that another row gives it.
 struct Sample {
   SharedMatrix queries;
   std::vector<double> thresholds;
-  double float32_seconds = 0.0;  // per row of the base, for all queries
 };
 
 class Planner {
  public:
   Planner(const Matrix& matrix, absl::Span<const double> norms)
       : matrix_(matrix), view_(matrix.view()), norms_(norms) {
-    order_.resize(view_.rows);
-    std::iota(order_.begin(), order_.end(), 0);
-    std::stable_sort(order_.begin(), order_.end(),
+    by_norm_.resize(view_.rows);
+    std::iota(by_norm_.begin(), by_norm_.end(), 0);
+    std::stable_sort(by_norm_.begin(), by_norm_.end(),
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
   }
 
-  std::unique_ptr<const Int8Codes> Encode(uint32_t count) {
+  // Null when that fails.
+  Codes EncodeAxes(uint32_t count) {
     absl::StatusOr<Axes> axes = count >= view_.dim ? IdentityAxes(view_.dim) : PrincipalAxes(view_, count);
-    return axes.ok() ? Encode(order_, *std::move(axes)) : nullptr;
+    return axes.ok() ? Encode(by_norm_, *std::move(axes)) : nullptr;
   }
 
   // Null when that fails.
-  std::unique_ptr<const Int8Codes> EncodeClusters(uint32_t count) {
-    const std::unique_ptr<const Int8Codes> codes = Encode(order_, IdentityAxes(view_.dim));
+  Codes EncodeClusters(uint32_t count) {
+    Codes codes = EncodeAxes(view_.dim);
     if (codes == nullptr) return nullptr;
     const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count),
                                       std::numeric_limits<double>::infinity(), buffers_.kernels);
-    return centres.ok() ? EncodeClusters(*codes, *centres) : nullptr;
+    return centres.ok() ? Group(std::move(codes), *centres) : nullptr;
   }
 
-  // Null when the float32 screen is faster, unless int8 is insisted on.
-  std::unique_ptr<const Int8Codes> EncodeFastest(bool insist) {
-    if (!TakeSample()) return Encode(view_.dim);
+  // No codes when the float32 screen is fastest, unless int8 is insisted on.
+  ScreenPlan EncodeFastest(bool insist) {
+    if (!TakeSample()) return {EncodeAxes(view_.dim), {}};
+    if (insist) least_ = std::numeric_limits<double>::infinity();
     // Runs of rows as they will stand in tiles.
-    std::vector<uint32_t> sample;
+    std::vector<uint32_t> rows;
     const uint64_t tiles = view_.rows / Int8Codes::kTileRows;
     for (uint64_t i = 0; i < std::min(kSampleTiles, tiles); ++i) {
-      const auto first = order_.begin() + i * tiles / std::min(kSampleTiles, tiles) * Int8Codes::kTileRows;
-      sample.insert(sample.end(), first, first + Int8Codes::kTileRows);
+      const auto first = by_norm_.begin() + i * tiles / std::min(kSampleTiles, tiles) * Int8Codes::kTileRows;
+      rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
     }
 
+    Axes best;
+    Consider(rows, IdentityAxes(view_.dim), best);
+    const Estimate unrotated = last_;
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
-    Axes principal;
     if (most > 0) {
-      absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
-      if (axes.ok()) principal = *std::move(axes);
+      const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
+      for (uint32_t count : kCandidateAxes) {
+        if (axes.ok() && count <= most) Consider(rows, FirstAxes(*axes, count), best);
+      }
     }
-    double least = sample_.float32_seconds * sample.size();
-    least *= least / kSampleQueries;  // see Cost: as if one query cost its share
-    if (insist) least = std::numeric_limits<double>::infinity();
-    Axes best;
-    for (uint32_t count : kCandidateAxes) {
-      if (count > principal.count) break;
-      Consider(sample, FirstAxes(principal, count), least, best);
-    }
-    Consider(sample, IdentityAxes(view_.dim), least, best);
-    if (best.count == 0) return nullptr;
-    std::unique_ptr<const Int8Codes> codes = TryClusters(sample, least);
-    return codes != nullptr ? std::move(codes) : Encode(order_, std::move(best));
+    Codes codes = TryClusters(unrotated);
+    if (codes == nullptr && best.count > 0) codes = Encode(by_norm_, std::move(best));
+    return {std::move(codes), std::move(estimates_)};
   }
 
  private:
-  // The rows in `codes`, which are unrotated, grouped; null when that fails.
-  std::unique_ptr<const Int8Codes> EncodeClusters(const Int8Codes& codes, absl::Span<const float> centres) {
-    absl::StatusOr<RowOrder> order = GroupByCentre(norms_, codes, centres, buffers_.kernels);
+  // Seconds per query over all rows.
+  struct Estimate {
+    double batch = std::numeric_limits<double>::infinity();
+    double single = std::numeric_limits<double>::infinity();
+
+    // One set of codes serves large batches, bound by arithmetic and survivors, and single queries, bound by
+    // memory: the product of both times weighs a share lost in one against the same share won in the other.
+    double cost() const { return batch * single; }
+  };
+
+  Codes Encode(std::vector<uint32_t> ids, Axes axes) {
+    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(axes)));
+  }
+
+  // The rows in `codes`, which are unrotated, by their nearest centres.
+  Codes Group(Codes codes, absl::Span<const float> centres) {
+    absl::StatusOr<RowOrder> order = GroupByCentre(norms_, *codes, centres, buffers_.kernels);
+    codes.reset();  // as large as what comes now
     if (!order.ok()) return nullptr;
-    auto encoded = Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim));
-    return encoded.ok() ? *std::move(encoded) : nullptr;
+    return OrNull(Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim)));
   }
 
-  // Null unless rows lie in such clusters that a search can leave most of them out. Costs are those of
-  // `sample`, by norm.
-  std::unique_ptr<const Int8Codes> TryClusters(const std::vector<uint32_t>& sample, double least) {
-    std::vector<uint32_t> rows;
-    const uint64_t count = std::min(view_.rows, kClusterSample);
-    for (uint64_t i = 0; i < count; ++i) rows.push_back(order_[i * view_.rows / count]);
-    const std::unique_ptr<const Int8Codes> codes = Encode(std::move(rows), IdentityAxes(view_.dim));
-    if (codes == nullptr) return nullptr;
-    const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
-    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, buffers_.kernels);
-    if (!centres.ok() || centres->empty()) return nullptr;
-    const std::unique_ptr<const Int8Codes> grouped = EncodeClusters(*codes, *centres);
-    if (grouped == nullptr) return nullptr;
-    scratch_.pairs_screened = 0;
-    Run(*grouped, 0, kSampleQueries);
-    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
-    if (share > kMaxShare) return nullptr;
-    const std::unique_ptr<const Int8Codes> by_norm = Encode(sample, IdentityAxes(view_.dim));
-    const double whole = Cost(*by_norm) * kSlowdown * kSlowdown * share * share;
-    if (whole >= least) return nullptr;
-    const std::unique_ptr<const Int8Codes> all = Encode(order_, IdentityAxes(view_.dim));
-    return all != nullptr ? EncodeClusters(*all, *centres) : nullptr;
-  }
-
-  std::unique_ptr<const Int8Codes> Encode(std::vector<uint32_t> order, Axes axes) {
-    auto codes = Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(order)), std::move(axes));
-    return codes.ok() ? *std::move(codes) : nullptr;
-  }
+  static Codes OrNull(absl::StatusOr<Codes> codes) { return codes.ok() ? *std::move(codes) : nullptr; }
 
   bool TakeSample() {
     std::vector<uint64_t> rows;
@@ -155,7 +145,9 @@ class Planner {
     if (!pass.ok()) return false;
     const absl::Time start = absl::Now();
     (*pass)->Work(0, scratch_, Never);
-    sample_.float32_seconds = absl::ToDoubleSeconds(absl::Now() - start) / view_.rows;
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start) / kSampleQueries;
+    estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
+    least_ = seconds * seconds;  // as if a single query cost its share
     const PairScorer scorer(sample_.queries.view, view_);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
       double threshold = -std::numeric_limits<double>::infinity();
@@ -167,7 +159,7 @@ class Planner {
     return true;
   }
 
-  // Seconds of a pass of `queries` sample queries from `first` on over the sample rows.
+  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes.
   double Run(const Int8Codes& codes, uint64_t first, uint64_t queries) {
     std::deque<TopK> top;
     std::vector<TopK*> best;
@@ -178,56 +170,87 @@ class Planner {
     const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, 1);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
+    scratch_.pairs_screened = scratch_.pairs_survived = 0;
     const absl::Time start = absl::Now();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
-    return absl::ToDoubleSeconds(absl::Now() - start);
+    // So few rows stay in cache; in a search, those that are checked come from memory.
+    return absl::ToDoubleSeconds(absl::Now() - start) +
+           static_cast<double>(scratch_.pairs_survived) * view_.row_bytes() / kScatteredBytesPerSecond;
   }
 
-  // One set of codes serves large batches, bound by arithmetic and survivors, and single queries, bound by
-  // memory: the product of both times weighs a share lost in one against the same share won in the other.
-  double Cost(const Int8Codes& codes) {
-    double batch = std::numeric_limits<double>::infinity();
-    double single = batch;
-    for (int i = 0; i < kRepetitions; ++i) {
-      batch = std::min(batch, Run(codes, 0, kSampleQueries));
-      double sum = 0.0;
-      for (uint64_t q = 0; q < kSampleQueries; q += 8) sum += Run(codes, q, 1);
-      single = std::min(single, sum / (kSampleQueries / 8));
-    }
-    return batch * single;
-  }
-
-  void Consider(const std::vector<uint32_t>& sample, Axes axes, double& least, Axes& best) {
-    const std::unique_ptr<const Int8Codes> codes = Encode(sample, axes);
+  void Consider(const std::vector<uint32_t>& rows, Axes axes, Axes& best) {
+    if (absl::Now() > deadline_ && best.count > 0) return;
+    const Codes codes = Encode(rows, axes);
     if (codes == nullptr) return;
-    const double cost = Cost(*codes);
-    if (cost >= least) return;
-    least = cost;
+    Estimate estimate;
+    for (int i = 0; i < kRepetitions; ++i) {
+      estimate.batch = std::min(estimate.batch, Run(*codes, 0, kSampleQueries) / kSampleQueries);
+      double single = 0.0;
+      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(*codes, q, 1);
+      estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
+    }
+    const double share = static_cast<double>(view_.rows) / rows.size();
+    estimate = {estimate.batch * share, estimate.single * share};
+    estimates_.push_back({ScreenName(codes.get()), estimate.batch, estimate.single});
+    last_ = estimate;
+    if (estimate.cost() >= least_) return;
+    least_ = estimate.cost();
     best = std::move(axes);
+  }
+
+  // Null unless rows lie in such clusters that a search can leave most of them out.
+  Codes TryClusters(const Estimate& unrotated) {
+    if (absl::Now() > deadline_) return nullptr;
+    std::vector<uint32_t> ids;
+    const uint64_t count = std::min(view_.rows, kClusterSample);
+    for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
+    Codes codes = Encode(std::move(ids), IdentityAxes(view_.dim));
+    if (codes == nullptr) return nullptr;
+    const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
+    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, buffers_.kernels);
+    if (!centres.ok() || centres->empty()) return nullptr;
+    const Codes grouped = Group(std::move(codes), *centres);
+    if (grouped == nullptr) return nullptr;
+    Run(*grouped, 0, kSampleQueries);
+    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    const Estimate estimate = {unrotated.batch * share * kSlowdown, unrotated.single * share * kSlowdown};
+    estimates_.push_back({ScreenName(grouped.get()), estimate.batch, estimate.single});
+    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    codes = EncodeAxes(view_.dim);
+    return codes != nullptr ? Group(std::move(codes), *centres) : nullptr;
   }
 
   const Matrix& matrix_;
   const MatrixView& view_;
   const absl::Span<const double> norms_;
-  std::vector<uint32_t> order_;  // by descending norm
+  const absl::Time deadline_ = absl::Now() + kBudget;
+  std::vector<uint32_t> by_norm_;  // descending
   Sample sample_;
+  double least_ = 0.0;  // cost of the best so far
+  Estimate last_;
+  std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
   Scratch scratch_;
 };
 
 }  // namespace
 
-std::unique_ptr<const Int8Codes> PlanCodes(const Matrix& matrix, absl::Span<const double> norms,
-                                           const ScreenOptions& options) {
-  if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return nullptr;
-  if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return nullptr;  // without VNNI, say
+ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options) {
+  if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return {};
+  if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return {};  // without VNNI, say
   Planner planner(matrix, norms);
-  if (options.kind == ScreenOptions::Kind::kInt8 && options.axes + options.clusters != 0) {
-    if (options.clusters != 0) return planner.EncodeClusters(options.clusters);
-    return planner.Encode(std::min(options.axes, matrix.view().dim));
-  }
-  if (matrix.view().rows < kMinRowsToMeasure) return planner.Encode(matrix.view().dim);
-  return planner.EncodeFastest(options.kind == ScreenOptions::Kind::kInt8);
+  const bool insist = options.kind == ScreenOptions::Kind::kInt8;
+  if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};
+  if (insist && options.axes != 0) return {planner.EncodeAxes(options.axes), {}};
+  if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeAxes(matrix.view().dim), {}};
+  return planner.EncodeFastest(insist);
+}
+
+std::string ScreenName(const Int8Codes* codes) {
+  if (codes == nullptr) return "float32";
+  std::string name = absl::StrCat("int8, ", codes->axes().count, " of ", codes->axes().dim, " axes");
+  if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
+  return name;
 }
 
 }  // namespace dotmax

@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/types/span.h"
+#include "server/base/searcher.h"
 #include "server/base/types.h"
 #include "server/engine/quantize.h"
 
@@ -25,11 +28,18 @@ struct ScreenOptions {
 
 class Matrix;
 
-// The codes of the chosen screen; null for the float32 screen. The choice changes the speed of a search,
-// never its answer. `matrix` is complete but for its codes; norms[i] ≥ ‖row i‖. REQUIRES: at least one row;
-// magnitudes as Int8Codes::Encode wants them.
-std::unique_ptr<const Int8Codes> PlanCodes(const Matrix& matrix, absl::Span<const double> norms,
-                                           const ScreenOptions& options);
+struct ScreenPlan {
+  std::unique_ptr<const Int8Codes> codes;  // null for the float32 screen
+  std::vector<ScreenEstimate> estimates;   // of what was measured, if anything
+};
+
+// Chooses, within about two seconds, and encodes. The choice changes the speed of a search, never its answer.
+// `matrix` is complete but for its codes; norms[i] ≥ ‖row i‖. REQUIRES: at least one row; magnitudes as
+// Int8Codes::Encode wants them.
+ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options);
+
+// For people: "float32", "int8, 60 of 100 axes", "int8, 100 of 100 axes, 1,024 clusters".
+std::string ScreenName(const Int8Codes* codes);
 
 }  // namespace dotmax
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -16,6 +17,9 @@ constexpr int kZeroCode = 128;     // what an unsigned code of a row adds
 constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
 constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
+constexpr int kReadableBytes = 64;   // beyond the last row
+
+int RoundUp(int dim) { return (dim + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple; }
 
 // The step between codes for coordinates up to max_abs. Not much below the tail's or the whole row's length,
 // so that tails stay within a small multiple of it; any positive step is valid.
@@ -91,9 +95,11 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
 
   AlignedArray<float> gathered;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  std::vector<double> tails(row_count);
-  // Coordinate codes for now; tails follow once their unit is known.
-  std::vector<uint8_t> main(row_count * count);
+  const bool identity = codes->axes_.identity;
+  std::vector<double> tails(identity ? 0 : row_count);
+  // Coordinate codes for now, with room for tails, which follow once their unit is known.
+  const size_t stride = RoundUp(static_cast<int>(count) + (identity ? 0 : kMaxTailDims));
+  uint8_t* const all = codes->codes_.Reserve((row_count + kTileRows) * stride + kReadableBytes);
   double largest_tail = 0.0;  // in units of its tile's scale
   uint64_t first = 0;
   for (const int tile_rows : order.tile_rows) {
@@ -114,7 +120,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     double tile_tail = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
-      uint8_t* const to = main.data() + (first + r) * count;
+      uint8_t* const to = all + (first + r) * stride;
       for (uint32_t i = 0; i < count; ++i)
         to[i] = static_cast<uint8_t>(kZeroCode + Code(y[i], inverse_scale));
       const CodeLengths lengths =
@@ -122,9 +128,11 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       const double row_norm = norms[codes->order_[first + r]];
       // Differences from a centre are rounded once more.
       const double error = AxesError(codes->axes_, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
-      const double tail = codes->axes_.identity ? 0.0 : TailBound(row_norm, Length(y, count), error);
-      tails[first + r] = tail / scale;
-      tile_tail = std::max(tile_tail, tail);
+      if (!identity) {
+        const double tail = TailBound(row_norm, Length(y, count), error);
+        tails[first + r] = tail / scale;
+        tile_tail = std::max(tile_tail, tail);
+      }
       tile.code_norm = std::max(tile.code_norm, lengths.norm);
       tile.code_error = std::max(tile.code_error, (lengths.error + error) * kOutward);
     }
@@ -139,19 +147,21 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   // u covers the largest tail; a query with a tail like that, in units of its own scale, fits into V.
   codes->tail_unit_ = largest_tail > 0.0 ? largest_tail / kMaxTailCode : 1.0;
   const double needed = largest_tail * largest_tail / (kMaxTailCode * kMaxCode);
-  codes->tail_dims_ =
-      codes->axes_.identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
+  codes->tail_dims_ = identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
   const int used = static_cast<int>(count) + codes->tail_dims_;
-  codes->code_dim_ = (used + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple;
-  const uint64_t padded_bytes = (row_count + kTileRows) * codes->code_dim_ + 64;
-  uint8_t* const all = codes->codes_.Reserve(padded_bytes);
-  std::fill_n(all, padded_bytes, uint8_t{0});
+  codes->code_dim_ = RoundUp(used);
   for (uint64_t i = 0; i < row_count; ++i) {
+    // Forward into what earlier rows have left.
     uint8_t* const to = all + i * codes->code_dim_;
-    std::copy_n(main.data() + i * count, count, to);
-    const double code = std::ceil(tails[i] / codes->tail_unit_ * kOutward);
-    std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
+    std::memmove(to, all + i * stride, count);
+    if (!identity) {
+      const double code = std::ceil(tails[i] / codes->tail_unit_ * kOutward);
+      std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
+    }
+    std::fill(to + used, to + codes->code_dim_, uint8_t{0});
   }
+  std::fill_n(all + row_count * codes->code_dim_,
+              static_cast<size_t>(kTileRows) * codes->code_dim_ + kReadableBytes, uint8_t{0});
   // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
   // that.
   codes->tail_unit_ *= 1.0 + 0x1p-40;

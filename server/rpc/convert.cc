@@ -231,6 +231,12 @@ void CollectionToProto(const CollectionInfo& info, v1::Collection* collection) {
   collection->set_dtype(DTypeToProto(info.dtype));
   collection->set_resident_bytes(info.resident_bytes);
   collection->set_screen(info.screen);
+  for (const ScreenEstimate& estimate : info.estimates) {
+    v1::ScreenEstimate* const out = collection->add_estimates();
+    out->set_screen(estimate.screen);
+    out->set_batch_query_seconds(estimate.batch_query_seconds);
+    if (estimate.single_query_seconds) out->set_single_query_seconds(*estimate.single_query_seconds);
+  }
 }
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {

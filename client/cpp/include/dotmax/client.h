@@ -94,6 +94,13 @@ struct SearchResult {
   size_t end(size_t i) const { return row_splits[i + 1]; }
 };
 
+// What a way to rule out hopeless pairs was measured to take when the matrix was loaded: seconds per query.
+struct ScreenEstimate {
+  std::string screen;
+  double batch_query_seconds = 0;
+  std::optional<double> single_query_seconds;
+};
+
 struct CollectionDescription {
   std::string name;
   uint64_t rows = 0;
@@ -101,6 +108,7 @@ struct CollectionDescription {
   ElementType type = ElementType::kFloat32;
   uint64_t resident_bytes = 0;
   std::string screen;
+  std::vector<ScreenEstimate> estimates;
 };
 
 struct ServerDescription {
