@@ -133,6 +133,47 @@ TEST(QuantizeTest, ZeroAndHugeQueries) {
   }
 }
 
+// ‖x − code · scale‖ and ‖x‖.
+template <typename CodeAt>
+std::pair<double, double> ErrorAndLength(const std::vector<double>& x, double scale, CodeAt code_at) {
+  double error = 0.0, length = 0.0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    error += std::pow(x[i] - code_at(i) * scale, 2);
+    length += x[i] * x[i];
+  }
+  return {std::sqrt(error), std::sqrt(length)};
+}
+
+// float64 rows whose float32 values are codes to the last bit: all error is that of rounding to float32.
+void ExpectRoundingCounted(const std::vector<double>& x) {
+  const uint32_t dim = static_cast<uint32_t>(x.size());
+  const Encoded base = Encode(MakeMatrix(x, dim, DType::kFloat64), dim);
+  const CodeTile& tile = base.codes->tile(0);
+  const uint8_t* const row = base.codes->codes(0);
+  const auto [error, length] = ErrorAndLength(x, tile.scale, [row](size_t i) { return row[i] - 128; });
+  EXPECT_GT(error, 0.0);
+  EXPECT_GE(tile.code_error, error);
+  EXPECT_GE(tile.code_norm, length - error);
+
+  const std::vector<float> narrow(x.begin(), x.end());
+  std::vector<int8_t> codes(base.codes->code_dim());
+  const QueryCode query = base.codes->EncodeQuery(0, tile.norm, narrow.data(), codes.data());
+  EXPECT_GE(query.code_error,
+            ErrorAndLength(x, query.scale, [&codes](size_t i) { return int{codes[i]}; }).first);
+  EXPECT_GE(query.projection_norm, length);
+}
+
+TEST(QuantizeTest, RoundingToFloat32Counts) {
+  std::vector<double> x(16, 64.0 + 0x1.fp-19);  // float32: 64
+  x[0] = 127.0;
+  ExpectRoundingCounted(x);
+}
+
+TEST(QuantizeTest, UnderflowToFloat32Counts) {
+  ExpectRoundingCounted(std::vector<double>(16, 0x1.7p-149));  // float32: 2^-149
+  ExpectRoundingCounted(std::vector<double>(16, 0x1p-160));    // float32: 0
+}
+
 TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {
   const Encoded base = Encode(RandomNormal(Int8Codes::kTileRows + 10, 7, 1), 7);
   ASSERT_EQ(base.codes->tiles(), 2);

@@ -80,6 +80,7 @@ read -r ok bad <<<"$counts"
 passed=$((passed + ok))
 failed=$((failed + bad))
 
+check "mutations of the error bounds" env -u GTEST_OUTPUT tests/mutation.sh
 # Versions of clang-format disagree; Debian 12's decides.
 [[ $(clang-format --version) != *" 14."* ]] || check "format" bash -c 'git ls-files "*.cc" "*.h" | xargs clang-format --dry-run -Werror'
 finish

@@ -133,10 +133,10 @@ class Int8Pass final : public Pass {
         columns_.score[c] = ScoreToReach(active_[c]);
       }
       for (int c = 0; c < columns; ++c) {
-        const double error =
-            (columns_.code_error[c] * tile.code_norm + columns_.projection_norm[c] * tile.code_error +
-             columns_.tail_excess[c] * tile.scale) *
-            kOutward;
+        const double error = (Term("query code error", columns_.code_error[c] * tile.code_norm) +
+                              Term("row code error", columns_.projection_norm[c] * tile.code_error) +
+                              Term("tail excess", columns_.tail_excess[c] * tile.scale)) *
+                             kOutward;
         thresholds[c] = Int8Threshold(columns_.score[c], error,
                                       inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
       }

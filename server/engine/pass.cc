@@ -82,8 +82,8 @@ absl::Status Pass::status() {
 Candidate Pass::Check(size_t q, uint64_t id) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const DotSums dot = CheckDot(block_.wide + q * base_.dim, base_.row(id), base_.dtype, base_.dim);
-  // Rounding the interval's ends takes another 2^-53 of the sum.
-  const double error = Float64DotError(base_.dim, dot.sum_abs) + std::abs(dot.sum) * 0x1p-51;
+  // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.
+  const double error = Float64DotError(base_.dim, dot.sum_abs);
   const Candidate candidate = {dot.sum - error, dot.sum + error, block_.first + q, id};
   if (std::isfinite(candidate.lower) && std::isfinite(candidate.upper)) return candidate;
   return {-kInfinity, kInfinity, block_.first + q, id};

@@ -54,7 +54,9 @@ double Length(const float* y, uint32_t count) {
 
 // ‖Px − y‖ for a row of length ≤ norm. The identity only rounds float64 sources to float32.
 double AxesError(const Axes& axes, double norm) {
-  if (axes.identity) return norm * kUnitFloat32 + axes.dim * 0x1p-126;
+  if (axes.identity) {
+    return Term("identity rounding", norm * kUnitFloat32) + Term("identity underflow", axes.dim * 0x1p-126);
+  }
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
@@ -111,7 +113,8 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
       tails[t * kTileRows + r] = tail;
       tile_tail = std::max(tile_tail, tail);
       tile.code_norm = std::max(tile.code_norm, lengths.norm);
-      tile.code_error = std::max(tile.code_error, (lengths.error + error) * kOutward);
+      tile.code_error =
+          std::max(tile.code_error, (lengths.error + Term("row projection error", error)) * kOutward);
     }
     largest_tail = std::max(largest_tail, tile_tail / scale);
     codes->tiles_.push_back(tile);
@@ -131,7 +134,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     uint8_t* const to = all + i * codes->code_dim_;
     std::copy_n(main.data() + i * count, count, to);
     const double unit = codes->tail_unit_ * codes->tiles_[i / kTileRows].scale;
-    const double code = std::ceil(tails[i] / unit * kOutward);
+    const double code = Term("row tail", std::ceil(tails[i] / unit * kOutward));
     std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
   }
   // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
@@ -167,14 +170,16 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
       Lengths(projected, count, query.scale, [codes](uint32_t i) { return int{codes[i]}; });
   const double length = Length(projected, count);
   const double error = AxesError(axes_, norm);
-  query.code_error = (lengths.error + error) * kOutward;
-  query.projection_norm = (length * (1.0 + 0x1p-40) + error) * kOutward;
+  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
+  query.projection_norm =
+      (length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
   query.tail_excess = 0.0;
 
   std::fill(codes + count, codes + code_dim_, int8_t{0});
   if (tail_dims_ > 0) {
     // V in all, spread over the tail's dimensions.
-    double rest = std::ceil(TailBound(norm, length, error) * tail_unit_ / query.scale * kOutward);
+    double rest =
+        Term("query tail", std::ceil(TailBound(norm, length, error) * tail_unit_ / query.scale * kOutward));
     for (int i = 0; i < tail_dims_; ++i) {
       const double part = std::min(rest, 1.0 * kMaxCode);
       codes[count + i] = static_cast<int8_t>(part);
