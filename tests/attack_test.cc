@@ -81,7 +81,8 @@ enum class Kind {
   kAllEqual,
   kSparse,
   kSmallIntegers,
-  kHalfSteps,  // halfway between two codes of the int8 screen
+  kHalfSteps,     // halfway between two codes of the int8 screen
+  kRoundedCodes,  // codes of the int8 screen once float32 has rounded them, always down
   kMixedElements,
   kCancelling,
   kCount
@@ -133,6 +134,13 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
           break;
         case Kind::kHalfSteps:
           x = i == 0 ? 127.0 : std::nearbyint(x * 30.0) + std::copysign(0.5 - spread * 1e-2, x);
+          break;
+        case Kind::kRoundedCodes:
+          if (r >= distinct) {
+            x = model[i];
+          } else {
+            x = i == 0 ? 127.0 : 64.0 + std::floor(std::min(std::abs(x) * 20.0, 62.0)) + 0x1.fp-19;
+          }
           break;
         case Kind::kMixedElements:
           x *= std::pow(10.0, decades * (random.Uniform() - 0.5));
@@ -204,7 +212,7 @@ Case MakeCase(uint64_t seed) {
       if (i % dim % 2 == 1 && i % dim + 2 < dim) a[i] = a[i - 1];
     }
   } else if (random.Next() % 2 == 0) {  // queries near rows, as users' are
-    const double noise = std::pow(10.0, -12.0 * random.Uniform());
+    const double noise = random.Next() % 4 == 0 ? 0.0 : std::pow(10.0, -12.0 * random.Uniform());
     for (uint64_t q = 0; q < queries; ++q) {
       const uint64_t r = random.Next() % rows;
       for (uint32_t i = 0; i < dim; ++i) a.push_back(b[r * dim + i] * (1.0 + noise * random.Normal()));
