@@ -188,7 +188,7 @@ TEST(QueryFromProtoTest, LimitsAndEnumsAreHeld) {
 }
 
 TEST(QueryFromProtoTest, AReplyThatCannotBeSentIsRefusedBeforeItIsComputed) {
-  const std::vector<CollectionInfo> resident = {{"big", 1'000'000, 3, DType::kFloat32, 0, ""},
+  const std::vector<CollectionInfo> resident = {{"big", 1'000'000, 3, DType::kFloat32, 0, "", {}},
                                                 {"small", 2, 3, DType::kFloat32, 0, "", {}}};
   const RequestLimits limits = {.max_top_k = 1000, .max_message_bytes = 10'000};
   v1::SearchRequest request;

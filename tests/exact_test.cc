@@ -51,6 +51,13 @@ TEST(ExactTest, TiesRoundToEven) {
   ExpectExact({1.0, 0x1p-53, -0x1p-200}, {1.0, 1.0, 1.0});
 }
 
+TEST(ExactTest, ErrorsThatTheDoubleDoubleLoses) {
+  // A large error covers a small one, and cancels.
+  ExpectExact({0x1p110, 0x1p50, 0x1p-20, -0x1p110, -0x1p50}, {1.0, 1.0, 1.0, 1.0, 1.0});
+  // A tie, but for what underflows of the second product.
+  ExpectExact({0x1p-1000, 0x1p-500}, {1.0, 0x1p-553 * (1.0 + 0x1p-27)});
+}
+
 TEST(ExactTest, IntermediateOverflowIsNotAnError) {
   ExpectExact({1e308, -1e308, 3.0}, {1e308, 1e308, 5.0});
   ExpectExact({1e308, 1e308, -1e308}, {1.0, 1.0, 1.0});

@@ -118,6 +118,14 @@ TEST(QuantizeTest, BallsHoldTheirRowsAndCodesWhatIsLeft) {
   EXPECT_LT(equal.codes->radius(0), 1e-6);
 }
 
+// float32 sees equal rows, so all of the radius is what it does not see.
+TEST(QuantizeTest, BallsHoldWhatFloat32Rounds) {
+  const double row = 1.0 + 0x1p-25;
+  const Encoded base = Encode(MakeMatrix(std::vector<double>(20, row), 1, DType::kFloat64), 1, true);
+  ASSERT_EQ(base.codes->centre(0)[0], 1.0f);
+  EXPECT_GE(base.codes->radius(0), row - 1.0);
+}
+
 // A search scores centres by their codes alone.
 TEST(QuantizeTest, CentreCodesBoundCentreScores) {
   const Encoded base = Encode(RandomNormal(2000, 20, 1), 20, true);
@@ -139,6 +147,7 @@ TEST(QuantizeTest, CentreCodesBoundCentreScores) {
       }
       const double about = code.scale * centres.tile(0).scale * (integer - code.offset);
       EXPECT_LE(score, about + CodeError(code, centres.tile(0)));
+      EXPECT_LE(score, BallBound(about, CodeError(code, centres.tile(0)), code.norm, 0.0));
       EXPECT_GE(score, about - CodeError(code, centres.tile(0)));
     }
   }
@@ -182,6 +191,47 @@ TEST(QuantizeTest, ZeroAndHugeQueries) {
     }
     ExpectUpperBounds(base, MakeMatrix(x, 8, DType::kFloat64), 1e6);
   }
+}
+
+// ‖x − code · scale‖ and ‖x‖.
+template <typename CodeAt>
+std::pair<double, double> ErrorAndLength(const std::vector<double>& x, double scale, CodeAt code_at) {
+  double error = 0.0, length = 0.0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    error += std::pow(x[i] - code_at(i) * scale, 2);
+    length += x[i] * x[i];
+  }
+  return {std::sqrt(error), std::sqrt(length)};
+}
+
+// float64 rows whose float32 values are codes to the last bit: all error is that of rounding to float32.
+void ExpectRoundingCounted(const std::vector<double>& x) {
+  const uint32_t dim = static_cast<uint32_t>(x.size());
+  const Encoded base = Encode(MakeMatrix(x, dim, DType::kFloat64), dim);
+  const CodeTile& tile = base.codes->tile(0);
+  const uint8_t* const row = base.codes->codes(0);
+  const auto [error, length] = ErrorAndLength(x, tile.scale, [row](size_t i) { return row[i] - 128; });
+  EXPECT_GT(error, 0.0);
+  EXPECT_GE(tile.code_error, error);
+  EXPECT_GE(tile.code_norm, length - error);
+
+  const std::vector<float> narrow(x.begin(), x.end());
+  std::vector<int8_t> codes(base.codes->code_dim());
+  const QueryCode query = base.codes->EncodeQuery(0, tile.norm, narrow.data(), codes.data());
+  EXPECT_GE(query.code_error,
+            ErrorAndLength(x, query.scale, [&codes](size_t i) { return int{codes[i]}; }).first);
+  EXPECT_GE(query.projection_norm, length);
+}
+
+TEST(QuantizeTest, RoundingToFloat32Counts) {
+  std::vector<double> x(16, 64.0 + 0x1.fp-19);  // float32: 64
+  x[0] = 127.0;
+  ExpectRoundingCounted(x);
+}
+
+TEST(QuantizeTest, UnderflowToFloat32Counts) {
+  ExpectRoundingCounted(std::vector<double>(16, 0x1.7p-149));  // float32: 2^-149
+  ExpectRoundingCounted(std::vector<double>(16, 0x1p-160));    // float32: 0
 }
 
 TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {

@@ -4,7 +4,8 @@
 // in any order, each operation rounded to nearest (fused multiply-adds allowed), differs from the true sum
 // by at most γₙ(u)·Σ|termᵢ| (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1 and
 // §4.2), plus what underflow adds. All functions round their results outward: the few roundings inside
-// them, each relative 2^-53, are covered by the factor kOutward.
+// them, each relative 2^-53, are covered by the factor kOutward. Each Term(...) has a test that fails without
+// it (mutation.h).
 #ifndef DOTMAX_SERVER_ENGINE_BOUND_H_
 #define DOTMAX_SERVER_ENGINE_BOUND_H_
 
@@ -13,13 +14,15 @@
 #include <cstdint>
 #include <limits>
 
+#include "server/engine/mutation.h"
+
 namespace dotmax {
 
 inline constexpr double kUnitFloat32 = 0x1p-24;
 inline constexpr double kUnitFloat64 = 0x1p-53;
-inline constexpr double kOutward = 1.0 + 0x1p-48;  // 32 roundings' worth
+inline const double kOutward = 1.0 + Term("outward", 0x1p-48);  // 32 roundings' worth
 
-constexpr double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
+inline double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
 
 // The float32 screen. `S` is a float32 dot product, in any order, of dim elements of the rows a and b, each
 // rounded to float32 first (relative u₃₂ per element; nothing for sources that are float32 or narrower).
@@ -32,15 +35,22 @@ constexpr double Gamma(double n, double unit) { return n * unit / (1.0 - n * uni
 //                                         2^-126·(dim·(3 + 2^-126) + √dim·(‖a‖ + ‖b‖))
 //                                         ≤ 2^-124·dim·(1 + ‖a‖ + ‖b‖)
 //
+// Rounding errs by at most u₃₂ / (1 + u₃₂), not u₃₂, so E exceeds the error by 2^-47·‖a‖‖b‖: it holds for a·b
+// rounded to float64, too, which is what scores are.
+//
 // REQUIRES: no overflow, which 2·dim·max|aᵢ|·max|bᵢ| < 2^127 rules out; dim ≤ 2^16 keeps γ's denominator
 // above 1 − 2^-7.
 class Float32ScreenError {
  public:
   explicit Float32ScreenError(uint32_t dim)
-      : relative_(Gamma(dim + 2.0, kUnitFloat32) * kOutward), underflow_(0x1p-124 * dim * kOutward) {}
+      : relative_(Term("float32 rounding", Gamma(dim + Term("float32 sources", 2.0), kUnitFloat32)) *
+                  kOutward),
+        underflow_(0x1p-124 * dim * kOutward) {}
 
   double operator()(double a_norm, double b_norm) const {
-    return relative_ * a_norm * b_norm + underflow_ * (1.0 + a_norm + b_norm);
+    return relative_ * a_norm * b_norm +
+           underflow_ * (Term("float32 underflow of products", 1.0) + Term("float32 underflow of b", a_norm) +
+                         Term("float32 underflow of a", b_norm));
   }
 
  private:
@@ -51,14 +61,21 @@ class Float32ScreenError {
 // each coordinate is a float32 dot product with an axis of length ≤ 1, so it errs by at most the screen error
 // above for norms ‖x‖ and 1, and there are `axes` of them.
 inline double ProjectionError(uint32_t dim, uint32_t axes, double norm) {
-  return std::sqrt(static_cast<double>(axes)) * Float32ScreenError(dim)(norm, 1.0) * kOutward;
+  return std::sqrt(Term("projection axes", axes, 1.0)) *
+         Term("projection rounding", Float32ScreenError(dim)(norm, 1.0)) * kOutward;
 }
 
-// √(‖x‖² − ‖Px‖²) ≤ the result, from norm ≥ ‖x‖, projected ≤ ‖y‖ (both but for a few roundings of float64)
-// and error ≥ ‖Px − y‖.
+// The float64 sum of n ≤ 2^16 squares, and so twice its root, is off by at most γ_{n + 1}(u₆₄) < 2^-36 of
+// itself: this and as much again.
+inline const double kLengthRounding = Term("length rounding", 0x1p-36);
+
+// √(‖x‖² − ‖Px‖²) ≤ the result, from norm ≥ ‖x‖, projected ≤ ‖y‖ but for kLengthRounding / 2, and
+// error ≥ ‖Px − y‖. The other half of kLengthRounding covers the roundings of norm² − least² where they
+// cancel, kOutward where they don't.
 inline double TailBound(double norm, double projected, double error) {
-  const double least = std::max(0.0, projected * (1.0 - 0x1p-40) - error);
-  return std::sqrt(std::max(0.0, norm * norm * (1.0 + 0x1p-40) - least * least)) * kOutward;
+  const double least =
+      std::max(0.0, projected * (1.0 - kLengthRounding) - Term("tail projection error", error));
+  return std::sqrt(std::max(0.0, norm * norm - least * least)) * kOutward;
 }
 
 // With codes q of the query and c of the row, scales s and t, q·s ≈ Pa and c·t ≈ Pb, and for the tails codes
@@ -71,34 +88,46 @@ inline double TailBound(double norm, double projected, double error) {
 // so the integer I = Σqᵢcᵢ + V·u, with V·u carried as further dimensions of the product, is the screen's
 // score, and the last two terms (the row's norms replaced by the tile's largest) its error E. A pair with
 // a·b ≥ score has I ≥ (score − E)/(s·t). Int8Threshold returns an integer < that plus `offset`, the integer
-// that the kernel's unsigned codes add to I: the float64 steps here err by less than 2^-7 as long as the
-// result is within ±2^40, and beyond int32 it does not matter.
+// that the kernel's unsigned codes add to I: the float64 steps here, and the rounding of a·b to a score, err
+// by less than 2^-7 as long as the result is within ±2^40, and beyond int32 it does not matter.
 inline int32_t Int8Threshold(double score, double error, double inverse_scales, double offset) {
-  const double exact = (score - error) * inverse_scales + offset - 0x1p-7;
+  const double exact = (score - error) * inverse_scales + offset - Term("int8 threshold", 0x1p-7);
   const double clamped = std::min(std::max(exact, -2147483647.0), 2147483647.0);
   const int32_t truncated = static_cast<int32_t>(clamped);
   return truncated - (static_cast<double>(truncated) > clamped);
+}
+
+// `tail_excess` · t is what of V·u's bound did not fit into V.
+inline double CodeError(double query_error, double query_norm, double tail_excess, double row_norm,
+                        double row_error, double row_scale) {
+  return (Term("query code error", query_error * row_norm) + Term("row code error", query_norm * row_error) +
+          Term("tail excess", tail_excess * row_scale)) *
+         kOutward;
 }
 
 // All rows of a tile at once. With centre c and radius r ≥ ‖b − c‖ for each row b,
 //
 //   a·b = a·c + a·(b − c) ≤ a·c + ‖a‖·r,
 //
-// where a·c ≤ `centre` + E, its screen's score and error (above, c in place of b).
+// where a·c ≤ `centre` + E, its screen's score and error (above, c in place of b). The terms relative 2^-50
+// and kOutward leave room for the rounding of a·b to a score, too.
 inline double BallBound(double centre, double error, double norm, double radius) {
-  return centre + (std::abs(centre) * 0x1p-50 + error + norm * radius) * kOutward;
+  return centre + (std::abs(centre) * 0x1p-50 + Term("ball centre error", error) +
+                   Term("ball radius", norm * radius)) *
+                      kOutward;
 }
 
 // The float64 check. `sum` and `sum_abs` are float64 sums of aᵢ·bᵢ and |aᵢ·bᵢ|, in any order. Returns e with
 // |sum − a·b| ≤ e; infinite or NaN when either overflowed:
 //
-//   |sum − a·b| ≤ γ_{dim + 1}·Σ|aᵢbᵢ| + dim·2^-1074   (one more term for a product rounded on its own)
-//   Σ|aᵢbᵢ| ≤ (sum_abs + dim·2^-1074) / (1 − γ_{dim + 1}), and γ < 2^-36 for dim ≤ 2^16
+//   |sum − a·b| ≤ γ_dim·Σ|aᵢbᵢ| + dim·2^-1074
+//   Σ|aᵢbᵢ| ≤ (sum_abs + dim·2^-1074) / (1 − γ_dim), and γ_dim / (1 − γ_dim) ≤ γ_{dim + 1} for dim ≤ 2^16
+//   twice dim·2^-1074, for what underflows on the way to e
 class Float64DotError {
  public:
   explicit Float64DotError(uint32_t dim)
-      : relative_(Gamma(dim + 1.0, kUnitFloat64) * (1.0 + 0x1p-35) * kOutward),
-        underflow_(2.0 * dim * 0x1p-1074) {}
+      : relative_(Term("float64 rounding", Gamma(dim + 1.0, kUnitFloat64) * kOutward)),
+        underflow_(Term("float64 underflow", 2.0 * dim * 0x1p-1074)) {}
 
   double operator()(double sum_abs) const { return relative_ * sum_abs + underflow_; }
 
@@ -109,30 +138,34 @@ class Float64DotError {
 // The double-double dot product of exact.cc: hi + lo, where every rounding error of the products (FMA) and
 // of the running sum (TwoSum) is itself summed in float64. Returns e with |hi + lo − a·b| ≤ e:
 //
-//   there are at most 2·dim errors, of the products u₆₄·Σ|aᵢbᵢ| in all, of the sums u₆₄·(1 + γ)·Σ|aᵢbᵢ|
-//   each (no partial sum exceeds Σ|aᵢbᵢ|·(1 + γ)), so together ≤ (dim + 1)·u₆₄·(1 + γ)·Σ|aᵢbᵢ|;
-//   summing them errs by γ_{2·dim}(u₆₄) of that (Ogita, Rump, Oishi, Accurate Sum and Dot Product, 2005);
-//   a product's error is lost below 2^-1074: dim·2^-1074.
+//   there are less than 2·dim errors, of the products u₆₄·Σ|aᵢbᵢ| in all, of the dim − 1 sums (the first is
+//   exact) u₆₄·(1 + γ)·Σ|aᵢbᵢ| each (no partial sum exceeds Σ|aᵢbᵢ|·(1 + γ)), so together ≤
+//   dim·u₆₄·(1 + γ)·Σ|aᵢbᵢ|; summing them errs by γ_{2·dim}(u₆₄) of that (Ogita, Rump, Oishi, Accurate Sum
+//   and Dot Product, 2005); a product's error is lost below 2^-1074: dim·2^-1074, twice as above.
+//
+// dim + 1 instead of dim covers the γ here and in sum_abs, dim·(1 + γ)/(1 − γ) < dim + 2^-18, and leaves more
+// than u₆₄²·sum_abs: what it takes to round hi + lo ± e, once its leading float64 is taken off.
 inline double DoubleDoubleDotError(uint32_t dim, double sum_abs) {
-  const double errors = (dim + 1.0) * kUnitFloat64 * sum_abs * (1.0 + 0x1p-34);
-  return Gamma(2.0 * dim, kUnitFloat64) * errors * kOutward + 2.0 * dim * 0x1p-1074;
+  const double errors = (dim + 1.0) * kUnitFloat64 * sum_abs;
+  return Term("double-double rounding", Gamma(2.0 * dim, kUnitFloat64) * errors * kOutward) +
+         Term("double-double underflow", 2.0 * dim * 0x1p-1074);
 }
 
 // An upper bound of the Euclidean norm, from the float64 sum of n squares (each rounded, any order) of
 // values whose squares neither overflow nor lose more than 2^-1074 each.
 inline double NormUpperBound(uint32_t n, double sum_of_squares) {
-  return std::sqrt(sum_of_squares * (1.0 + Gamma(n + 1.0, kUnitFloat64)) + n * 0x1p-1073) * kOutward;
+  return std::sqrt(sum_of_squares * (1.0 + Term("norm rounding", Gamma(n + 1.0, kUnitFloat64))) +
+                   Term("norm underflow", n * 0x1p-1073)) *
+         kOutward;
 }
-
-// A float64 no greater than the true x − y, which `difference` is the rounded value of.
-inline double DifferenceBelow(double difference) { return difference - std::abs(difference) * 0x1p-52; }
 
 // The screen's test: a float32 T such that a·b ≥ score implies S > T for every finite S with
 // |S − a·b| ≤ error. Without branches, and at most 2^-22 of its own magnitude too low: rounding to float32
 // moves a number up by at most 2^-24 of itself, or by 2^-150 among denormals.
 inline float ScreenThreshold(double score, double error) {
   const double capped = std::min(score - error, double{std::numeric_limits<float>::max()});
-  return static_cast<float>(capped - (std::abs(capped) * 0x1p-23 + 0x1p-149));
+  return static_cast<float>(capped - (Term("threshold rounding", std::abs(capped) * 0x1p-23) +
+                                      Term("threshold underflow", 0x1p-149)));
 }
 
 }  // namespace dotmax

@@ -127,11 +127,10 @@ std::optional<double> Certified(const DoubleDoubleSums& sums, size_t dim) {
   const auto [hi, lo, sum_abs] = sums;
   // Far from overflow, every step was exact or counted. NaN fails this, too.
   if (!(sum_abs < 0x1p1000)) return std::nullopt;
-  const double error = DoubleDoubleDotError(static_cast<uint32_t>(dim), sum_abs);
   const double rounded = hi + lo;
   const double rest = (hi - rounded) + lo;  // FastTwoSum, exact unless |lo| > |hi|, which is then caught
   if (std::abs(lo) > std::abs(hi)) return std::nullopt;
-  const double margin = error + std::abs(rest) * 0x1p-51;
+  const double margin = DoubleDoubleDotError(static_cast<uint32_t>(dim), sum_abs);
   if (rounded + (rest - margin) != rounded || rounded + (rest + margin) != rounded) return std::nullopt;
   return rounded + 0.0;
 }

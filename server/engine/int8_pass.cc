@@ -207,10 +207,8 @@ class Int8Pass final : public Pass {
         for (int c = 0; c < columns; ++c) columns_.score[c] -= CentreScore(active_[c], t);
       }
       for (int c = 0; c < columns; ++c) {
-        const double error =
-            (columns_.code_error[c] * tile.code_norm + columns_.projection_norm[c] * tile.code_error +
-             columns_.tail_excess[c] * tile.scale) *
-            kOutward;
+        const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
+                                       columns_.tail_excess[c], tile.code_norm, tile.code_error, tile.scale);
         thresholds[c] = Int8Threshold(columns_.score[c], error,
                                       inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
       }
@@ -222,7 +220,7 @@ class Int8Pass final : public Pass {
     double CentreScore(uint32_t q, uint64_t tile) const {
       const auto* const centre = reinterpret_cast<const std::byte*>(pass_.rows_.centre(tile));
       const double score = pass_.DotInterval(q, centre, DType::kFloat32).upper;
-      return ScaleByPowerOfTwo(score, -pass_.queries_[q].exponent);
+      return ScaleByPowerOfTwo(score + std::abs(score) * 0x1p-52, -pass_.queries_[q].exponent);
     }
 
     // Survivors wait in line while their rows come from memory.

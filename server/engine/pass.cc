@@ -124,8 +124,8 @@ absl::Status Pass::status() {
 Pass::Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
-  // Rounding the interval's ends takes another 2^-53 of the sum.
-  const double error = check_error_(dot.sum_abs) + std::abs(dot.sum) * 0x1p-51;
+  // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.
+  const double error = check_error_(dot.sum_abs);
   const Interval interval = {dot.sum - error, dot.sum + error};
   if (std::isfinite(interval.lower) && std::isfinite(interval.upper)) return interval;
   return {-kInfinity, kInfinity};

@@ -59,7 +59,9 @@ double Length(const float* y, uint32_t count) {
 
 // ‖Px − y‖ for a row of length ≤ norm. The identity only rounds float64 sources to float32.
 double AxesError(const Axes& axes, double norm) {
-  if (axes.identity) return norm * kUnitFloat32 + axes.dim * 0x1p-126;
+  if (axes.identity) {
+    return Term("identity rounding", norm * kUnitFloat32) + Term("identity underflow", axes.dim * 0x1p-126);
+  }
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
@@ -134,7 +136,8 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
         tile_tail = std::max(tile_tail, tail);
       }
       tile.code_norm = std::max(tile.code_norm, lengths.norm);
-      tile.code_error = std::max(tile.code_error, (lengths.error + error) * kOutward);
+      tile.code_error =
+          std::max(tile.code_error, (lengths.error + Term("row projection error", error)) * kOutward);
     }
     largest_tail = std::max(largest_tail, tile_tail / scale);
     codes->tiles_.push_back(tile);
@@ -155,7 +158,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     uint8_t* const to = all + i * codes->code_dim_;
     std::memmove(to, all + i * stride, count);
     if (!identity) {
-      const double code = std::ceil(tails[i] / codes->tail_unit_ * kOutward);
+      const double code = Term("row tail", std::ceil(tails[i] / codes->tail_unit_ * kOutward));
       std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
     }
     std::fill(to + used, to + codes->code_dim_, uint8_t{0});
@@ -188,7 +191,9 @@ void Int8Codes::AddBall(float* rows, int count, double norm) {
     largest = std::max(largest, squares);
   }
   // The differences are rounded, each relative 2^-53.
-  radii_.push_back((NormUpperBound(dim, largest) * (1.0 + 0x1p-50) + AxesError(axes_, norm)) * kOutward);
+  radii_.push_back(
+      (NormUpperBound(dim, largest) * (1.0 + 0x1p-50) + Term("ball rounding", AxesError(axes_, norm))) *
+      kOutward);
 }
 
 absl::Status Int8Codes::EncodeCentres() {
@@ -232,14 +237,16 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
       Lengths(projected, count, query.scale, [codes](uint32_t i) { return int{codes[i]}; });
   const double length = Length(projected, count);
   const double error = AxesError(axes_, norm);
-  query.code_error = (lengths.error + error) * kOutward;
-  query.projection_norm = (length * (1.0 + 0x1p-40) + error) * kOutward;
+  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
+  query.projection_norm =
+      (length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
   query.tail_excess = 0.0;
 
   std::fill(codes + count, codes + code_dim_, int8_t{0});
   if (tail_dims_ > 0) {
     // V in all, spread over the tail's dimensions.
-    double rest = std::ceil(TailBound(norm, length, error) * tail_unit_ / query.scale * kOutward);
+    double rest =
+        Term("query tail", std::ceil(TailBound(norm, length, error) * tail_unit_ / query.scale * kOutward));
     for (int i = 0; i < tail_dims_; ++i) {
       const double part = std::min(rest, 1.0 * kMaxCode);
       codes[count + i] = static_cast<int8_t>(part);

@@ -50,9 +50,8 @@ struct QueryCode {
 
 // E of bound.h: what the integer score of a query and a row of the tile, scaled, may lack.
 inline double CodeError(const QueryCode& query, const CodeTile& tile) {
-  return (query.code_error * tile.code_norm + query.projection_norm * tile.code_error +
-          query.tail_excess * tile.scale) *
-         kOutward;
+  return CodeError(query.code_error, query.projection_norm, query.tail_excess, tile.code_norm,
+                   tile.code_error, tile.scale);
 }
 
 // Rows in some order, as unsigned codes: byte i of a row is 128 + cᵢ for the axes, then u,
