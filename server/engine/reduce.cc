@@ -138,20 +138,20 @@ struct LoadInt8 {
   }
 };
 
-// The first n < Lanes(double) elements, and zeros.
+// The first n < Lanes(double) elements, and zeros. Only AVX masks loads from any address; others read it all.
 template <class Loader, class D>
 HWY_INLINE hn::Vec<D> LoadFirst(D d, const typename Loader::Element* from, size_t n) {
   using Element = typename Loader::Element;
-  if constexpr (std::is_same_v<Element, double>) {
-    return hn::MaskedLoad(hn::FirstN(d, n), d, from);
-  } else if constexpr (std::is_same_v<Element, float>) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  if constexpr (std::is_same_v<Element, double>) return hn::MaskedLoad(hn::FirstN(d, n), d, from);
+  if constexpr (std::is_same_v<Element, float>) {
     const hn::Rebind<float, D> d32;
     return hn::PromoteTo(d, hn::MaskedLoad(hn::FirstN(d32, n), d32, from));
-  } else {
-    HWY_ALIGN Element first[HWY_MAX_BYTES / sizeof(double)] = {};
-    std::memcpy(first, from, n * sizeof(Element));
-    return Loader::Load(d, first);
   }
+#endif
+  HWY_ALIGN Element first[HWY_MAX_BYTES / sizeof(double)] = {};
+  std::memcpy(first, from, n * sizeof(Element));
+  return Loader::Load(d, first);
 }
 
 // Calls step(accumulator, a, b) with all elements of two rows, a vector at a time, zeros at the end. Two
