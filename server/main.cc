@@ -18,7 +18,9 @@
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
+#include "server/engine/reduce.h"
 #include "server/engine/tile.h"
+#include "server/engine/vnni.h"
 #include "server/rpc/http.h"
 #include "server/rpc/listener.h"
 #include "server/store/ingest.h"
@@ -42,11 +44,12 @@ void DieIfSignalled() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-absl::StatusOr<std::shared_ptr<const Matrix>> Load(const MatrixSource& source, Logger& log) {
+absl::StatusOr<std::shared_ptr<const Matrix>> Load(const MatrixSource& source, bool map, Logger& log) {
   constexpr absl::Duration kProgressInterval = absl::Seconds(1);
   const absl::Time started = absl::Now();
   absl::Time next = started + kProgressInterval;
   ReadOptions options;
+  options.map = map;
   options.progress = [&](uint64_t done, uint64_t total) {
     DieIfSignalled();
     if (absl::Now() < next) return;
@@ -70,6 +73,12 @@ absl::StatusOr<std::shared_ptr<const Matrix>> Load(const MatrixSource& source, L
   return matrix;
 }
 
+// oneDNN's for an ordinary shape, or why there is none.
+std::string KernelName(TileKind kind) {
+  const auto kernel = TileMatmul::Create(kind, 256, 128, 256);
+  return kernel.ok() ? (*kernel)->implementation() : std::string(kernel.status().message());
+}
+
 absl::Status Serve(const Config& config) {
   Logger log(config.log_level, STDERR_FILENO);
   Metrics metrics(kVersion, OneDnnVersion());
@@ -83,11 +92,11 @@ absl::Status Serve(const Config& config) {
 
   Dispatcher::Snapshots snapshots;
   for (const MatrixSource& source : config.matrices) {
-    absl::StatusOr<std::shared_ptr<const Matrix>> matrix = Load(source, log);
+    absl::StatusOr<std::shared_ptr<const Matrix>> matrix = Load(source, config.mmap, log);
     if (!matrix.ok()) return matrix.status();
     snapshots[source.name] = *std::move(matrix);
   }
-  Dispatcher dispatcher(std::make_unique<Engine>(config.threads), std::move(snapshots),
+  Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), std::move(snapshots),
                         {.requests = config.max_queue_requests, .query_bytes = config.max_queue_bytes});
   metrics.SetResident(dispatcher.Collections());
 
@@ -102,6 +111,9 @@ absl::Status Serve(const Config& config) {
   log.Write(LogLevel::kInfo, "listening",
             {{"version", kVersion},
              {"onednn", OneDnnVersion()},
+             {"float32_kernel", KernelName(TileKind::kFloat32)},
+             {"int8_kernel", HasVnniKernel() ? "avx512_vnni" : KernelName(TileKind::kInt8)},
+             {"simd", SimdName()},
              {"threads", config.threads},
              {"grpc_port", (*listener)->port()},
              {"http_port", http != nullptr ? http->port() : 0}});

@@ -59,12 +59,13 @@ class IngestTest : public ::testing::Test {
     return values;
   }
 
-  // Reads what must be refused; returns the message after the path.
+  // Reads what must be refused, also when mapped; returns the message after the path.
   std::string Refused(const std::string& name, const std::string& bytes) {
     const std::string path = Write(name, bytes);
     const absl::StatusOr<SharedMatrix> read = ReadMatrix(path);
     EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument) << read.status();
     EXPECT_THAT(std::string(read.status().message()), StartsWith(path + ": "));
+    EXPECT_EQ(ReadMatrix(path, {.map = true, .progress = {}}).status(), read.status());
     return std::string(read.status().message())
         .substr(std::min(path.size() + 2, read.status().message().size()));
   }
@@ -140,15 +141,17 @@ TEST_F(IngestTest, FilesThatNumpyWrites) {
 TEST_F(IngestTest, ProgressRisesToTheEnd) {
   std::vector<float> values(2000 * 400);
   const std::string path = Write("a.npy", Npy("<f4", "(2000, 400)") + Bytes(values));
-  std::vector<uint64_t> seen;
-  ASSERT_TRUE(ReadMatrix(path, {[&seen](uint64_t done, uint64_t total) {
-                           EXPECT_EQ(total, 3200000);
-                           seen.push_back(done);
-                         }})
-                  .ok());
-  EXPECT_GT(seen.size(), 2);
-  EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
-  EXPECT_EQ(seen.back(), 3200000);
+  for (const bool map : {false, true}) {
+    std::vector<uint64_t> seen;
+    const auto progress = [&seen](uint64_t done, uint64_t total) {
+      EXPECT_EQ(total, 3200000);
+      seen.push_back(done);
+    };
+    ASSERT_TRUE(ReadMatrix(path, {.map = map, .progress = progress}).ok());
+    EXPECT_GT(seen.size(), 2);
+    EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+    EXPECT_EQ(seen.back(), 3200000);
+  }
 }
 
 TEST_F(IngestTest, NpyRefusals) {
@@ -199,6 +202,24 @@ TEST_F(IngestTest, NonFiniteElementsAreNamed) {
   std::vector<float> values(1000000);
   values[777777] = nan;
   EXPECT_EQ(Refused("a.fbin", Bytes<uint32_t>({100000, 10}) + Bytes(values)), "row 77777, column 7 is nan");
+}
+
+TEST_F(IngestTest, MappedRowsAreTheFiles) {
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6};
+  for (const auto& [name, bytes] :
+       {std::pair<std::string, std::string>{"a.npy", Npy("<f4", "(2, 3)") + Bytes(values)},
+        {"a.fbin", Bytes<uint32_t>({2, 3}) + Bytes(values)},
+        {"a.fvecs", Bytes<uint32_t>({3}) + Bytes<float>({1, 2, 3}) + Bytes<uint32_t>({3}) +
+                        Bytes<float>({4, 5, 6})},  // read all the same
+        {"empty.npy", Npy("<f4", "(0, 3)")}}) {
+    const std::string path = Write(name, bytes);
+    const auto mapped = ReadMatrix(path, {.map = true, .progress = {}});
+    ASSERT_TRUE(mapped.ok()) << mapped.status();
+    unlink(path.c_str());
+    EXPECT_EQ(mapped->view.dim, 3);
+    const std::vector<double> expected = {1, 2, 3, 4, 5, 6};
+    EXPECT_EQ(Elements(mapped->view), mapped->view.rows > 0 ? expected : std::vector<double>());
+  }
 }
 
 TEST_F(IngestTest, WhatCannotBeOpened) {

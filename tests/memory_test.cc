@@ -65,5 +65,23 @@ TEST(MemoryTest, ASearchOf4096By200000StaysUnder64MiBBeyondItsInputs) {
   }
 }
 
+// Whatever the planner chooses.
+TEST(MemoryTest, AMatrixTakesLittleBesideItsRowsAndLoadsInPlace) {
+  constexpr uint64_t kRows = 100000;
+  constexpr uint32_t kDim = 96;
+  for (const SharedMatrix& rows :
+       {testing::RandomNormal(kRows, kDim, 1), testing::RandomClustered(kRows, kDim, 8, 0.1, 2),
+        testing::RandomClustered(kRows, kDim, 500, 0.3, 3)}) {
+    const int64_t before = allocated;
+    peak = before;
+    const Matrix matrix(rows);
+    SCOPED_TRACE(matrix.screen());
+    EXPECT_LE(matrix.resident_bytes(), 5.3 * kRows * kDim);
+    const double held = static_cast<double>(rows.view.bytes());  // counted before
+    EXPECT_LE(allocated - before + held, 1.02 * matrix.resident_bytes());
+    EXPECT_LE(peak - before + held, 1.2 * matrix.resident_bytes());
+  }
+}
+
 }  // namespace
 }  // namespace dotmax

@@ -1,6 +1,9 @@
 #include "server/engine/workers.h"
 
+#include <sched.h>
+
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -18,6 +21,23 @@ TEST(WorkersTest, EveryWorkerRunsEachJobOnce) {
       for (const std::atomic<int>& n : runs) ASSERT_EQ(n, job);
     }
   }
+}
+
+TEST(WorkersTest, PinnedWorkersHaveOneProcessorEach) {
+  std::vector<int> processors(2, -1);
+  std::thread([&] {  // which stays pinned
+    Workers workers(2, /*pin=*/true);
+    workers.Run([&](int worker) {
+      cpu_set_t allowed;
+      if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) != 1) return;
+      while (!CPU_ISSET(++processors[worker], &allowed)) {
+      }
+    });
+  })
+      .join();
+  EXPECT_GE(processors[0], 0);
+  EXPECT_GE(processors[1], 0);
+  EXPECT_EQ(processors[0] == processors[1], std::thread::hardware_concurrency() == 1);
 }
 
 TEST(WorkersTest, IdleWorkersJoinAtOnce) { Workers workers(8); }

@@ -75,6 +75,15 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
       &config.metrics_listen);
   flags.Add({"threads", "N", "Threads that search; 0 means one per core.", "DOTMAX_THREADS"}, 0, kMaxThreads,
             &threads);
+  flags.Add({"pin-threads", "",
+             "Keep each search thread on a processor of its own, of those that the process may use.",
+             "DOTMAX_PIN_THREADS"},
+            &config.pin_threads);
+  flags.Add({"mmap", "",
+             "Map files instead of reading them, so that rows that searches leave alone can stay on disk. A "
+             "mapped file must not change.",
+             "DOTMAX_MMAP"},
+            &config.mmap);
   flags.Add({"max-message-bytes", "BYTES", "The largest request and the largest reply.",
              "DOTMAX_MAX_MESSAGE_BYTES"},
             1, kMaxMessageBytes, &max_message_bytes);

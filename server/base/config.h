@@ -28,6 +28,8 @@ struct Config {
   std::string metrics_listen = "0.0.0.0:9464";  // empty: no HTTP
   std::vector<MatrixSource> matrices;           // at least one, names unique
   int threads = 0;                              // ≥ 1 once parsed
+  bool pin_threads = false;
+  bool mmap = false;
   uint64_t max_message_bytes = 0;
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;

@@ -44,7 +44,7 @@ absl::Status TakeHits(TopK& best, const PairScorer& scorer, Answer& answer) {
 }  // namespace
 
 struct Engine::Impl {
-  explicit Impl(int threads) : workers(threads), scratch(threads) {}
+  Impl(int threads, bool pin) : workers(threads, pin), scratch(threads) {}
 
   // One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
   absl::Status RunPass(const Matrix& matrix, const MatrixView& queries, uint64_t first, uint32_t top_k,
@@ -67,7 +67,7 @@ struct Engine::Impl {
   PassBuffers buffers;
 };
 
-Engine::Engine(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+Engine::Engine(int threads, bool pin) : impl_(std::make_unique<Impl>(threads, pin)) {}
 Engine::~Engine() = default;
 
 int Engine::threads() const { return impl_->workers.count(); }

@@ -19,8 +19,9 @@ namespace dotmax {
 // Owns the worker threads. One search at a time: Search is not thread-safe; callers queue (server/batch).
 class Engine {
  public:
-  // `threads` ≥ 1 workers, the thread that calls Search among them.
-  explicit Engine(int threads);
+  // `threads` ≥ 1 workers, the thread that calls Search among them; each on a processor of its own with
+  // `pin`.
+  explicit Engine(int threads, bool pin = false);
   ~Engine();
 
   Engine(const Engine&) = delete;

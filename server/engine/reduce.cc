@@ -224,6 +224,8 @@ HWY_INLINE DoubleDoubleSums DoubleDoubleDotOf(const double* HWY_RESTRICT a, cons
           hn::GetLane(hn::SumOfLanes(d, hn::Add(sum_abs[0], sum_abs[1])))};
 }
 
+const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
+
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
   switch (dtype) {
     case DType::kFloat64:
@@ -276,6 +278,7 @@ namespace dotmax {
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
 HWY_EXPORT(CheckDot);
+HWY_EXPORT(TargetName);
 HWY_EXPORT(DoubleDoubleDot);
 
 size_t CollectSurvivors(const float* scores, int rows, int columns, const float* thresholds,
@@ -287,6 +290,8 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
                         Survivor* survivors) {
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
 }
+
+std::string SimdName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }
 
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
   return HWY_DYNAMIC_DISPATCH(CheckDot)(a, b, dtype, dim);

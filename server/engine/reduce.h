@@ -5,10 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "server/base/types.h"
 
 namespace dotmax {
+
+// The instruction set that is used, in Highway's words: "AVX3" (AVX-512), "AVX2", "SSE4".
+std::string SimdName();
 
 // One pair of a tile that the screen could not rule out.
 struct Survivor {

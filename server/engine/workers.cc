@@ -1,8 +1,19 @@
 #include "server/engine/workers.h"
 
+#include <pthread.h>
+#include <sched.h>
+
+#include <utility>
+
 namespace dotmax {
 
-Workers::Workers(int count) {
+Workers::Workers(int count, bool pin) {
+  cpu_set_t allowed;
+  if (pin && sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &allowed)) processors_.push_back(i);
+    }
+  }
   for (int worker = 1; worker < count; ++worker) threads_.emplace_back([this, worker] { Loop(worker); });
 }
 
@@ -14,7 +25,17 @@ Workers::~Workers() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+// Where the system refuses, the worker goes where it will, as without pinning.
+void Workers::Pin(int worker) const {
+  if (processors_.empty()) return;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(processors_[worker % processors_.size()], &one);
+  pthread_setaffinity_np(pthread_self(), sizeof(one), &one);
+}
+
 void Workers::Run(absl::FunctionRef<void(int)> job) {
+  if (!std::exchange(caller_is_pinned_, true)) Pin(0);
   {
     absl::MutexLock lock(&mutex_);
     job_ = &job;
@@ -28,6 +49,7 @@ void Workers::Run(absl::FunctionRef<void(int)> job) {
 }
 
 void Workers::Loop(int worker) {
+  Pin(worker);
   uint64_t done = 0;  // generations this thread has run
   const auto wake = [this, &done]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || generation_ != done; };

@@ -15,7 +15,10 @@ namespace dotmax {
 // Run is not thread-safe: one caller at a time. The destructor joins.
 class Workers {
  public:
-  explicit Workers(int count);  // count ≥ 1; the caller of Run is worker 0, so count − 1 threads start
+  // count ≥ 1; the caller of Run is worker 0, so count − 1 threads start. With `pin`, worker i stays on the
+  // i-th processor (round and round) of those that the constructing thread may use, worker 0 from its first
+  // Run on.
+  explicit Workers(int count, bool pin = false);
   ~Workers();
 
   Workers(const Workers&) = delete;
@@ -28,6 +31,11 @@ class Workers {
 
  private:
   void Loop(int worker);
+
+  void Pin(int worker) const;
+
+  std::vector<int> processors_;  // to pin workers to; empty: none
+  bool caller_is_pinned_ = false;
 
   absl::Mutex mutex_;
   const absl::FunctionRef<void(int)>* job_ ABSL_GUARDED_BY(mutex_) = nullptr;

@@ -1,6 +1,7 @@
 #include "server/store/ingest.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,6 +41,15 @@ class File {
     if (S_ISDIR(info.st_mode)) return absl::InvalidArgumentError("is a directory");
     if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError("is not a regular file");
     return static_cast<uint64_t>(info.st_size);
+  }
+
+  // Maps the first `bytes`, read-only, for as long as the result lives.
+  absl::StatusOr<std::shared_ptr<const std::byte>> Map(uint64_t bytes) const {
+    void* const memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_, 0);
+    if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "cannot be mapped");
+    return std::shared_ptr<const std::byte>(
+        static_cast<const std::byte*>(memory),
+        [bytes](const std::byte* p) { munmap(const_cast<std::byte*>(p), bytes); });
   }
 
   // Reads exactly `bytes` from `offset`.
@@ -85,6 +95,33 @@ absl::Status DropPrefixes(const MatrixLayout& layout, uint64_t first_row, uint64
   return absl::OkStatus();
 }
 
+absl::Status CheckFinite(const MatrixView& block, uint64_t first_row) {
+  const auto bad = FirstNonFinite(block);
+  if (!bad) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("row ", first_row + bad->row, ", column ", bad->column, " is ", bad->value));
+}
+
+bool CanBeMapped(const MatrixLayout& layout) {
+  return layout.row_prefix_bytes == 0 && layout.data_offset % ByteWidth(layout.dtype) == 0 && layout.rows > 0;
+}
+
+absl::StatusOr<SharedMatrix> MapRows(const File& file, const MatrixLayout& layout,
+                                     const ReadOptions& options) {
+  const uint64_t bytes = layout.rows * layout.row_bytes();
+  const auto mapped = file.Map(layout.data_offset + bytes);
+  if (!mapped.ok()) return mapped.status();
+  const MatrixView view = {mapped->get() + layout.data_offset, layout.rows, static_cast<uint32_t>(layout.dim),
+                           layout.dtype};
+  const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / view.row_bytes());
+  for (uint64_t first = 0; first < view.rows; first += block_rows) {
+    const uint64_t rows = std::min(block_rows, view.rows - first);
+    if (absl::Status s = CheckFinite({view.row(first), rows, view.dim, view.dtype}, first); !s.ok()) return s;
+    if (options.progress) options.progress((first + rows) * view.row_bytes(), bytes);
+  }
+  return SharedMatrix{view, *mapped};
+}
+
 absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& options) {
   const File file(path);
   if (!file.is_open()) return absl::ErrnoToStatus(errno, "cannot be opened");
@@ -95,6 +132,8 @@ absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& op
   absl::StatusOr<MatrixLayout> layout = ParseLayout(path, head, *file_bytes);
   if (!layout.ok()) return layout.status();
   if (absl::Status s = CheckLayout(*layout, *file_bytes); !s.ok()) return s;
+
+  if (options.map && CanBeMapped(*layout)) return MapRows(file, *layout, options);
 
   const uint32_t dim = static_cast<uint32_t>(layout->dim);
   const size_t row_bytes = layout->row_bytes();
@@ -121,10 +160,7 @@ absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& op
     if (!prefixed.empty()) {
       if (absl::Status s = DropPrefixes(*layout, first, rows, from, to); !s.ok()) return s;
     }
-    if (const auto bad = FirstNonFinite({to, rows, dim, layout->dtype})) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("row ", first + bad->row, ", column ", bad->column, " is ", bad->value));
-    }
+    if (absl::Status s = CheckFinite({to, rows, dim, layout->dtype}, first); !s.ok()) return s;
     if (options.progress) options.progress((first + rows) * row_bytes, bytes);
   }
   return matrix;

@@ -13,11 +13,14 @@
 namespace dotmax {
 
 struct ReadOptions {
+  // The rows stay in the file, mapped into memory, where its format allows (not .fvecs; and rows must be
+  // aligned to their elements): the system keeps in memory what is used. The file must not change after.
+  bool map = false;
   // Called now and then while reading, on the calling thread, with bytes read so far of bytes in all.
   std::function<void(uint64_t done, uint64_t total)> progress;
 };
 
-// Reads the whole file into memory, 64-byte aligned, and checks every element.
+// Reads the whole file into memory, 64-byte aligned (or maps it), and checks every element.
 //
 // The format is the extension's; the header must agree with the file's size before anything is allocated.
 // Fails with a message that starts with the path: kNotFound or kPermissionDenied (cannot be opened),
