@@ -125,22 +125,31 @@ class Int8Pass final : public Pass {
       for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = ScoreToReach(q);
     }
 
-    // Lets go of queries that neither this tile nor a later one can serve; false if none is left.
+    // Lets go of queries that neither this tile nor a later one can serve; false if none is left. Their
+    // columns stay, with scores out of reach, until packing anew saves more than it costs.
     bool DropFinished(uint64_t tile) {
       // ‖a‖‖b‖ bounds every score of this tile and, as norms descend, of all later ones.
       const double row_norm = pass_.rows_.tile(tile).norm;
+      live_ = 0;
+      for (size_t c = 0; c < active_.size(); ++c) {
+        const QueryCode& query = pass_.queries_[active_[c]];
+        const double score = ScoreToReach(active_[c]);
+        const bool finished = query.norm * row_norm * kOutward < score;
+        columns_.score[c] = finished ? kInfinity : score;
+        live_ += finished ? 0 : 1;
+      }
+      if (live_ == 0) return false;
+      const int columns = scratch_.scorer.columns();
+      if (pass_.all_kernels_.Int8Columns(live_, pass_.rows_.code_dim()) >= columns - columns / 16)
+        return true;
       size_t kept = 0;
-      for (const uint32_t q : active_) {
-        const double score = ScoreToReach(q);
-        if (pass_.queries_[q].norm * row_norm * kOutward < score) continue;
-        active_[kept] = q;
-        columns_.score[kept++] = score;
+      for (size_t c = 0; c < active_.size(); ++c) {
+        if (columns_.score[c] == kInfinity) continue;
+        active_[kept] = active_[c];
+        columns_.score[kept++] = columns_.score[c];
       }
-      if (kept == 0) return false;
-      if (kept != active_.size()) {
-        active_.resize(kept);
-        Pack();
-      }
+      active_.resize(kept);
+      Pack();
       return true;
     }
 
@@ -159,6 +168,7 @@ class Int8Pass final : public Pass {
       }
       if (active_.empty()) return false;
       for (size_t c = 0; c < active_.size(); ++c) columns_.score[c] = ScoreToReach(active_[c]);
+      live_ = active_.size();
       Pack();
       return true;
     }
@@ -170,7 +180,7 @@ class Int8Pass final : public Pass {
       const size_t count = CollectSurvivors(scores, rows, scratch_.scorer.columns(),
                                             scratch_.int_thresholds.data(), scratch_.survivors.data());
       CheckSurvivors(t, count);
-      scratch_.pairs_screened += rows * active_.size();
+      scratch_.pairs_screened += rows * live_;
       scratch_.pairs_survived += count;
     }
 
@@ -258,6 +268,7 @@ class Int8Pass final : public Pass {
     const PairScorer& scorer_;
     uint64_t claims_ = 0;
     std::vector<double> to_reach_;  // by query of the block, as of some claims ago
+    size_t live_ = 0;               // those of `active_` that are not finished
     std::vector<uint32_t> active_;  // the queries of the block by column
     // What SetThresholds needs of them, side by side, so that compilers vectorise it.
     struct {
