@@ -1,12 +1,11 @@
-// The engine for peers.py: loads two float32 files, then times what each line of standard input asks for.
-// Answers are lines of JSON; seconds are those of one call.
+// The engine for peers.py: loads two float32 files, says how, then times what each line of standard input
+// asks for. Answers are lines of JSON.
 //
-//   engine_worker BASE.npy QUERIES.npy      {"screen": "int8, 92 of 100 axes", "load_seconds": 1.5, ...}
-//   search THREADS CALLS FIRST COUNT TOP_K  {"seconds": 0.01, "ids": [...], ...}: the batch of COUNT queries
-//   from
-//                                           FIRST on, then the one after it, ..., CALLS of them
-//   float32 THREADS CALLS FIRST COUNT       {"seconds": 0.01}: oneDNN's matmul alone, nothing done with the
-//   scores int8 THREADS CALLS FIRST COUNT
+//   engine_worker BASE.npy QUERIES.npy      {"screen": "int8, 92 of 100 axes", "load_seconds": 0.5, ...}
+//   search THREADS CALLS FIRST COUNT TOP_K  {"seconds": 0.01, "ids": [...], ...}, of CALLS batches of COUNT
+//                                           queries from FIRST on; seconds are one batch's
+//   float32 THREADS CALLS FIRST COUNT       {"seconds": 0.01}, of oneDNN's matmul alone, on one batch
+//   int8 THREADS CALLS FIRST COUNT
 //
 // What cannot be done is {"error": "why"}.
 #include <chrono>
@@ -14,8 +13,11 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,6 +25,7 @@
 #include "server/base/json.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
+#include "server/engine/tile.h"
 #include "server/store/ingest.h"
 #include "tests/bench/plain_matmul.h"
 #include "tests/data.h"

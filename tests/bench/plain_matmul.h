@@ -1,5 +1,5 @@
-// oneDNN's matmul alone, the speed of light of a search: every tile of rows times every block of queries, in
-// pieces whose scores stay in cache, and nothing done with the scores.
+// oneDNN's matmul alone, the speed of light of large batches: every tile of rows times every block of
+// queries, in pieces whose scores stay in cache, and nothing done with the scores.
 #ifndef DOTMAX_TESTS_BENCH_PLAIN_MATMUL_H_
 #define DOTMAX_TESTS_BENCH_PLAIN_MATMUL_H_
 

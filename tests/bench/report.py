@@ -16,7 +16,7 @@ class Cell:
         ("top", 4, lambda cell: cell.top_k),
         ("batch", 6, lambda cell: cell.batch),
         ("dotmax", 9, lambda cell: cell.micros("dotmax")),
-        ("FAISS", 11, lambda cell: f"{cell.micros('faiss')} {cell.faiss_path}"),
+        ("FAISS", 13, lambda cell: f"{cell.micros('faiss')} {cell.faiss_path}"),
         ("numpy", 9, lambda cell: cell.micros("numpy")),
         ("torch", 9, lambda cell: cell.micros("torch")),
         ("float32", 9, lambda cell: cell.micros("float32")),
