@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs Debian packages by name: deploy/install-deps.sh build|test
+# Installs Debian packages by name: deploy/install-deps.sh build|test|bench
 #   build   what compiling the server and the command needs
 #   test    the same, and what tests/run.sh needs
+#   bench   all that, and what tests/bench/peers.py compares with
 # For Debian 12 and 13, as root. Does nothing, and asks nobody, when all of it is there.
 set -euo pipefail
 
@@ -12,12 +13,14 @@ build=(cmake g++ ninja-build
   ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev
   python3 python3-grpcio python3-numpy python3-protobuf)
+bench=(npm python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
 
 case "${1:-}" in
   build) packages=("${build[@]}") ;;
   test) packages=("${build[@]}" "${test[@]}") ;;
+  bench) packages=("${build[@]}" "${test[@]}" "${bench[@]}") ;;
   *)
-    echo "usage: deploy/install-deps.sh build|test" >&2
+    echo "usage: deploy/install-deps.sh build|test|bench" >&2
     exit 2
     ;;
 esac

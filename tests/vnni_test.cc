@@ -1,6 +1,9 @@
 #include "server/engine/vnni.h"
 
 #include <algorithm>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
@@ -28,6 +31,23 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
       scores.Reserve(kRows * columns);
       PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
       ScoreVnni(tile.data(), kRows, dim, packed.data(), columns, scores.data());
+      // The same scores, compared: of rows that fill no whole block.
+      constexpr int kSomeRows = kRows - 5;
+      std::vector<int32_t> thresholds(columns);
+      for (int c = 0; c < columns; ++c)
+        thresholds[c] = scores.data()[static_cast<int>(random.Next() % kRows) * columns + c];
+      std::vector<Survivor> survivors(kRows * columns + kSurvivorPadding);
+      survivors.resize(CollectVnni(tile.data(), kSomeRows, dim, packed.data(), columns, thresholds.data(),
+                                   survivors.data()));
+      std::set<std::pair<int, int>> kept, expected_kept;
+      for (const Survivor& s : survivors) kept.insert({s.row, s.column});
+      EXPECT_EQ(kept.size(), survivors.size());
+      for (int row = 0; row < kSomeRows; ++row) {
+        for (int c = 0; c < columns; ++c) {
+          if (scores.data()[row * columns + c] > thresholds[c]) expected_kept.insert({row, c});
+        }
+      }
+      EXPECT_EQ(kept, expected_kept) << columns << " columns, dim " << dim;
       for (int row = 0; row < kRows; ++row) {
         for (int c = 0; c < columns; ++c) {
           int32_t expected = 0;

@@ -175,10 +175,10 @@ class Int8Pass final : public Pass {
 
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
-      const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), rows);
-      SetThresholds(t, rows, scores);
-      const size_t count = CollectSurvivors(scores, rows, scratch_.scorer.columns(),
-                                            scratch_.int_thresholds.data(), scratch_.survivors.data());
+      SeedQueries(t, rows);
+      SetThresholds(t);
+      const size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
+                                                   scratch_.survivors.data());
       CheckSurvivors(t, count);
       scratch_.pairs_screened += rows * live_;
       scratch_.pairs_survived += count;
@@ -202,17 +202,23 @@ class Int8Pass final : public Pass {
       scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
-    void SetThresholds(uint64_t t, int rows, const int32_t* scores) {
-      const CodeTile& tile = pass_.rows_.tile(t);
-      const double inverse_tile_scale = 1.0 / tile.scale;
-      int32_t* const thresholds = scratch_.int_thresholds.data();
-      const int columns = static_cast<int>(active_.size());
-      for (int c = 0; c < columns; ++c) {
+    // Queries that know nothing yet see the scores first.
+    void SeedQueries(uint64_t t, int rows) {
+      const int32_t* scores = nullptr;
+      for (size_t c = 0; c < active_.size(); ++c) {
         if (columns_.score[c] != -kInfinity) continue;
+        if (scores == nullptr) scores = scratch_.scorer.Score(pass_.rows_.codes(t), rows);
         pass_.Seed(active_[c], scores + c, rows, scratch_.scorer.columns(), scratch_.seeds,
                    [&](uint32_t row) { return pass_.rows_.id(t, row); });
         columns_.score[c] = ScoreToReach(active_[c]);
       }
+    }
+
+    void SetThresholds(uint64_t t) {
+      const CodeTile& tile = pass_.rows_.tile(t);
+      const double inverse_tile_scale = 1.0 / tile.scale;
+      int32_t* const thresholds = scratch_.int_thresholds.data();
+      const int columns = static_cast<int>(active_.size());
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
         for (int c = 0; c < columns; ++c) columns_.score[c] -= CentreScore(active_[c], t);
       }

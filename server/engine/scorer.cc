@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "server/engine/quantize.h"
-#include "server/engine/reduce.h"
 #include "server/engine/vnni.h"
 
 namespace dotmax {
@@ -34,6 +33,13 @@ const int32_t* CodeScorer::Score(const uint8_t* codes, int rows) {
     ScoreVnni(codes, (rows + 15) / 16 * 16, dim_, vnni_.data(), columns_, scores_.data());
   }
   return scores_.data();
+}
+
+size_t CodeScorer::Collect(const uint8_t* codes, int rows, const int32_t* thresholds, Survivor* survivors) {
+  if (runner_.has_value()) {
+    return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
+  }
+  return CollectVnni(codes, rows, dim_, vnni_.data(), columns_, thresholds, survivors);
 }
 
 }  // namespace dotmax

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "server/engine/aligned.h"
+#include "server/engine/reduce.h"
 #include "server/engine/tile.h"
 
 namespace dotmax {
@@ -22,6 +23,10 @@ class CodeScorer {
   // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, valid until the next call. Another
   // kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
   const int32_t* Score(const uint8_t* codes, int rows);
+
+  // Those of the first `rows` rows' scores that are > thresholds[column], in any order; returns how many.
+  // `survivors` has room for kTileRows · columns + kSurvivorPadding.
+  size_t Collect(const uint8_t* codes, int rows, const int32_t* thresholds, Survivor* survivors);
 
  private:
   int columns_ = 0;

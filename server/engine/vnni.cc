@@ -14,6 +14,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics (PR 105593)
 #endif
 #define DOTMAX_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
+#define DOTMAX_VNNI_INLINE DOTMAX_VNNI inline __attribute__((always_inline))
 #endif
 
 namespace dotmax {
@@ -24,10 +25,13 @@ constexpr int kChunk = 64;  // bytes of a vector, and of a cache line
 constexpr int kLanes = 16;  // sums of a vector
 constexpr int kGroup = 64;  // queries that are scored together: four sums for every code that is read
 
-// Of `columns` queries to go, how many are scored together. Fewer than 16 go by dimension.
+// Of `columns` queries to go, how many are scored together: as many vectors as leave registers for enough
+// rows. Fewer than 16 go by dimension.
 constexpr int Group(int columns) {
-  if (columns < kLanes) return std::min(columns, 8);
-  return std::min(columns / kLanes * kLanes, kGroup);
+  for (const int group : {kGroup, kGroup / 2, kLanes, 8}) {
+    if (columns >= group) return group;
+  }
+  return columns;
 }
 
 constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; }
@@ -37,14 +41,27 @@ constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; 
 // 16 KiB no faster (Zen 5: 50 GB/s with it, 25 without).
 constexpr size_t kPrefetchBytes = 8192;
 
-DOTMAX_VNNI inline void Prefetch(const uint8_t* from, size_t bytes) {
+DOTMAX_VNNI_INLINE void Prefetch(const uint8_t* from, size_t bytes) {
   for (size_t i = 0; i < bytes; i += kChunk) {
     _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes + i, _MM_HINT_T0);
   }
 }
 
+// sum += codes · queries. As _mm512_dpbusd_epi32, around which GCC 12 moves every sum to another register and
+// back: a third of the time.
+DOTMAX_VNNI_INLINE void AddProducts(__m512i& sum, __m512i codes, __m512i queries) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(queries));
+}
+
+struct Tile {
+  const uint8_t* codes;
+  int rows;
+  size_t dim;
+  bool prefetch = true;  // the first time that it is read
+};
+
 // Lane i: the sum of the lanes of sums[i].
-DOTMAX_VNNI inline __m512i SumLanes(const __m512i (&sums)[kLanes]) {
+DOTMAX_VNNI_INLINE __m512i SumLanes(const __m512i (&sums)[kLanes]) {
   __m512i pairs[8], quads[4], halves[2];
   for (int i = 0; i < 8; ++i) {
     const __m512i a = sums[2 * i], b = sums[2 * i + 1];
@@ -62,67 +79,123 @@ DOTMAX_VNNI inline __m512i SumLanes(const __m512i (&sums)[kLanes]) {
                           _mm512_shuffle_i32x4(halves[0], halves[1], 0xdd));
 }
 
+// What becomes of sums: each sink takes kVectors vectors of a row, or kRows rows by kColumns columns in one.
+struct StoreScores {
+  template <int kVectors>
+  DOTMAX_VNNI_INLINE void Line(int row, const __m512i (&sums)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(scores + row * stride + v * kLanes, sums[v]);
+  }
+  template <int kColumns>
+  DOTMAX_VNNI_INLINE void Block(int row, __m512i sums) {
+    alignas(kChunk) int32_t block[kLanes];
+    _mm512_store_si512(block, sums);
+    for (int i = 0; i < kLanes; ++i) scores[(row + i / kColumns) * stride + i % kColumns] = block[i];
+  }
+  StoreScores Next(int columns) const { return {scores + columns, stride}; }
+
+  int32_t* scores;
+  size_t stride;
+};
+
+// Compared while still in registers, so that scores need not be written and read again.
+struct KeepSurvivors {
+  template <int kVectors>
+  DOTMAX_VNNI_INLINE void Line(int row, const __m512i (&sums)[kVectors]) {
+    __mmask16 masks[kVectors];
+    unsigned any = 0;
+    for (int v = 0; v < kVectors; ++v) {
+      masks[v] = _mm512_cmpgt_epi32_mask(sums[v], _mm512_loadu_si512(thresholds + v * kLanes));
+      any |= masks[v];
+    }
+    if (__builtin_expect(any == 0, 1)) return;
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int v = 0; v < kVectors; ++v) Append(masks[v], _mm512_add_epi32(lanes, First(row, v * kLanes)));
+  }
+  template <int kColumns>
+  DOTMAX_VNNI_INLINE void Block(int row, __m512i sums) {
+    alignas(kChunk) int32_t wanted[kLanes], places[kLanes];
+    for (int i = 0; i < kLanes; ++i) wanted[i] = thresholds[i % kColumns];
+    const __mmask16 mask = _mm512_cmpgt_epi32_mask(sums, _mm512_load_si512(wanted));
+    if (__builtin_expect(mask == 0, 1)) return;
+    for (int i = 0; i < kLanes; ++i) places[i] = (i / kColumns) << 16 | i % kColumns;
+    Append(mask, _mm512_add_epi32(_mm512_load_si512(places), First(row, 0)));
+  }
+  KeepSurvivors Next(int columns) const { return {thresholds + columns, column + columns, out}; }
+
+  // Of (row, column), as Survivor lies in memory.
+  DOTMAX_VNNI_INLINE __m512i First(int row, int offset) const {
+    return _mm512_set1_epi32(row << 16 | (column + offset));
+  }
+  DOTMAX_VNNI_INLINE void Append(__mmask16 mask, __m512i places) {
+    _mm512_storeu_si512(*out, _mm512_maskz_compress_epi32(mask, places));
+    *out += __builtin_popcount(mask);
+  }
+
+  const int32_t* thresholds;
+  int column;
+  Survivor** out;
+};
+
 // Dimensions in lanes: per score dim/64 products, and about 3 instructions to sum up.
-template <int kColumns>
-DOTMAX_VNNI void ScoreByDimension(const uint8_t* tile, int rows, size_t dim, const int8_t* queries,
-                                  int32_t* scores, size_t stride) {
+template <int kColumns, class Sink>
+DOTMAX_VNNI void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink sink) {
   constexpr int kRows = kLanes / kColumns;
-  const size_t padded = PaddedDim(static_cast<int>(dim));
-  for (int row = 0; row < rows; row += kRows) {
-    const uint8_t* const from = tile + row * dim;
-    Prefetch(from, kRows * dim);
+  const size_t padded = PaddedDim(static_cast<int>(tile.dim));
+  for (int row = 0; row < tile.rows; row += kRows) {
+    const uint8_t* const from = tile.codes + row * tile.dim;
+    if (tile.prefetch) Prefetch(from, kRows * tile.dim);
     __m512i sums[kLanes];
     for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-    for (size_t i = 0; i < dim; i += kChunk) {
+    for (size_t i = 0; i < tile.dim; i += kChunk) {
       for (int r = 0; r < kRows; ++r) {
-        const __m512i codes = _mm512_loadu_si512(from + r * dim + i);
+        const __m512i codes = _mm512_loadu_si512(from + r * tile.dim + i);
         for (int c = 0; c < kColumns; ++c) {
-          __m512i& sum = sums[r * kColumns + c];
-          sum = _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(queries + c * padded + i));
+          AddProducts(sums[r * kColumns + c], codes, _mm512_load_si512(queries + c * padded + i));
         }
       }
     }
-    if (stride == kColumns) {
-      _mm512_store_si512(scores + row * kColumns, SumLanes(sums));
-      continue;
-    }
-    alignas(kChunk) int32_t block[kLanes];
-    _mm512_store_si512(block, SumLanes(sums));
-    for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kColumns; ++c) scores[(row + r) * stride + c] = block[r * kColumns + c];
-    }
+    sink.template Block<kColumns>(row, SumLanes(sums));
   }
 }
 
 // Queries in lanes: per row and 16 queries dim/4 products, and nothing to sum up. kRows · kVectors sums hide
 // the latency of the products.
-template <int kVectors, int kRows>
-DOTMAX_VNNI void ScoreByQuery(const uint8_t* tile, int rows, size_t dim, const int8_t* queries,
-                              int32_t* scores, size_t stride) {
+template <int kVectors, int kRows, class Sink>
+DOTMAX_VNNI void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink) {
   constexpr size_t kColumns = kVectors * kLanes;
-  for (int row = 0; row < rows; row += kRows) {
-    const uint8_t* const from = tile + row * dim;
-    Prefetch(from, kRows * dim);
+  for (int row = 0; row < tile.rows; row += kRows) {
+    const uint8_t* const from = tile.codes + row * tile.dim;
+    if (tile.prefetch) Prefetch(from, kRows * tile.dim);
     __m512i sums[kRows][kVectors];
     for (auto& line : sums) {
       for (__m512i& sum : line) sum = _mm512_setzero_si512();
     }
-    for (size_t i = 0; i < dim; i += kQuad) {
+    for (size_t i = 0; i < tile.dim; i += kQuad) {
       __m512i query[kVectors];
       for (int v = 0; v < kVectors; ++v) query[v] = _mm512_load_si512(queries + i * kColumns + v * kChunk);
       for (int r = 0; r < kRows; ++r) {
         int32_t quad;
-        std::memcpy(&quad, from + r * dim + i, kQuad);
-        for (int v = 0; v < kVectors; ++v) {
-          sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], _mm512_set1_epi32(quad), query[v]);
-        }
+        std::memcpy(&quad, from + r * tile.dim + i, kQuad);
+        const __m512i codes = _mm512_set1_epi32(quad);
+        for (int v = 0; v < kVectors; ++v) AddProducts(sums[r][v], codes, query[v]);
       }
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) {
-        _mm512_storeu_si512(scores + (row + r) * stride + v * kLanes, sums[r][v]);
-      }
-    }
+    for (int r = 0; r < kRows; ++r) sink.Line(row + r, sums[r]);
+  }
+}
+
+template <class Sink>
+void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
+  for (int group; columns > 0; columns -= group, sink = sink.Next(group), tile.prefetch = false) {
+    group = Group(columns);
+    if (group == 1) ScoreByDimension<1>(tile, packed, sink);
+    if (group == 2) ScoreByDimension<2>(tile, packed, sink);
+    if (group == 4) ScoreByDimension<4>(tile, packed, sink);
+    if (group == 8) ScoreByDimension<8>(tile, packed, sink);
+    if (group == 16) ScoreByQuery<1, 8>(tile, packed, sink);
+    if (group == 32) ScoreByQuery<2, 8>(tile, packed, sink);
+    if (group == 64) ScoreByQuery<4, 4>(tile, packed, sink);
+    packed += group < kLanes ? PackedVnniBytes(group, static_cast<int>(tile.dim)) : group * tile.dim;
   }
 }
 #endif
@@ -164,40 +237,25 @@ bool HasVnniKernel() {
   return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
 }
 
-void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {
-  const size_t n = static_cast<size_t>(dim);
-  const size_t stride = static_cast<size_t>(columns);
-  for (int group; columns > 0; columns -= group, scores += group) {
-    group = Group(columns);
-    switch (group) {
-      case 1:
-        return ScoreByDimension<1>(tile, rows, n, packed, scores, stride);
-      case 2:
-        return ScoreByDimension<2>(tile, rows, n, packed, scores, stride);
-      case 4:
-        return ScoreByDimension<4>(tile, rows, n, packed, scores, stride);
-      case 8:
-        ScoreByDimension<8>(tile, rows, n, packed, scores, stride);
-        packed += PackedVnniBytes(group, dim);
-        continue;
-      case 16:
-        ScoreByQuery<1, 8>(tile, rows, n, packed, scores, stride);
-        break;
-      case 32:
-        ScoreByQuery<2, 8>(tile, rows, n, packed, scores, stride);
-        break;
-      case 48:
-        ScoreByQuery<3, 8>(tile, rows, n, packed, scores, stride);
-        break;
-      default:
-        ScoreByQuery<4, 4>(tile, rows, n, packed, scores, stride);
-    }
-    packed += group * n;
-  }
+void ScoreVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {
+  ScoreGroups(Tile{codes, rows, static_cast<size_t>(dim)}, packed, columns,
+              StoreScores{scores, static_cast<size_t>(columns)});
+}
+
+size_t CollectVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns,
+                   const int32_t* thresholds, Survivor* survivors) {
+  static_assert(sizeof(Survivor) == sizeof(int32_t));
+  Survivor* end = survivors;
+  const int whole_rows = (rows + kLanes - 1) / kLanes * kLanes;
+  ScoreGroups(Tile{codes, whole_rows, static_cast<size_t>(dim)}, packed, columns,
+              KeepSurvivors{thresholds, 0, &end});
+  if (rows < whole_rows) end = std::remove_if(survivors, end, [rows](Survivor s) { return s.row >= rows; });
+  return end - survivors;
 }
 #else
 bool HasVnniKernel() { return false; }
 void ScoreVnni(const uint8_t*, int, int, const int8_t*, int, int32_t*) {}
+size_t CollectVnni(const uint8_t*, int, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
 #endif
 
 }  // namespace dotmax

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "server/engine/reduce.h"
+
 namespace dotmax {
 
 // Whether this machine can.
@@ -21,6 +23,12 @@ int VnniColumns(int queries, int dim);
 // VnniColumns(columns); rows % 16 = 0, dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end are
 // readable; packed (PackedVnniBytes) and scores 64-byte aligned.
 void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores);
+
+// The same without writing scores: every (row, column) with a score > thresholds[column], in any order, to
+// `survivors` (room for all of whole blocks of 16 rows, + kSurvivorPadding); returns how many. `rows` may be
+// any number, and up to a multiple of 16 are readable.
+size_t CollectVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
+                   const int32_t* thresholds, Survivor* survivors);
 
 size_t PackedVnniBytes(int columns, int dim);
 void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed);

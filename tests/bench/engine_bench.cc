@@ -1,19 +1,17 @@
-// The exact search against its own speed of light: plain oneDNN float32 matmul of the same tiles with the
-// maximum of each query (values only: inexact, no index, no certificate), interleaved, on one thread.
+// The exact search against its own speed of light: oneDNN's matmul alone, of float32 and of int8, nothing
+// done with the scores. Interleaved; peers.py compares with other programs.
 //
 //   engine_bench [--matrix=FILE] [--axes=N] [--threads=N] [--top-k=K] [--global] [Google Benchmark's flags]
 //
-// --axes forces the int8 screen with that many axes; --threads, --top-k and --global are for the exact search
-// alone.
+// --axes forces the int8 screen with that many axes.
 //
 // Without a file: 200,000 × 100 standard normal. Queries are rows held out of the matrix, evenly spaced.
-// Ends with one line per batch size: throughput of the exact search / the plain one, from the medians.
+// Ends with one line per batch size: throughput of the exact search / that of the matmuls, from the medians.
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <iterator>
-#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,6 +19,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "benchmark/benchmark.h"
@@ -28,8 +27,8 @@
 #include "server/engine/aligned.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
-#include "server/engine/tile.h"
 #include "server/store/ingest.h"
+#include "tests/bench/plain_matmul.h"
 #include "tests/data.h"
 
 namespace dotmax {
@@ -37,21 +36,10 @@ namespace {
 
 constexpr int kRepetitions = 9;
 constexpr int kBatchSizes[] = {1, 16, 256, 1024};
-constexpr int kBlock = 256;
 constexpr uint64_t kShuffle = 397;  // prime: i · 397 mod count visits every place once
 
-// One load, one max per score: what no fused reduction can avoid.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-void MaxInto(const float* scores, int rows, int columns, float* best) {
-  for (int row = 0; row < rows; ++row, scores += columns) {
-    for (int c = 0; c < columns; ++c) best[c] = std::max(best[c], scores[c]);
-  }
-}
-
 // Takes rows 0, step, 2·step, ... out of a matrix, as many as the largest batch, and shuffles them: files are
-// often ordered. peers.py does the same.
+// often ordered.
 struct HeldOut {
   SharedMatrix base;
   SharedMatrix queries;
@@ -81,6 +69,8 @@ struct Setup {
   int threads;
   uint32_t top_k;
   Reduction reduction;
+  AlignedArray<float> float32_rows;
+  AlignedArray<float> float32_queries;
 };
 
 void Exact(benchmark::State& state, const Setup& setup) {
@@ -101,34 +91,23 @@ void Exact(benchmark::State& state, const Setup& setup) {
   state.counters["survivors"] = static_cast<double>(stats.pairs_survived) / stats.pairs_screened;
 }
 
-void Plain(benchmark::State& state, const Setup& setup) {
-  const Matrix& matrix = setup.matrix;
-  const int queries = static_cast<int>(state.range(0));
-  const int block = std::min(queries, kBlock);
-  std::vector<float> a(static_cast<size_t>(queries) * matrix.view().dim);
-  ToFloat32(setup.queries.view.data, setup.queries.view.dtype, a.size(), a.data());
-  const auto matmul = TileMatmul::Create(TileKind::kFloat32, matrix.tile_rows(), matrix.view().dim, block);
-  if (!matmul.ok()) return state.SkipWithError(matmul.status().ToString().c_str());
-  AlignedArray<float> tile, scores, best;
-  AlignedArray<std::byte> packed, scratch;
-  packed.Reserve((*matmul)->packed_bytes());
-  scratch.Reserve((*matmul)->scratch_bytes());
-  tile.Reserve(static_cast<size_t>(matrix.tile_rows()) * matrix.view().dim);
-  scores.Reserve(static_cast<size_t>(matrix.tile_rows()) * block);
-  best.Reserve(queries);
-  for (auto _ : state) {
-    std::fill(best.data(), best.data() + queries, -std::numeric_limits<float>::infinity());
-    for (int first = 0; first < queries; first += block) {
-      (*matmul)->Pack(a.data() + static_cast<size_t>(first) * matrix.view().dim, packed.data());
-      TileRunner runner(**matmul, packed.data(), scratch.data(), scores.data());
-      for (uint64_t t = 0; t < matrix.tiles(); ++t) {
-        runner.Run(matrix.Float32Tile(t, tile.data()));
-        MaxInto(scores.data(), matrix.tile_rows(), block, best.data() + first);
-      }
-    }
-    benchmark::DoNotOptimize(best.data()[0]);
-  }
-  state.counters["queries/s"] = benchmark::Counter(state.iterations() * queries, benchmark::Counter::kIsRate);
+void Plain(benchmark::State& state, const Setup& setup, TileKind kind) {
+  const auto plain = testing::PlainMatmul::Create(
+      kind, static_cast<int>(setup.matrix.view().dim), {setup.float32_rows.data(), setup.matrix.view().rows},
+      {setup.float32_queries.data(), static_cast<uint64_t>(state.range(0))}, setup.threads);
+  if (!plain.ok()) return state.SkipWithError(plain.status().ToString().c_str());
+  for (auto _ : state) (*plain)->Run();
+  state.counters["queries/s"] =
+      benchmark::Counter(state.iterations() * state.range(0), benchmark::Counter::kIsRate);
+}
+
+void Float32(benchmark::State& state, const Setup& setup) { Plain(state, setup, TileKind::kFloat32); }
+void Int8(benchmark::State& state, const Setup& setup) { Plain(state, setup, TileKind::kInt8); }
+
+AlignedArray<float> AsFloat32(const MatrixView& view) {
+  AlignedArray<float> values;
+  ToFloat32(view.data, view.dtype, view.rows * view.dim, values.Reserve(view.rows * view.dim));
+  return values;
 }
 
 // Prints as usual, and keeps the medians for the ratios.
@@ -146,11 +125,14 @@ class RatioReporter : public benchmark::ConsoleReporter {
 
   void PrintRatios() const {
     for (const int queries : kBatchSizes) {
-      const auto exact = medians_.find("exact/" + std::to_string(queries));
-      const auto plain = medians_.find("plain/" + std::to_string(queries));
-      if (exact == medians_.end() || plain == medians_.end()) continue;
-      std::printf("M = %4d: exact search runs at %.2f of the plain matmul + max\n", queries,
-                  plain->second / exact->second);
+      const std::string batch = absl::StrCat("/", queries);
+      const auto exact = medians_.find("exact" + batch);
+      for (const char* kind : {"float32", "int8"}) {
+        const auto plain = medians_.find(kind + batch);
+        if (exact == medians_.end() || plain == medians_.end()) continue;
+        std::printf("M = %4d: exact search runs at %.2f of the plain %s matmul\n", queries,
+                    plain->second / exact->second, kind);
+      }
     }
   }
 
@@ -203,9 +185,16 @@ int Main(int argc, char** argv) {
   const HeldOut held_out = HoldOut(base);
   const Matrix matrix(held_out.base, options);
   std::printf("%s\n", matrix.screen().c_str());
-  const Setup setup = {matrix, held_out.queries, threads, top_k, reduction};
+  const Setup setup = {matrix,
+                       held_out.queries,
+                       threads,
+                       top_k,
+                       reduction,
+                       AsFloat32(held_out.base.view),
+                       AsFloat32(held_out.queries.view)};
   for (const int queries : kBatchSizes) {
-    for (const auto& [name, run] : {std::pair{"exact", &Exact}, std::pair{"plain", &Plain}}) {
+    for (const auto& [name, run] :
+         {std::pair{"exact", &Exact}, std::pair{"float32", &Float32}, std::pair{"int8", &Int8}}) {
       benchmark::RegisterBenchmark(name, [&setup, run = run](benchmark::State& s) { run(s, setup); })
           ->Arg(queries)
           ->Unit(benchmark::kMillisecond)

@@ -1,81 +1,320 @@
 #!/usr/bin/python3
-"""dotmax's engine beside FAISS on one thread: microseconds per query, medians, top 1.
+"""dotmax's engine beside FAISS, numpy, torch and plain oneDNN: microseconds per query.
 
-  tests/bench/peers.py --bench build/ci/tests/bench/engine_bench --matrix FILE.npy
+  deploy/install-deps.sh bench && cmake --preset ci && cmake --build --preset ci --target engine_worker
+  tests/bench/peers.py                     every set of sets.py, batch size, number of threads and top_k
+  tests/bench/peers.py --quick             the same with at most 20,000 rows
+  tests/bench/peers.py --sets glove --batches 1,1024 --threads 1 --top-k 10
+  tests/bench/peers.py --plot tests/bench/peers.svg --markdown      the figures of README.md, too
 
-FAISS is IndexFlatIP, exact in float32, from Debian's python3-faiss, in both of its paths (its own loop, and BLAS,
-forced by its threshold); the better one counts. Queries are 1,024 rows held out of the matrix. Each batch size is measured in turn, first one, then the other, so
-that both see the same machine. dotmax's scores are those of float64, FAISS's of float32.
+A round measures ours, then each peer, on the same queries (rows held out of the matrix) and with the same number of
+threads, so that all see the same machine; a figure is the median of the rounds: --repeats of them, and more while they
+are quick. A round runs small batches eight times, so that all find their caches as steady use would leave them.
+
+FAISS is IndexFlatIP, the better of its two paths: its own loop, or BLAS, forced by its threshold. A path that needs
+over twice the other's time for the first 16 queries is not tried in full. numpy and torch are matmul and argmax (torch:
+topk, where more than one is wanted) of blocks of rows whose scores take 8 MB: for large batches far faster than all
+scores at once. "float32" and "int8" are oneDNN's matmul alone, in tiles like ours, nothing done with the scores: for
+large batches, the speed of light. GOPS counts 2·M·N·D operations per search, and "of int8" is the share of the int8
+matmul's. "screened" and "survived" are shares of all pairs, "rescored" is pairs per query.
+
+Every answer is compared. Ours must be the same in all rounds, and agree with float64 on a sample of the queries. Peers
+are float32: where their hits differ from ours, "gap" is by how much at most, in float64, as a share of both lengths.
 """
 
 import argparse
 import json
+import math
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before the libraries load
+# Before the libraries load: they choose for themselves what this machine can do, whatever the environment says. But
+# threads of OpenMP (FAISS, torch) that wait must not spin against OpenBLAS's, which are others.
+for variable in [name for name in os.environ if name.startswith(("OPENBLAS_", "OMP_", "GOMP_"))]:
+    del os.environ[variable]
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import faiss  # noqa: E402
 import numpy  # noqa: E402
+import threadpoolctl  # noqa: E402
+import torch  # noqa: E402
 
-REPEATS = 5
+import report  # noqa: E402
+import sets  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELD_OUT = 1024
-SHUFFLE = 397
+QUICK_ROWS = 20_000
+SCORE_BYTES = 8 << 20  # of a block of rows for numpy and torch: 2 to 8 MB are best
+CELL_SECONDS = 2  # rounds are added until a cell has taken so long
+MOST_ROUNDS = 15
+CALLS_PER_ROUND = 8  # of small batches; of at most CALLED_QUERIES in all
+CALLED_QUERIES = 128
+TRIAL_QUERIES = 16
+SAMPLE = 16  # queries that are compared with float64
+IDLE_SECONDS = 0.03  # until OpenBLAS's threads stop spinning
 
 
-def engine_seconds(program, matrix, batch):
-    """Median seconds of a batch, as the benchmark program reports it."""
-    report = subprocess.run(
-        [program, f"--matrix={matrix}", f"--benchmark_filter=exact/{batch}/", "--benchmark_min_time=0.1"]
-        + ["--benchmark_out=/dev/stderr", "--benchmark_out_format=json"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ).stderr
-    runs = json.loads(report[report.index('{\n  "context"') :])["benchmarks"]
-    return next(run["real_time"] for run in runs if run.get("aggregate_name") == "median") / 1e3
+def seconds(run, *arguments):
+    start = time.perf_counter()
+    result = run(*arguments)
+    return time.perf_counter() - start, result
 
 
-def faiss_seconds(index, batches):
-    """The better path's median for one of the batches."""
-    paths = []
-    for threshold in (1 << 30, 1):
-        faiss.cvar.distance_compute_blas_threshold = threshold
-        times = []
-        for _ in range(REPEATS):
-            start = time.perf_counter()
-            for batch in batches:
-                index.search(batch, 1)
-            times.append((time.perf_counter() - start) / len(batches))
-        paths.append(statistics.median(times))
-    return min(paths)
+class Worker:
+    """engine_worker on one set."""
+
+    def __init__(self, program, base, queries):
+        with tempfile.TemporaryDirectory() as directory:
+            paths = [os.path.join(directory, name) for name in ("base.npy", "queries.npy")]
+            for path, rows in zip(paths, (base, queries)):
+                numpy.save(path, rows)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self.process = subprocess.Popen([program, *paths], **pipes, text=True, bufsize=1)
+            self.info = self._reply()
+
+    def ask(self, *words):
+        print(*words, file=self.process.stdin)
+        return self._reply()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _reply(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("engine_worker has ended")
+        return json.loads(line)
+
+
+class Peers:
+    """The other programs, each a function from queries and top_k to ids, best first; or None where it cannot."""
+
+    def __init__(self, base):
+        self.base = base
+        self.index = faiss.IndexFlatIP(base.shape[1])
+        self.index.add(base)
+        self.tensor = torch.from_numpy(base)
+
+    def all(self):
+        return {"faiss-loop": self.loop, "faiss-blas": self.blas, "numpy": self.numpy, "torch": self.torch}
+
+    def loop(self, queries, top_k):
+        faiss.cvar.distance_compute_blas_threshold = 1 << 30
+        return self.index.search(queries, top_k)[1]
+
+    def blas(self, queries, top_k):
+        faiss.cvar.distance_compute_blas_threshold = 1
+        return self.index.search(queries, top_k)[1]
+
+    def numpy(self, queries, top_k):
+        if top_k > 1:
+            return None
+        best, ids = numpy.full(len(queries), -numpy.inf), numpy.zeros(len(queries), dtype=numpy.int64)
+        for first, rows in self.blocks(self.base, queries):
+            scores = queries @ rows.T
+            found = scores.argmax(axis=1)  # takes as long as max, and tells where
+            values = scores[numpy.arange(len(queries)), found]
+            better = values > best
+            best[better], ids[better] = values[better], found[better] + first
+        return ids[:, None]
+
+    def torch(self, queries, top_k):
+        queries = torch.from_numpy(queries)
+        values, ids = [], []
+        for first, rows in self.blocks(self.tensor, queries):
+            scores = torch.mm(queries, rows.T)
+            found = scores.max(dim=1, keepdim=True) if top_k == 1 else scores.topk(min(top_k, len(rows)))
+            values.append(found.values)
+            ids.append(found.indices + first)
+        best = torch.cat(values, dim=1).topk(top_k).indices
+        return torch.cat(ids, dim=1).gather(1, best).numpy()
+
+    @staticmethod
+    def blocks(base, queries):
+        step = max(1, SCORE_BYTES // (4 * len(queries)))
+        return ((first, base[first : first + step]) for first in range(0, len(base), step))
+
+    def worthwhile(self, queries, top_k):
+        """all(), without those that cannot, and without FAISS's slower path where one is far slower."""
+        found = self.all()
+        times = {}
+        for name, run in self.all().items():
+            if run(queries, top_k) is None:
+                found.pop(name)
+            else:
+                times[name] = min(seconds(run, queries, top_k)[0] for _ in range(2))
+        for path, other in (("faiss-loop", "faiss-blas"), ("faiss-blas", "faiss-loop")):
+            if times[path] > 2 * times[other]:
+                found.pop(path)
+        return found
+
+
+class Bench:
+    """One set of vectors, in the memory of all programs, and its answers."""
+
+    def __init__(self, name, rows, program, top_k):
+        self.name = name
+        self.queries, self.base = sets.hold_out(rows, HELD_OUT)
+        self.worker = Worker(program, self.base, self.queries)
+        self.peers = Peers(self.base)
+        self.plain = {}  # seconds of oneDNN's matmuls by batch and threads: top_k is nothing to them
+        self.differ = {peer: [0, 0, 0.0] for peer in ("faiss", "numpy", "torch")}  # hits, of how many, largest gap
+        reply = self.worker.ask("search", os.cpu_count(), 1, 0, HELD_OUT, top_k)
+        self.ids = numpy.array(reply["ids"]).reshape(HELD_OUT, -1)
+        self._check_sample(numpy.array(reply["scores"]).reshape(self.ids.shape))
+
+    def describe(self):
+        rows, dim = self.base.shape
+        info = self.worker.info
+        return (
+            f"{self.name}: {rows:,} x {dim}; {info['screen']}; loaded in {info['load_seconds']:.1f} s;"
+            f" {info['resident_bytes'] / rows:.0f} bytes per row, {4 * dim} of them the row's own"
+        )
+
+    def agreement(self):
+        differ = (
+            f"{peer} {differ:,} of {every:,}" + (f" (gap {gap:.0e})" if differ else "")
+            for peer, (differ, every, gap) in self.differ.items()
+        )
+        return f"dotmax agrees with float64 ({SAMPLE} queries); hits that differ from dotmax's: {', '.join(differ)}"
+
+    def measure(self, batch, threads, top_k, repeats):
+        """One cell: all programs in turn, some rounds of it."""
+        calls = max(1, min(CALLS_PER_ROUND, CALLED_QUERIES // batch))
+        threadpoolctl.threadpool_limits(limits=threads)
+        torch.set_num_threads(threads)
+        peers = self.peers.worthwhile(self.queries[: min(batch, TRIAL_QUERIES)], top_k)
+        plain = [] if (batch, threads) in self.plain else ["float32", "int8"]
+        self.worker.ask("search", threads, 1, 0, batch, top_k)  # makes its kernels
+
+        times = {name: [] for name in ("dotmax", *plain, *peers)}
+        counts = dict.fromkeys(("pairs", "queries", "screened", "survived", "rescored"), 0)
+        started = time.monotonic()
+        rounds = 0
+        while rounds < repeats or (rounds < MOST_ROUNDS and time.monotonic() - started < CELL_SECONDS):
+            first = rounds * calls * batch % (HELD_OUT - calls * batch + 1)
+            last = first + calls * batch
+            rounds += 1
+            self._pause(threads)
+            reply = self.worker.ask("search", threads, calls, first, batch, top_k)
+            if reply["ids"] != self.ids[first:last, :top_k].ravel().tolist():
+                sys.exit(f"{self.name}: dotmax's answers differ from one batch to another")
+            times["dotmax"].append(reply["seconds"])
+            reply |= {"pairs": (last - first) * len(self.base), "queries": last - first}
+            counts = {name: count + reply[name] for name, count in counts.items()}
+            for kind in plain:
+                times[kind].append(self.worker.ask(kind, threads, calls, first, batch).get("seconds", math.nan))
+            for name, run in peers.items():
+                batches = [self.queries[at : at + batch] for at in range(first, last, batch)]
+                self._pause(threads)
+                taken, found = seconds(lambda: [run(queries, top_k) for queries in batches])
+                times[name].append(taken / calls)
+                self._compare(name.split("-")[0], numpy.concatenate(found), first)
+
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
+        plain = self.plain.setdefault((batch, threads), {kind: medians[kind] for kind in plain})
+        return report.Cell(self.name, self.base.shape, batch, threads, top_k, rounds, medians | plain, counts)
+
+    @staticmethod
+    def _pause(threads):
+        if threads > 1:
+            time.sleep(IDLE_SECONDS)
+
+    def _parts(self):
+        return numpy.array_split(self.base, math.ceil(len(self.base) / 10_000))
+
+    def _check_sample(self, scores):
+        """Ends the program unless our ids and scores are float64's, up to its rounding."""
+        sample = numpy.arange(SAMPLE) * (HELD_OUT // SAMPLE)
+        queries = self.queries[sample].astype(numpy.float64)
+        theirs = numpy.concatenate([queries @ part.astype(numpy.float64).T for part in self._parts()], axis=1)
+        best = -numpy.sort(-theirs, axis=1)[:, : self.ids.shape[1]]
+        found = numpy.take_along_axis(theirs, self.ids[sample], axis=1)
+        longest = max(numpy.linalg.norm(part, axis=1).max() for part in self._parts())
+        tolerance = 1e-13 * longest * numpy.linalg.norm(queries, axis=1, keepdims=True)
+        if (abs(found - best) > tolerance).any() or (abs(found - scores[sample]) > tolerance).any():
+            sys.exit(f"{self.name}: dotmax disagrees with float64")
+
+    def _compare(self, peer, ids, first):
+        """Counts a peer's hits of the queries from `first` on that differ from ours."""
+        ours = self.ids[first : first + len(ids), : ids.shape[1]]
+        tally = self.differ[peer]
+        tally[0] += int((ids != ours).sum())
+        tally[1] += ids.size
+        for row, rank in numpy.argwhere(ids != ours):
+            query = self.queries[first + row].astype(numpy.float64)
+            pair = self.base[[ours[row, rank], ids[row, rank]]].astype(numpy.float64)
+            lengths = numpy.linalg.norm(query) * numpy.linalg.norm(pair, axis=1).max()
+            tally[2] = max(tally[2], abs(pair @ query @ (1, -1)) / lengths)
+
+
+def versions(onednn):
+    """One line: what is compared, on what."""
+    blas = {
+        f"{pool['internal_api']} {pool['version']} ({pool['architecture']})"
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    cpu = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), "unknown CPU")
+    options = faiss.get_compile_options().replace("OPTIMIZE", "").strip().lower()
+    return (
+        f"{os.cpu_count()} cores of {cpu}; FAISS {faiss.__version__} ({options}), numpy {numpy.__version__},"
+        f" torch {torch.__version__}, oneDNN {onednn}; BLAS: {', '.join(sorted(blas))}"
+    )
+
+
+def glove(path):
+    """`path`, made if it is not there."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        subprocess.run([ROOT / "deploy/sample/make_sample.py", "--full", path], check=True)
+    return path
 
 
 def main():
+    def numbers(text):
+        return [int(word) for word in text.split(",")]
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", required=True)
-    parser.add_argument("--matrix", required=True)
-    parser.add_argument("--batches", default="1,16,256,1024")
+    parser.add_argument("--sets", default=",".join(sets.SETS), help="default: %(default)s")
+    parser.add_argument("--batches", type=numbers, default=[1, 16, 256, 1024], help=f"of at most {HELD_OUT}")
+    parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--top-k", type=numbers, default=[1, 10])
+    parser.add_argument("--repeats", type=int, default=3, help="rounds, at least; default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help=f"at most {QUICK_ROWS:,} rows")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
+    parser.add_argument("--markdown", action="store_true", help="end with the tables of README.md")
+    parser.add_argument("--glove", type=pathlib.Path, default=ROOT / "build/glove.npy", help="made if it is not there")
+    parser.add_argument("--worker", default=ROOT / "build/ci/tests/bench/engine_worker")
     options = parser.parse_args()
 
-    base = numpy.load(options.matrix).astype(numpy.float32)
-    held_out = numpy.arange(HELD_OUT) * (len(base) // HELD_OUT)  # as engine_bench does
-    queries, base = numpy.empty_like(base[held_out]), numpy.delete(base, held_out, axis=0)
-    queries[numpy.arange(HELD_OUT) * SHUFFLE % HELD_OUT] = numpy.load(options.matrix)[held_out]
-    faiss.omp_set_num_threads(1)
-    index = faiss.IndexFlatIP(base.shape[1])
-    index.add(base)
-    print(f"{options.matrix}: {base.shape[0]} x {base.shape[1]}; FAISS {faiss.__version__}; us per query")
-    print(f"{'batch':>6} {'FAISS':>10} {'dotmax':>10} {'ratio':>7}")
-    for batch in map(int, options.batches.split(",")):
-        few = min(8, HELD_OUT // batch)
-        theirs = faiss_seconds(index, numpy.split(queries[: few * batch], few)) / batch * 1e6
-        ours = engine_seconds(options.bench, options.matrix, batch) / batch * 1e6
-        print(f"{batch:6} {theirs:10.1f} {ours:10.1f} {theirs / ours:7.1f}", flush=True)
+    cells = []
+    for name in options.sets.split(","):
+        path = glove(options.glove) if name.startswith("glove") else None
+        rows = sets.SETS[name](path, QUICK_ROWS if options.quick else sys.maxsize)
+        bench = Bench(name, rows, options.worker, max(options.top_k))
+        if not cells:
+            print(versions(bench.worker.info["onednn"]))
+        print(f"\n{bench.describe()}\n{report.Cell.HEADER}", flush=True)
+        for threads in options.threads:
+            for top_k in options.top_k:
+                for batch in options.batches:
+                    cells.append(bench.measure(batch, threads, top_k, options.repeats))
+                    print(cells[-1], flush=True)
+        print(bench.agreement(), flush=True)
+        bench.worker.close()
+    if options.plot:
+        report.plot(cells, options.plot)
+    if options.markdown:
+        print("\n" + report.markdown(cells, versions(bench.worker.info["onednn"])))
     return 0
 
 
