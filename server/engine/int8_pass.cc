@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -12,7 +11,6 @@
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
-#include "server/engine/vnni.h"
 
 namespace dotmax {
 namespace {
