@@ -19,7 +19,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | gr
 root=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-root.XXXXXX")
 
 cleanup() {
-  for mounted in dev sys proc; do
+  for mounted in dev/pts dev sys proc; do
     mountpoint -q "$root/$mounted" && umount "$root/$mounted"
   done
   # Never through a mount that would not go away.
@@ -53,6 +53,7 @@ fi
 mount -t proc proc "$root/proc"
 mount -t sysfs sys "$root/sys"
 mount --bind /dev "$root/dev"
+mount --bind /dev/pts "$root/dev/pts"
 git clone -q "$tree" "$root/root/dotmax"
 
 echo "== $*"

@@ -29,8 +29,8 @@ constexpr uint64_t kSampleQueries = 32;
 // Alternating short runs, and the least of each: machines are noisy.
 constexpr int kRepetitions = 3;
 
-// Clusters are learnt from so many rows, one for so many rows of the matrix. They serve if at most this share of
-// the pairs is still screened; each then costs more, in tiles of few rows and queries.
+// Clusters are learnt from so many rows, one for so many rows of the matrix. They serve if at most this share
+// of the pairs is still screened; each then costs more, in tiles of few rows and queries.
 constexpr uint64_t kClusterSample = 16384;
 constexpr uint64_t kRowsPerCluster = 96;
 constexpr double kLoosest = 0.8;  // see LearnCentres
