@@ -13,7 +13,7 @@ build=(cmake g++ ninja-build
   ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev
   python3 python3-grpcio python3-numpy python3-protobuf)
-bench=(python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
+bench=(libopenblas0-pthread python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
 # Other packages of Node.js bring npm along, and conflict with Debian's.
 command -v npm >/dev/null || bench+=(npm)
 
