@@ -33,7 +33,8 @@ struct SearchStats {
   double queue_seconds = 0;
   double compute_seconds = 0;
   uint64_t pairs_screened = 0;  // scored in low precision
-  uint64_t pairs_survived = 0;  // not ruled out by the screen: checked in float64
+  uint64_t pairs_survived = 0;  // not ruled out by the screen
+  uint64_t pairs_checked = 0;   // nor by a second look in low precision, if there is one: scored in float64
   uint64_t pairs_rescored = 0;  // scored exactly
 };
 

@@ -79,7 +79,8 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
   Answer answer;
   answer.rows_held = answer.rows_searched = matrix.view().rows;
   if (per_row) answer.row_splits.assign(1, 0);
-  for (Scratch& scratch : impl_->scratch) scratch.pairs_screened = scratch.pairs_survived = 0;
+  for (Scratch& scratch : impl_->scratch)
+    scratch.pairs_screened = scratch.pairs_survived = scratch.pairs_checked = 0;
 
   const uint64_t block_rows = LargestBlock(queries.dim);
   const PairScorer scorer(queries, matrix.view());
@@ -106,6 +107,7 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
   for (const Scratch& scratch : impl_->scratch) {
     answer.stats.pairs_screened += scratch.pairs_screened;
     answer.stats.pairs_survived += scratch.pairs_survived;
+    answer.stats.pairs_checked += scratch.pairs_checked;
   }
   answer.stats.compute_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return answer;

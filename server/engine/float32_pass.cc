@@ -60,6 +60,7 @@ class Float32Pass final : public Pass {
       }
       scratch_.pairs_screened += rows * pass_.block_.best.size();
       scratch_.pairs_survived += count;
+      scratch_.pairs_checked += count;
     }
 
     // What each query asks of the tile's scores, on the tile's scale.

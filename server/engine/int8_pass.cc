@@ -24,6 +24,30 @@ constexpr uint64_t kClaimsPerLook = 4;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
+// Queries for some rows' codes: `stride` bytes each.
+struct EncodedQueries {
+  const QueryCode& operator[](size_t q) const { return queries[q]; }
+  const int8_t* codes_of(size_t q) const { return codes + q * stride; }
+
+  std::vector<QueryCode> queries;
+  const int8_t* codes = nullptr;
+  size_t stride = 0;
+};
+
+// `projected`: the queries' coordinates along the rows' axes.
+EncodedQueries Encode(const Int8Codes& rows, const QueryBlock& block, const float* projected, size_t stride,
+                      AlignedArray<int8_t>& codes) {
+  EncodedQueries encoded = {{}, codes.Reserve(block.best.size() * stride), stride};
+  encoded.queries.reserve(block.best.size());
+  for (size_t q = 0; q < block.best.size(); ++q) {
+    int8_t* const to = codes.data() + q * stride;
+    encoded.queries.push_back(
+        rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * rows.axes().count, to));
+    std::fill(to + rows.code_dim(), to + stride, int8_t{0});
+  }
+  return encoded;
+}
+
 // What the balls around tiles say of each query.
 struct Balls {
   std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
@@ -32,16 +56,16 @@ struct Balls {
   std::vector<uint32_t> queries, first;
 };
 
-Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries, const int8_t* codes,
-                   const TileMatmul* kernel, int columns) {
+Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const TileMatmul* kernel,
+                   int columns) {
   Balls balls;
   const Int8Codes& centres = *rows.centre_codes();
-  const size_t count = queries.size();
+  const size_t count = queries.queries.size();
   balls.bounds.resize(rows.tiles() * count);
   std::vector<uint64_t> nearest(count);
   std::vector<double> largest(count, -kInfinity);
   CodeScorer scorer;
-  scorer.Pack(kernel, columns, codes, static_cast<int>(count), centres.code_dim());
+  scorer.Pack(kernel, columns, queries.codes, static_cast<int>(count), centres.code_dim());
   for (uint64_t t = 0; t < centres.tiles(); ++t) {
     const CodeTile& tile = centres.tile(t);
     const int32_t* scores = scorer.Score(centres.codes(t), tile.rows);
@@ -71,19 +95,38 @@ Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries,
   return balls;
 }
 
+// What thresholds are made of, by column of a block, side by side for vectors.
+struct QueryColumns {
+  void Set(size_t column, const QueryCode& query) {
+    code_error[column] = query.code_error;
+    projection_norm[column] = query.projection_norm;
+    tail_excess[column] = query.tail_excess;
+    inverse_scale[column] = query.inverse_scale;
+    offset[column] = query.offset;
+  }
+  // Of scores to reach against rows of the tile.
+  void SetThresholds(const std::array<double, kMaxColumns>& scores, int count, const CodeTile& tile,
+                     int32_t* thresholds) const {
+    Int8Thresholds({scores.data(), code_error.data(), projection_norm.data(), tail_excess.data(),
+                    inverse_scale.data(), offset.data()},
+                   count, tile.code_norm, tile.code_error, tile.scale, thresholds);
+  }
+
+  std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
+};
+
 class Int8Pass final : public Pass {
  public:
-  // `kernels` by width, as far as the block needs, null for that of vnni.h; `codes` of the queries, code_dim
-  // each.
+  // `kernels` by width, as far as the block needs, null for that of vnni.h.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block, const Kernels& all_kernels,
-           KernelByColumns kernels, Balls balls, std::vector<QueryCode> queries, const int8_t* codes)
+           KernelByColumns kernels, Balls balls, EncodedQueries queries, EncodedQueries fine_queries)
       : Pass(base, block),
         rows_(rows),
         all_kernels_(all_kernels),
         kernels_(kernels),
         balls_(std::move(balls)),
         queries_(std::move(queries)),
-        codes_(codes) {}
+        fine_queries_(std::move(fine_queries)) {}
 
  private:
   class TileWorker final : public Worker {
@@ -133,7 +176,7 @@ class Int8Pass final : public Pass {
         const QueryCode& query = pass_.queries_[active_[c]];
         const double score = ScoreToReach(active_[c]);
         const bool finished = query.norm * row_norm * kOutward < score;
-        columns_.score[c] = finished ? kInfinity : score;
+        scores_[c] = finished ? kInfinity : score;
         live_ += finished ? 0 : 1;
       }
       if (live_ == 0) return false;
@@ -142,9 +185,9 @@ class Int8Pass final : public Pass {
         return true;
       size_t kept = 0;
       for (size_t c = 0; c < active_.size(); ++c) {
-        if (columns_.score[c] == kInfinity) continue;
+        if (scores_[c] == kInfinity) continue;
         active_[kept] = active_[c];
-        columns_.score[kept++] = columns_.score[c];
+        scores_[kept++] = scores_[c];
       }
       active_.resize(kept);
       Pack();
@@ -165,7 +208,7 @@ class Int8Pass final : public Pass {
         }
       }
       if (active_.empty()) return false;
-      for (size_t c = 0; c < active_.size(); ++c) columns_.score[c] = ScoreToReach(active_[c]);
+      for (size_t c = 0; c < active_.size(); ++c) scores_[c] = ScoreToReach(active_[c]);
       live_ = active_.size();
       Pack();
       return true;
@@ -175,11 +218,13 @@ class Int8Pass final : public Pass {
       const int rows = pass_.rows_.tile(t).rows;
       SeedQueries(t, rows);
       SetThresholds(t);
-      const size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
-                                                   scratch_.survivors.data());
-      CheckSurvivors(t, count);
+      size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
+                                             scratch_.survivors.data());
       scratch_.pairs_screened += rows * live_;
       scratch_.pairs_survived += count;
+      if (count > 0 && pass_.rows_.fine() != nullptr) count = LookAgain(t, count);
+      scratch_.pairs_checked += count;
+      CheckSurvivors(t, count);
     }
 
     void Pack() {
@@ -187,13 +232,11 @@ class Int8Pass final : public Pass {
       const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
       int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
-        std::copy_n(pass_.codes_ + active_[c] * static_cast<size_t>(dim), dim, codes + c * dim);
-        const QueryCode& query = pass_.queries_[active_[c]];
-        columns_.code_error[c] = query.code_error;
-        columns_.projection_norm[c] = query.projection_norm;
-        columns_.tail_excess[c] = query.tail_excess;
-        columns_.inverse_scale[c] = query.inverse_scale;
-        columns_.offset[c] = query.offset;
+        std::copy_n(pass_.queries_.codes_of(active_[c]), dim, codes + c * dim);
+        columns_.Set(c, pass_.queries_[active_[c]]);
+        if (pass_.rows_.fine() == nullptr) continue;
+        fine_columns_.Set(c, pass_.fine_queries_[active_[c]]);
+        fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
       }
       scratch_.scorer.Pack(pass_.kernels_[columns], columns, codes, static_cast<int>(active_.size()), dim);
       scratch_.int_thresholds.Reserve(columns);
@@ -204,30 +247,34 @@ class Int8Pass final : public Pass {
     void SeedQueries(uint64_t t, int rows) {
       const int32_t* scores = nullptr;
       for (size_t c = 0; c < active_.size(); ++c) {
-        if (columns_.score[c] != -kInfinity) continue;
+        if (scores_[c] != -kInfinity) continue;
         if (scores == nullptr) scores = scratch_.scorer.Score(pass_.rows_.codes(t), rows);
         pass_.Seed(active_[c], scores + c, rows, scratch_.scorer.columns(), scratch_.seeds,
                    [&](uint32_t row) { return pass_.rows_.id(t, row); });
-        columns_.score[c] = ScoreToReach(active_[c]);
+        scores_[c] = ScoreToReach(active_[c]);
       }
     }
 
     void SetThresholds(uint64_t t) {
-      const CodeTile& tile = pass_.rows_.tile(t);
-      const double inverse_tile_scale = 1.0 / tile.scale;
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
-        for (int c = 0; c < columns; ++c) columns_.score[c] -= CentreScore(active_[c], t);
+        for (int c = 0; c < columns; ++c) scores_[c] -= CentreScore(active_[c], t);
       }
-      for (int c = 0; c < columns; ++c) {
-        const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
-                                       columns_.tail_excess[c], tile.code_norm, tile.code_error, tile.scale);
-        thresholds[c] = Int8Threshold(columns_.score[c], error,
-                                      inverse_tile_scale * columns_.inverse_scale[c], columns_.offset[c]);
-      }
+      columns_.SetThresholds(scores_, columns, pass_.rows_.tile(t), thresholds);
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
+    }
+
+    // The survivors that all axes' codes cannot rule out either; returns how many.
+    size_t LookAgain(uint64_t t, size_t count) {
+      const Int8Codes& fine = *pass_.rows_.fine();
+      const int columns = static_cast<int>(active_.size());
+      int32_t* const thresholds = scratch_.fine_thresholds.Reserve(kMaxColumns);
+      fine_columns_.SetThresholds(scores_, columns, fine.tile(t), thresholds);
+      const auto refine = pass_.all_kernels_.has_vnni() ? RefineVnni : RefineSurvivors;
+      return refine(fine.codes(t), fine.code_dim(), fine_codes_.data(), thresholds, scratch_.survivors.data(),
+                    count);
     }
 
     // At least a·centre, on the query's scale.
@@ -274,10 +321,10 @@ class Int8Pass final : public Pass {
     std::vector<double> to_reach_;  // by query of the block, as of some claims ago
     size_t live_ = 0;               // those of `active_` that are not finished
     std::vector<uint32_t> active_;  // the queries of the block by column
-    // What SetThresholds needs of them, side by side, so that compilers vectorise it.
-    struct {
-      std::array<double, kMaxColumns> score, code_error, projection_norm, tail_excess, inverse_scale, offset;
-    } columns_;
+    // By column, too.
+    std::array<double, kMaxColumns> scores_;  // to reach
+    QueryColumns columns_, fine_columns_;
+    std::array<const int8_t*, kMaxColumns> fine_codes_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };
@@ -292,8 +339,8 @@ class Int8Pass final : public Pass {
   const Kernels& all_kernels_;
   const KernelByColumns kernels_;
   const Balls balls_;
-  const std::vector<QueryCode> queries_;
-  const int8_t* const codes_;
+  const EncodedQueries queries_;
+  const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
 };
 
 }  // namespace
@@ -337,17 +384,16 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     projected = by_query;
   }
 
-  int8_t* const codes = buffers.codes.Reserve(queries * rows.code_dim());
-  std::vector<QueryCode> encoded;
-  encoded.reserve(queries);
-  for (size_t q = 0; q < queries; ++q) {
-    encoded.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes.count,
-                                       codes + q * rows.code_dim()));
+  EncodedQueries encoded = Encode(rows, block, projected, rows.code_dim(), buffers.codes);
+  EncodedQueries fine;
+  if (rows.fine() != nullptr) {
+    fine =
+        Encode(*rows.fine(), block, block.scaled, PaddedVnniDim(rows.fine()->code_dim()), buffers.fine_codes);
   }
   Balls balls;
-  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, codes, kernels[columns], columns);
+  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, kernels[columns], columns);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
-                                    std::move(encoded), codes);
+                                    std::move(encoded), std::move(fine));
 }
 
 }  // namespace dotmax

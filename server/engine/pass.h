@@ -52,6 +52,7 @@ class Kernels {
   absl::StatusOr<const TileMatmul*> GetInt8(const Int8Codes& codes, int columns);
   // The width of a block of codes for so many queries.
   int Int8Columns(size_t queries, int code_dim) const;
+  bool has_vnni() const { return has_vnni_; }
 
  private:
   const bool has_vnni_ = HasVnniKernel();  // asking takes microseconds
@@ -79,12 +80,13 @@ struct Scratch {
   AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
-  AlignedArray<int32_t> int_thresholds;
+  AlignedArray<int32_t> int_thresholds, fine_thresholds;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
   std::vector<uint64_t> seeds;
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
+  uint64_t pairs_checked = 0;
 };
 
 // A block of queries as the screens want them.
@@ -108,7 +110,7 @@ class PassBuffers {
   Kernels kernels;
   AlignedArray<float> projected;
   AlignedArray<std::byte> packed;
-  AlignedArray<int8_t> codes;
+  AlignedArray<int8_t> codes, fine_codes;
 
  private:
   AlignedArray<double> wide_;

@@ -37,6 +37,10 @@ constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;
 
+// Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number and 8 its tail.
+constexpr double kMostCodeBytesPerDim = 1.3;
+constexpr uint32_t kOtherCodeBytes = 12;
+
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr absl::Duration kBudget = absl::Seconds(2);
 
@@ -61,9 +65,11 @@ class Planner {
   }
 
   // Null when that fails.
-  Codes EncodeAxes(uint32_t count) {
-    absl::StatusOr<Axes> axes = count >= view_.dim ? IdentityAxes(view_.dim) : PrincipalAxes(view_, count);
-    return axes.ok() ? Encode(by_norm_, *std::move(axes)) : nullptr;
+  Codes EncodeAxes(uint32_t count, bool two_levels = false) {
+    if (count >= view_.dim) return Encode(by_norm_, IdentityAxes(view_.dim));
+    absl::StatusOr<Axes> axes = PrincipalAxes(view_, count);
+    if (axes.ok()) axes = MixedAxes(*axes, count);
+    return axes.ok() ? Encode(by_norm_, *std::move(axes), two_levels) : nullptr;
   }
 
   // Null when that fails.
@@ -95,11 +101,17 @@ class Planner {
     if (most > 0) {
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
       for (uint32_t count : kCandidateAxes) {
-        if (axes.ok() && count <= most) Consider(rows, FirstAxes(*axes, count), best);
+        if (!axes.ok() || count > most) break;
+        if (absl::StatusOr<Axes> mixed = MixedAxes(*axes, count); mixed.ok()) {
+          Consider(rows, *std::move(mixed), best);
+        }
       }
     }
     Codes codes = TryClusters(unrotated);
-    if (codes == nullptr && best.count > 0) codes = Encode(by_norm_, std::move(best));
+    if (codes == nullptr && best.count > 0) {
+      const bool two_levels = AffordsTwoLevels(best);
+      codes = Encode(by_norm_, std::move(best), two_levels);
+    }
     return {std::move(codes), std::move(estimates_)};
   }
 
@@ -114,8 +126,14 @@ class Planner {
     double cost() const { return batch * single; }
   };
 
-  Codes Encode(std::vector<uint32_t> ids, Axes axes) {
-    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(axes)));
+  // Within the memory that codes may take. Then a second level costs little and saves much.
+  bool AffordsTwoLevels(const Axes& axes) const {
+    return axes.count + kOtherCodeBytes + view_.dim <= kMostCodeBytesPerDim * view_.dim;
+  }
+
+  Codes Encode(std::vector<uint32_t> ids, Axes axes, bool two_levels = false) {
+    return OrNull(
+        Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(axes), two_levels));
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
@@ -170,17 +188,17 @@ class Planner {
     const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, 1);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
-    scratch_.pairs_screened = scratch_.pairs_survived = 0;
+    scratch_.pairs_screened = scratch_.pairs_checked = 0;
     const absl::Time start = absl::Now();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
     // So few rows stay in cache; in a search, those that are checked come from memory.
     return absl::ToDoubleSeconds(absl::Now() - start) +
-           static_cast<double>(scratch_.pairs_survived) * view_.row_bytes() / kScatteredBytesPerSecond;
+           static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;
   }
 
   void Consider(const std::vector<uint32_t>& rows, Axes axes, Axes& best) {
     if (absl::Now() > deadline_ && best.count > 0) return;
-    const Codes codes = Encode(rows, axes);
+    const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
     if (codes == nullptr) return;
     Estimate estimate;
     for (int i = 0; i < kRepetitions; ++i) {
@@ -241,7 +259,7 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
   if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};
-  if (insist && options.axes != 0) return {planner.EncodeAxes(options.axes), {}};
+  if (insist && options.axes != 0) return {planner.EncodeAxes(options.axes, options.two_levels), {}};
   if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeAxes(matrix.view().dim), {}};
   return planner.EncodeFastest(insist);
 }
@@ -249,6 +267,7 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
 std::string ScreenName(const Int8Codes* codes) {
   if (codes == nullptr) return "float32";
   std::string name = absl::StrCat("int8, ", codes->axes().count, " of ", codes->axes().dim, " axes");
+  if (codes->fine() != nullptr) absl::StrAppend(&name, ", then all");
   if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
   return name;
 }

@@ -85,8 +85,14 @@ RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
 
 absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
                                                                    absl::Span<const double> norms,
-                                                                   RowOrder order, Axes axes) {
+                                                                   RowOrder order, Axes axes,
+                                                                   bool with_fine) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
+  if (with_fine && !axes.identity) {
+    auto fine = Encode(rows, norms, order, IdentityAxes(rows.dim));
+    if (!fine.ok()) return fine.status();
+    codes->fine_ = *std::move(fine);
+  }
   codes->axes_ = std::move(axes);
   codes->order_ = std::move(order.ids);
   const uint64_t row_count = codes->order_.size();
@@ -216,7 +222,8 @@ absl::Status Int8Codes::EncodeCentres() {
 uint64_t Int8Codes::bytes() const {
   return tiles_.size() * sizeof(CodeTile) + order_.size() * (code_dim_ + sizeof(order_[0])) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
-         centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0);
+         centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +
+         (fine_ != nullptr ? fine_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {

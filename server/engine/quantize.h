@@ -58,11 +58,13 @@ inline double CodeError(const QueryCode& query, const CodeTile& tile) {
 // `tail_dims` times, then zeros up to code_dim. Immutable.
 class Int8Codes {
  public:
-  // Encodes rows of `rows` in an order. REQUIRES: magnitudes in the range that the float32 screen takes
-  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless by_norm.
+  // Encodes rows of `rows` in an order, with `fine` codes too if asked for. REQUIRES: magnitudes in the range
+  // that the float32 screen takes unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless
+  // by_norm.
   static absl::StatusOr<std::unique_ptr<const Int8Codes>> Encode(const MatrixView& rows,
                                                                  absl::Span<const double> norms,
-                                                                 RowOrder order, Axes axes);
+                                                                 RowOrder order, Axes axes,
+                                                                 bool with_fine = false);
 
   static constexpr int kTileRows = 512;
 
@@ -75,6 +77,11 @@ class Int8Codes {
   const uint8_t* codes(uint64_t t) const { return codes_.data() + tiles_[t].first * code_dim_; }
   // The row number in the matrix of row `row` of tile `t`.
   uint64_t id(uint64_t t, int row) const { return order_[tiles_[t].first + row]; }
+
+  // Whole rows' codes, unrotated, in the same order and tiles, for a second look at what these few axes
+  // cannot rule out: a quarter of the bytes of float32 rows, and in the same tile as their neighbours. Null
+  // if not asked for, or if these are such already.
+  const Int8Codes* fine() const { return fine_.get(); }
 
   // For tiles of rows that lie near each other, the balls around them: centres, also in codes of their own
   // (id: the tile), and radii ≥ ‖b − centre‖. The codes of such a tile are those of b − centre. Null for rows
@@ -107,6 +114,7 @@ class Int8Codes {
   std::vector<float> centres_;  // tiles × dim
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
+  std::unique_ptr<const Int8Codes> fine_;
 };
 
 }  // namespace dotmax

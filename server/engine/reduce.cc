@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "server/base/dtype.h"
+#include "server/engine/bound.h"
 
 // Compiles the rest of this file once per instruction set.
 #undef HWY_TARGET_INCLUDE
@@ -96,6 +97,48 @@ size_t CollectFloats(const float* scores, int rows, int columns, const float* th
 size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                    Survivor* survivors) {
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
+}
+
+// Plain, for the compiler to vectorise: bound.h's formulas stand there only.
+void Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error, double scale,
+                int32_t* HWY_RESTRICT thresholds) {
+  const auto [score, query_error, projection_norm, tail_excess, inverse_scale, offset] = columns;
+  const double inverse_tile_scale = 1.0 / scale;
+  for (int c = 0; c < count; ++c) {
+    const double error =
+        CodeError(query_error[c], projection_norm[c], tail_excess[c], code_norm, code_error, scale);
+    thresholds[c] = Int8Threshold(score[c], error, inverse_tile_scale * inverse_scale[c], offset[c]);
+  }
+}
+
+// Σ aᵢ·bᵢ, exactly. Two lanes of 16 bits make one of 32.
+HWY_INLINE int32_t DotCodes(const uint8_t* HWY_RESTRICT a, const int8_t* HWY_RESTRICT b, size_t dim) {
+  const hn::ScalableTag<int16_t> d16;
+  const hn::RepartitionToWide<decltype(d16)> d32;
+  const size_t lanes = hn::Lanes(d16);
+  auto even = hn::Zero(d32), odd = hn::Zero(d32);
+  size_t i = 0;
+  for (; i + lanes <= dim; i += lanes) {
+    const auto x = hn::PromoteTo(d16, hn::LoadU(hn::Rebind<uint8_t, decltype(d16)>(), a + i));
+    const auto y = hn::PromoteTo(d16, hn::LoadU(hn::Rebind<int8_t, decltype(d16)>(), b + i));
+    even = hn::ReorderWidenMulAccumulate(d32, x, y, even, odd);
+  }
+  int32_t sum = hn::GetLane(hn::SumOfLanes(d32, hn::Add(even, odd)));
+  for (; i < dim; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+size_t Refine(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
+              Survivor* survivors, size_t count) {
+  const size_t n = static_cast<size_t>(dim);
+  size_t kept = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const Survivor survivor = survivors[i];
+    survivors[kept] = survivor;
+    const int32_t score = DotCodes(tile + survivor.row * n, queries[survivor.column], n);
+    kept += score > thresholds[survivor.column] ? 1 : 0;
+  }
+  return kept;
 }
 
 // Element formats: each loads Lanes(double) elements from any address as float64, exactly.
@@ -277,6 +320,8 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
+HWY_EXPORT(Thresholds);
+HWY_EXPORT(Refine);
 HWY_EXPORT(CheckDot);
 HWY_EXPORT(TargetName);
 HWY_EXPORT(DoubleDoubleDot);
@@ -289,6 +334,16 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors) {
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
+}
+
+void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
+                    double scale, int32_t* thresholds) {
+  HWY_DYNAMIC_DISPATCH(Thresholds)(columns, count, code_norm, code_error, scale, thresholds);
+}
+
+size_t RefineSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
+                       Survivor* survivors, size_t count) {
+  return HWY_DYNAMIC_DISPATCH(Refine)(tile, dim, queries, thresholds, survivors, count);
 }
 
 std::string SimdName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }

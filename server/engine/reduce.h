@@ -35,6 +35,20 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
 
+// Per column of a block, what Int8Threshold (bound.h) asks of its query.
+struct ThresholdColumns {
+  const double *score, *code_error, *projection_norm, *tail_excess, *inverse_scale, *offset;
+};
+// thresholds[c] for `count` columns and a tile of codes; as bound.h's functions, to the bit.
+void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
+                    double scale, int32_t* thresholds);
+
+// The second look: of `count` survivors those whose rows (dim unsigned codes each, where they lie in the
+// tile) score > thresholds[column] with queries[column] (dim signed codes), in the same order and in place;
+// returns how many. Sums are exact for dim ≤ 66,311.
+size_t RefineSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
+                       Survivor* survivors, size_t count);
+
 struct DotSums {
   double sum;      // Σ aᵢ·bᵢ in float64, in some order, each operation rounded
   double sum_abs;  // Σ |aᵢ·bᵢ| likewise

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 #include <utility>
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/reduce.h"
 
 namespace dotmax {
 namespace {
@@ -56,32 +58,52 @@ void Orthonormalise(std::vector<double>& v, uint32_t count, uint32_t dim, int pa
 
 // An upper bound of ‖P‖² = the largest eigenvalue of PPᵀ, by its largest absolute row sum.
 double SquaredNormBound(const Axes& axes) {
-  double largest = 0.0;
+  const Float64DotError error(axes.dim);
+  std::vector<double> sums(axes.count), wide(axes.dim);
   for (uint32_t i = 0; i < axes.count; ++i) {
-    double sum = 0.0;
-    for (uint32_t j = 0; j < axes.count; ++j) {
-      const float* const x = axes.directions.data() + size_t{i} * axes.dim;
+    const float* const x = axes.directions.data() + size_t{i} * axes.dim;
+    std::copy_n(x, axes.dim, wide.begin());
+    for (uint32_t j = 0; j <= i; ++j) {
       const float* const y = axes.directions.data() + size_t{j} * axes.dim;
-      double dot = 0.0, dot_abs = 0.0;
-      for (uint32_t c = 0; c < axes.dim; ++c) {
-        const double product = static_cast<double>(x[c]) * y[c];  // exact
-        dot += product;
-        dot_abs += std::abs(product);
-      }
-      sum += std::abs(dot) + Float64DotError(axes.dim)(dot_abs);
+      const DotSums dot =
+          CheckDot(wide.data(), reinterpret_cast<const std::byte*>(y), DType::kFloat32, axes.dim);
+      const double magnitude = std::abs(dot.sum) + error(dot.sum_abs);
+      sums[i] += magnitude;
+      if (j < i) sums[j] += magnitude;
     }
-    largest = std::max(largest, sum);
   }
-  return largest * kOutward;
+  return *std::max_element(sums.begin(), sums.end()) * kOutward;
+}
+
+// The axes of `directions`, count × dim and nearly orthonormal, shrunk until they are a contraction.
+absl::StatusOr<Axes> Contraction(uint32_t dim, uint32_t count, const std::vector<double>& directions) {
+  Axes axes = {dim, count, false, {directions.begin(), directions.end()}};
+  for (double squared = SquaredNormBound(axes); !(squared <= 1.0); squared = SquaredNormBound(axes)) {
+    const double shrink = (1.0 - 0x1p-20) / std::sqrt(squared);
+    if (!(shrink > 0.5)) return absl::InternalError("the axes are not nearly orthonormal");
+    for (float& x : axes.directions) x = static_cast<float>(x * shrink);
+  }
+  return axes;
 }
 
 }  // namespace
 
 Axes IdentityAxes(uint32_t dim) { return {dim, dim, true, {}}; }
 
-Axes FirstAxes(const Axes& axes, uint32_t count) {
-  return {
-      axes.dim, count, false, {axes.directions.begin(), axes.directions.begin() + size_t{count} * axes.dim}};
+absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count) {
+  const size_t dim = axes.dim;
+  std::mt19937_64 random(1);
+  std::normal_distribution<double> normal;
+  std::vector<double> mix(size_t{count} * count), mixed(count * dim);
+  for (double& x : mix) x = normal(random);
+  Orthonormalise(mix, count, count, 2);
+  for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t j = 0; j < count; ++j) {
+      const double share = mix[size_t{i} * count + j];
+      for (size_t c = 0; c < dim; ++c) mixed[i * dim + c] += share * axes.directions[j * dim + c];
+    }
+  }
+  return Contraction(axes.dim, count, mixed);
 }
 
 absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
@@ -118,13 +140,7 @@ absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
     Orthonormalise(v, count, dim, iteration + 1 < kIterations ? 1 : 2);
   }
 
-  Axes axes = {dim, count, false, {v.begin(), v.end()}};
-  for (double squared = SquaredNormBound(axes); !(squared <= 1.0); squared = SquaredNormBound(axes)) {
-    const double shrink = (1.0 - 0x1p-20) / std::sqrt(squared);
-    if (!(shrink > 0.5)) return absl::InternalError("the axes are not nearly orthonormal");
-    for (float& x : axes.directions) x = static_cast<float>(x * shrink);
-  }
-  return axes;
+  return Contraction(dim, count, v);
 }
 
 absl::StatusOr<Projector> Projector::Create(const Axes& axes, int tile_rows) {

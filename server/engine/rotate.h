@@ -27,8 +27,10 @@ struct Axes {
 // All of a row, unrotated.
 Axes IdentityAxes(uint32_t dim);
 
-// The first `count` of `axes`: a contraction, too.
-Axes FirstAxes(const Axes& axes, uint32_t count);
+// The space of the first `count` of `axes`, which are in order of the length that they hold, along other axes
+// in no order: 8-bit steps are as coarse as the largest coordinate asks for, and along these no coordinate is
+// much larger than others. A contraction, too. REQUIRES: 1 ≤ count ≤ axes.count.
+absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count);
 
 // About the `count` principal axes of `rows` (of their second moment, uncentred: inner products are what
 // matters), in order, from a sample of at most a few thousand rows, by orthogonal iteration (Golub and Van

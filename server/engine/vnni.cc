@@ -34,12 +34,14 @@ constexpr int Group(int columns) {
   return columns;
 }
 
+constexpr size_t kSurvivorsAhead = 8;  // whose codes are on their way while one is scored
+
 constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; }
 
 #ifdef DOTMAX_VNNI
 // Farther ahead than hardware prefetchers look, who also stop at the ends of pages. 2 KiB is a third slower,
-// 16 KiB no faster (Zen 5: 50 GB/s with it, 25 without). A line at a time, between products: all lines of some
-// rows at once wait for each other (16 queries of dim 768 at 160 GOPS instead of 340, Zen 4).
+// 16 KiB no faster (Zen 5: 50 GB/s with it, 25 without). A line at a time, between products: all lines of
+// some rows at once wait for each other (16 queries of dim 768 at 160 GOPS instead of 340, Zen 4).
 constexpr size_t kPrefetchBytes = 8192;
 
 DOTMAX_VNNI_INLINE void Prefetch(const uint8_t* from) {
@@ -135,8 +137,8 @@ struct KeepSurvivors {
   Survivor** out;
 };
 
-// Dimensions in lanes: per score dim/64 products, and about 3 instructions to sum up. A few rows at a time, so
-// that memory is read nearly in order.
+// Dimensions in lanes: per score dim/64 products, and about 3 instructions to sum up. A few rows at a time,
+// so that memory is read nearly in order.
 template <int kColumns, class Sink>
 DOTMAX_VNNI void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink sink) {
   constexpr int kRows = kLanes / kColumns;
@@ -201,6 +203,38 @@ DOTMAX_VNNI void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink
   }
 }
 
+// A query's score with one row; codes as for ScoreByDimension.
+DOTMAX_VNNI_INLINE int32_t ScoreOne(const uint8_t* codes, const int8_t* query, size_t dim) {
+  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  size_t i = 0;
+  for (; i + 2 * kChunk <= dim; i += 2 * kChunk) {
+    AddProducts(sums[0], _mm512_loadu_si512(codes + i), _mm512_loadu_si512(query + i));
+    AddProducts(sums[1], _mm512_loadu_si512(codes + i + kChunk), _mm512_loadu_si512(query + i + kChunk));
+  }
+  for (; i < dim; i += kChunk) {
+    AddProducts(sums[0], _mm512_loadu_si512(codes + i), _mm512_loadu_si512(query + i));
+  }
+  return _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
+}
+
+DOTMAX_VNNI size_t RefineByVnni(const uint8_t* tile, size_t dim, const int8_t* const* queries,
+                                const int32_t* thresholds, Survivor* survivors, size_t count) {
+  const auto prefetch = [&](size_t i) {
+    const auto* const row = reinterpret_cast<const char*>(tile + survivors[i].row * dim);
+    for (size_t byte = 0; byte < dim; byte += kChunk) _mm_prefetch(row + byte, _MM_HINT_T0);
+  };
+  for (size_t i = 0; i < std::min(count, kSurvivorsAhead); ++i) prefetch(i);
+  size_t kept = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kSurvivorsAhead < count) prefetch(i + kSurvivorsAhead);
+    const Survivor survivor = survivors[i];
+    survivors[kept] = survivor;
+    const int32_t score = ScoreOne(tile + survivor.row * dim, queries[survivor.column], dim);
+    kept += score > thresholds[survivor.column] ? 1 : 0;
+  }
+  return kept;
+}
+
 template <class Sink>
 void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
   for (int group; columns > 0; columns -= group, sink = sink.Next(group), tile.prefetch = false) {
@@ -230,6 +264,8 @@ int VnniColumns(int queries, int dim) {
   const int most = dim >= 256 ? 12 : whole == 0 ? 8 : 4;
   return whole + (columns <= most ? columns : kLanes);
 }
+
+int PaddedVnniDim(int dim) { return PaddedDim(dim); }
 
 size_t PackedVnniBytes(int columns, int dim) { return static_cast<size_t>(columns) * PaddedDim(dim); }
 
@@ -269,8 +305,14 @@ size_t CollectVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed
   if (rows < whole_rows) end = std::remove_if(survivors, end, [rows](Survivor s) { return s.row >= rows; });
   return end - survivors;
 }
+
+size_t RefineVnni(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
+                  Survivor* survivors, size_t count) {
+  return RefineByVnni(tile, static_cast<size_t>(dim), queries, thresholds, survivors, count);
+}
 #else
 bool HasVnniKernel() { return false; }
+size_t RefineVnni(const uint8_t*, int, const int8_t* const*, const int32_t*, Survivor*, size_t) { return 0; }
 void ScoreVnni(const uint8_t*, int, int, const int8_t*, int, int32_t*) {}
 size_t CollectVnni(const uint8_t*, int, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
 #endif

@@ -30,6 +30,12 @@ void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int
 size_t CollectVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors);
 
+// RefineSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
+// PaddedVnniDim(dim) codes, zeros from dim on; 63 bytes beyond the tile's end are readable.
+size_t RefineVnni(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
+                  Survivor* survivors, size_t count);
+int PaddedVnniDim(int dim);
+
 size_t PackedVnniBytes(int columns, int dim);
 void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed);
 

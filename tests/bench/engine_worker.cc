@@ -93,12 +93,14 @@ class Worker {
       hits.insert(hits.end(), answer->hits.begin(), answer->hits.end());
       stats.pairs_screened += answer->stats.pairs_screened;
       stats.pairs_survived += answer->stats.pairs_survived;
+      stats.pairs_checked += answer->stats.pairs_checked;
       stats.pairs_rescored += answer->stats.pairs_rescored;
     }
     const auto join = [&](auto append) { return absl::StrJoin(hits, ", ", append); };
     return absl::StrCat(
         "{\"seconds\": ", JsonNumber(seconds / command.calls), ", \"screened\": ", stats.pairs_screened,
-        ", \"survived\": ", stats.pairs_survived, ", \"rescored\": ", stats.pairs_rescored, ", \"ids\": [",
+        ", \"survived\": ", stats.pairs_survived, ", \"checked\": ", stats.pairs_checked,
+        ", \"rescored\": ", stats.pairs_rescored, ", \"ids\": [",
         join([](std::string* out, const Hit& hit) { absl::StrAppend(out, hit.id); }), "], \"scores\": [",
         join([](std::string* out, const Hit& hit) { absl::StrAppend(out, JsonNumber(hit.score)); }), "]}");
   }
