@@ -24,8 +24,8 @@ using testing::Slice;
 
 absl::Status Never() { return absl::OkStatus(); }
 
-// Every screen that the data allows: as measured, float32, int8 unrotated, along some axes and
-// in clusters.
+// Every screen that the data allows: as measured, float32, int8 unrotated, along some axes with and without a
+// second level, and in clusters.
 std::vector<ScreenOptions> Screens(uint32_t dim) {
   std::vector<ScreenOptions> screens = {
       {}, {.kind = ScreenOptions::Kind::kFloat32}, {.kind = ScreenOptions::Kind::kInt8, .axes = dim}};
@@ -35,6 +35,7 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
   for (const uint32_t axes : {1u, dim / 2}) {
     if (0 < axes && axes < dim && dim <= 1000) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});
+      screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes, .two_levels = true});
     }
   }
   return screens;

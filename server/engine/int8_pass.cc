@@ -34,15 +34,16 @@ struct EncodedQueries {
   size_t stride = 0;
 };
 
-// `projected`: the queries' coordinates along the rows' axes.
-EncodedQueries Encode(const Int8Codes& rows, const QueryBlock& block, const float* projected, size_t stride,
-                      AlignedArray<int8_t>& codes) {
+// `projected`: the queries' coordinates along the rows' axes, `axes` of them. Codes are at a stride of at
+// least code_dim, zeros beyond that.
+template <class Codes>
+EncodedQueries Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes,
+                      size_t stride, AlignedArray<int8_t>& codes) {
   EncodedQueries encoded = {{}, codes.Reserve(block.best.size() * stride), stride};
   encoded.queries.reserve(block.best.size());
   for (size_t q = 0; q < block.best.size(); ++q) {
     int8_t* const to = codes.data() + q * stride;
-    encoded.queries.push_back(
-        rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * rows.axes().count, to));
+    encoded.queries.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to));
     std::fill(to + rows.code_dim(), to + stride, int8_t{0});
   }
   return encoded;
@@ -94,26 +95,6 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
   for (size_t q = 0; q < count; ++q) balls.queries[next[nearest[q]]++] = static_cast<uint32_t>(q);
   return balls;
 }
-
-// What thresholds are made of, by column of a block, side by side for vectors.
-struct QueryColumns {
-  void Set(size_t column, const QueryCode& query) {
-    code_error[column] = query.code_error;
-    projection_norm[column] = query.projection_norm;
-    tail_excess[column] = query.tail_excess;
-    inverse_scale[column] = query.inverse_scale;
-    offset[column] = query.offset;
-  }
-  // Of scores to reach against rows of the tile.
-  void SetThresholds(const std::array<double, kMaxColumns>& scores, int count, const CodeTile& tile,
-                     int32_t* thresholds) const {
-    Int8Thresholds({scores.data(), code_error.data(), projection_norm.data(), tail_excess.data(),
-                    inverse_scale.data(), offset.data()},
-                   count, tile.code_norm, tile.code_error, tile.scale, thresholds);
-  }
-
-  std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
-};
 
 class Int8Pass final : public Pass {
  public:
@@ -233,10 +214,13 @@ class Int8Pass final : public Pass {
       int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
         std::copy_n(pass_.queries_.codes_of(active_[c]), dim, codes + c * dim);
-        columns_.Set(c, pass_.queries_[active_[c]]);
-        if (pass_.rows_.fine() == nullptr) continue;
-        fine_columns_.Set(c, pass_.fine_queries_[active_[c]]);
-        fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
+        const QueryCode& query = pass_.queries_[active_[c]];
+        columns_.code_error[c] = query.code_error;
+        columns_.projection_norm[c] = query.projection_norm;
+        columns_.tail_excess[c] = query.tail_excess;
+        columns_.inverse_scale[c] = query.inverse_scale;
+        columns_.offset[c] = query.offset;
+        if (pass_.rows_.fine() != nullptr) fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
       }
       scratch_.scorer.Pack(pass_.kernels_[columns], columns, codes, static_cast<int>(active_.size()), dim);
       scratch_.int_thresholds.Reserve(columns);
@@ -261,20 +245,34 @@ class Int8Pass final : public Pass {
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
         for (int c = 0; c < columns; ++c) scores_[c] -= CentreScore(active_[c], t);
       }
-      columns_.SetThresholds(scores_, columns, pass_.rows_.tile(t), thresholds);
+      const CodeTile& tile = pass_.rows_.tile(t);
+      Int8Thresholds({scores_.data(), columns_.code_error.data(), columns_.projection_norm.data(),
+                      columns_.tail_excess.data(), columns_.inverse_scale.data(), columns_.offset.data()},
+                     columns, tile.code_norm, tile.code_error, tile.scale, thresholds);
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
     }
 
     // The survivors that all axes' codes cannot rule out either; returns how many.
     size_t LookAgain(uint64_t t, size_t count) {
-      const Int8Codes& fine = *pass_.rows_.fine();
-      const int columns = static_cast<int>(active_.size());
-      int32_t* const thresholds = scratch_.fine_thresholds.Reserve(kMaxColumns);
-      fine_columns_.SetThresholds(scores_, columns, fine.tile(t), thresholds);
-      const auto refine = pass_.all_kernels_.has_vnni() ? RefineVnni : RefineSurvivors;
-      return refine(fine.codes(t), fine.code_dim(), fine_codes_.data(), thresholds, scratch_.survivors.data(),
-                    count);
+      const FineCodes& fine = *pass_.rows_.fine();
+      const uint64_t first = pass_.rows_.tile(t).first;
+      Survivor* const survivors = scratch_.survivors.data();
+      int32_t* const scores = scratch_.fine_scores.Reserve(count);
+      const auto score = pass_.all_kernels_.has_vnni() ? ScoreSurvivorsVnni : ScoreSurvivors;
+      score(fine.codes(first), fine.code_dim(), fine_codes_.data(), {survivors, count}, scores);
+      size_t kept = 0;
+      for (size_t i = 0; i < count; ++i) {
+        const Survivor survivor = survivors[i];
+        const FineCodes::Row& row = fine.row(first + survivor.row);
+        const QueryCode& query = pass_.fine_queries_[active_[survivor.column]];
+        const double error = CodeError(query.code_error, query.projection_norm, query.tail_excess,
+                                       row.code_norm, row.code_error, row.scale);
+        survivors[kept] = survivor;
+        kept += scores[i] >
+                Int8Threshold(scores_[survivor.column], error, query.inverse_scale / row.scale, query.offset);
+      }
+      return kept;
     }
 
     // At least a·centre, on the query's scale.
@@ -323,7 +321,9 @@ class Int8Pass final : public Pass {
     std::vector<uint32_t> active_;  // the queries of the block by column
     // By column, too.
     std::array<double, kMaxColumns> scores_;  // to reach
-    QueryColumns columns_, fine_columns_;
+    struct {
+      std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
+    } columns_;  // of the queries, side by side for vectors
     std::array<const int8_t*, kMaxColumns> fine_codes_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
@@ -384,11 +384,11 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     projected = by_query;
   }
 
-  EncodedQueries encoded = Encode(rows, block, projected, rows.code_dim(), buffers.codes);
+  EncodedQueries encoded = Encode(rows, block, projected, axes.count, rows.code_dim(), buffers.codes);
   EncodedQueries fine;
   if (rows.fine() != nullptr) {
-    fine =
-        Encode(*rows.fine(), block, block.scaled, PaddedVnniDim(rows.fine()->code_dim()), buffers.fine_codes);
+    fine = Encode(*rows.fine(), block, block.scaled, axes.dim, PaddedVnniDim(rows.fine()->code_dim()),
+                  buffers.fine_codes);
   }
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, kernels[columns], columns);

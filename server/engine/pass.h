@@ -80,7 +80,7 @@ struct Scratch {
   AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
-  AlignedArray<int32_t> int_thresholds, fine_thresholds;
+  AlignedArray<int32_t> int_thresholds, fine_scores;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
   std::vector<uint64_t> seeds;

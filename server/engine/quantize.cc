@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -65,10 +66,41 @@ double AxesError(const Axes& axes, double norm) {
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
+// A float32 above x ≥ 0.
+float NextFloat32(double x) {
+  return std::nextafterf(static_cast<float>(x), std::numeric_limits<float>::infinity());
+}
+
 double MaxAbs(const float* y, uint32_t count) {
   float max_abs = 0.0f;
   for (uint32_t i = 0; i < count; ++i) max_abs = std::max(max_abs, std::abs(y[i]));
   return max_abs;
+}
+
+// A query's codes along some axes, but for its tail.
+QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const float* projected,
+                            int8_t* codes) {
+  const uint32_t count = axes.count;
+  QueryCode query;
+  query.exponent = exponent;
+  query.norm = norm;
+  query.scale = CodeScale(MaxAbs(projected, count), norm);
+  query.inverse_scale = 1.0 / query.scale;
+  const float inverse_scale = static_cast<float>(query.inverse_scale);
+  int sum = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    codes[i] = static_cast<int8_t>(Code(projected[i], inverse_scale));
+    sum += codes[i];
+  }
+  query.offset = 1.0 * kZeroCode * sum;
+  const CodeLengths lengths =
+      Lengths(projected, count, query.scale, [codes](uint32_t i) { return int{codes[i]}; });
+  const double error = AxesError(axes, norm);
+  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
+  query.projection_norm =
+      (Length(projected, count) * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
+  query.tail_excess = 0.0;
+  return query;
 }
 
 }  // namespace
@@ -88,11 +120,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
                                                                    RowOrder order, Axes axes,
                                                                    bool with_fine) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
-  if (with_fine && !axes.identity) {
-    auto fine = Encode(rows, norms, order, IdentityAxes(rows.dim));
-    if (!fine.ok()) return fine.status();
-    codes->fine_ = *std::move(fine);
-  }
+  if (with_fine && !axes.identity) codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids);
   codes->axes_ = std::move(axes);
   codes->order_ = std::move(order.ids);
   const uint64_t row_count = codes->order_.size();
@@ -228,32 +256,12 @@ uint64_t Int8Codes::bytes() const {
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
   const uint32_t count = axes_.count;
-  QueryCode query;
-  query.exponent = exponent;
-  query.norm = norm;
-  query.scale = CodeScale(MaxAbs(projected, count), norm);
-  query.inverse_scale = 1.0 / query.scale;
-  const float inverse_scale = static_cast<float>(query.inverse_scale);
-  int sum = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<int8_t>(Code(projected[i], inverse_scale));
-    sum += codes[i];
-  }
-  query.offset = 1.0 * kZeroCode * sum;
-  const CodeLengths lengths =
-      Lengths(projected, count, query.scale, [codes](uint32_t i) { return int{codes[i]}; });
-  const double length = Length(projected, count);
-  const double error = AxesError(axes_, norm);
-  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
-  query.projection_norm =
-      (length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
-  query.tail_excess = 0.0;
-
+  QueryCode query = EncodeCoordinates(axes_, exponent, norm, projected, codes);
   std::fill(codes + count, codes + code_dim_, int8_t{0});
   if (tail_dims_ > 0) {
     // V in all, spread over the tail's dimensions.
-    double rest =
-        Term("query tail", std::ceil(TailBound(norm, length, error) * tail_unit_ / query.scale * kOutward));
+    const double tail = TailBound(norm, Length(projected, count), AxesError(axes_, norm));
+    double rest = Term("query tail", std::ceil(tail * tail_unit_ / query.scale * kOutward));
     for (int i = 0; i < tail_dims_; ++i) {
       const double part = std::min(rest, 1.0 * kMaxCode);
       codes[count + i] = static_cast<int8_t>(part);
@@ -262,6 +270,35 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
     query.tail_excess = rest * kMaxTailCode * query.scale * kOutward;
   }
   return query;
+}
+
+FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order)
+    : axes_(IdentityAxes(rows.dim)), code_dim_(RoundUp(static_cast<int>(rows.dim))) {
+  std::vector<float> row(rows.dim);
+  rows_.reserve(order.size());
+  uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
+  for (const uint32_t id : order) {
+    ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
+    // Rows of next to nothing get a step whose inverse is finite.
+    const float scale = NextFloat32(std::max(CodeScale(MaxAbs(row.data(), rows.dim), norms[id]), 0x1p-100));
+    const float inverse_scale = 1.0f / scale;
+    for (uint32_t i = 0; i < rows.dim; ++i) {
+      to[i] = static_cast<uint8_t>(kZeroCode + Code(row[i], inverse_scale));
+    }
+    std::fill(to + rows.dim, to + code_dim_, uint8_t{0});
+    const CodeLengths lengths =
+        Lengths(row.data(), rows.dim, scale, [to](uint32_t i) { return int{to[i]} - kZeroCode; });
+    const double error =
+        (lengths.error + Term("row projection error", AxesError(axes_, norms[id]))) * kOutward;
+    rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});
+    to += code_dim_;
+  }
+  std::fill_n(to, kReadableBytes, uint8_t{0});
+}
+
+QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
+  std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
+  return EncodeCoordinates(axes_, exponent, norm, query, codes);
 }
 
 }  // namespace dotmax

@@ -54,6 +54,35 @@ inline double CodeError(const QueryCode& query, const CodeTile& tile) {
                    tile.code_error, tile.scale);
 }
 
+// Whole rows as unsigned codes, 128 + cᵢ and zeros up to code_dim, for a second look at what a few axes
+// cannot rule out: a quarter of the bytes of float32. Each has a scale of its own, which fits it far better
+// than one for a tile where rows' largest elements differ. Immutable.
+class FineCodes {
+ public:
+  // What holds for one row; rounded outward.
+  struct Row {
+    float scale, code_norm, code_error;
+  };
+
+  // `order` and the rest as for Int8Codes.
+  FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order);
+
+  int code_dim() const { return code_dim_; }
+  // By place in the order; 64 bytes beyond the last are readable.
+  const uint8_t* codes(uint64_t place) const { return codes_.data() + place * code_dim_; }
+  const Row& row(uint64_t place) const { return rows_[place]; }
+  uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
+
+  // As Int8Codes::EncodeQuery, from the query itself.
+  QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
+
+ private:
+  const Axes axes_;  // the identity
+  const int code_dim_;
+  std::vector<Row> rows_;
+  AlignedArray<uint8_t> codes_;
+};
+
 // Rows in some order, as unsigned codes: byte i of a row is 128 + cᵢ for the axes, then u,
 // `tail_dims` times, then zeros up to code_dim. Immutable.
 class Int8Codes {
@@ -78,10 +107,8 @@ class Int8Codes {
   // The row number in the matrix of row `row` of tile `t`.
   uint64_t id(uint64_t t, int row) const { return order_[tiles_[t].first + row]; }
 
-  // Whole rows' codes, unrotated, in the same order and tiles, for a second look at what these few axes
-  // cannot rule out: a quarter of the bytes of float32 rows, and in the same tile as their neighbours. Null
-  // if not asked for, or if these are such already.
-  const Int8Codes* fine() const { return fine_.get(); }
+  // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
+  const FineCodes* fine() const { return fine_.get(); }
 
   // For tiles of rows that lie near each other, the balls around them: centres, also in codes of their own
   // (id: the tile), and radii ≥ ‖b − centre‖. The codes of such a tile are those of b − centre. Null for rows
@@ -114,7 +141,7 @@ class Int8Codes {
   std::vector<float> centres_;  // tiles × dim
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
-  std::unique_ptr<const Int8Codes> fine_;
+  std::unique_ptr<const FineCodes> fine_;
 };
 
 }  // namespace dotmax

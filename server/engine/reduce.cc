@@ -128,17 +128,10 @@ HWY_INLINE int32_t DotCodes(const uint8_t* HWY_RESTRICT a, const int8_t* HWY_RES
   return sum;
 }
 
-size_t Refine(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
-              Survivor* survivors, size_t count) {
+void ScoreEach(const uint8_t* tile, int dim, const int8_t* const* queries,
+               absl::Span<const Survivor> survivors, int32_t* scores) {
   const size_t n = static_cast<size_t>(dim);
-  size_t kept = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const Survivor survivor = survivors[i];
-    survivors[kept] = survivor;
-    const int32_t score = DotCodes(tile + survivor.row * n, queries[survivor.column], n);
-    kept += score > thresholds[survivor.column] ? 1 : 0;
-  }
-  return kept;
+  for (const Survivor& s : survivors) *scores++ = DotCodes(tile + s.row * n, queries[s.column], n);
 }
 
 // Element formats: each loads Lanes(double) elements from any address as float64, exactly.
@@ -321,7 +314,7 @@ namespace dotmax {
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
 HWY_EXPORT(Thresholds);
-HWY_EXPORT(Refine);
+HWY_EXPORT(ScoreEach);
 HWY_EXPORT(CheckDot);
 HWY_EXPORT(TargetName);
 HWY_EXPORT(DoubleDoubleDot);
@@ -341,9 +334,9 @@ void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm
   HWY_DYNAMIC_DISPATCH(Thresholds)(columns, count, code_norm, code_error, scale, thresholds);
 }
 
-size_t RefineSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
-                       Survivor* survivors, size_t count) {
-  return HWY_DYNAMIC_DISPATCH(Refine)(tile, dim, queries, thresholds, survivors, count);
+void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,
+                    absl::Span<const Survivor> survivors, int32_t* scores) {
+  HWY_DYNAMIC_DISPATCH(ScoreEach)(tile, dim, queries, survivors, scores);
 }
 
 std::string SimdName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }

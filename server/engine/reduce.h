@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/types/span.h"
 #include "server/base/types.h"
 
 namespace dotmax {
@@ -43,11 +44,10 @@ struct ThresholdColumns {
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds);
 
-// The second look: of `count` survivors those whose rows (dim unsigned codes each, where they lie in the
-// tile) score > thresholds[column] with queries[column] (dim signed codes), in the same order and in place;
-// returns how many. Sums are exact for dim ≤ 66,311.
-size_t RefineSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
-                       Survivor* survivors, size_t count);
+// For a second look: scores[i] is the product of survivor i's row (dim unsigned codes, where it lies in the
+// tile) and queries[its column] (dim signed codes), exactly for dim ≤ 66,311.
+void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,
+                    absl::Span<const Survivor> survivors, int32_t* scores);
 
 struct DotSums {
   double sum;      // Σ aᵢ·bᵢ in float64, in some order, each operation rounded

@@ -217,22 +217,18 @@ DOTMAX_VNNI_INLINE int32_t ScoreOne(const uint8_t* codes, const int8_t* query, s
   return _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
 }
 
-DOTMAX_VNNI size_t RefineByVnni(const uint8_t* tile, size_t dim, const int8_t* const* queries,
-                                const int32_t* thresholds, Survivor* survivors, size_t count) {
+DOTMAX_VNNI void ScoreEach(const uint8_t* tile, size_t dim, const int8_t* const* queries,
+                           absl::Span<const Survivor> survivors, int32_t* scores) {
   const auto prefetch = [&](size_t i) {
     const auto* const row = reinterpret_cast<const char*>(tile + survivors[i].row * dim);
     for (size_t byte = 0; byte < dim; byte += kChunk) _mm_prefetch(row + byte, _MM_HINT_T0);
   };
+  const size_t count = survivors.size();
   for (size_t i = 0; i < std::min(count, kSurvivorsAhead); ++i) prefetch(i);
-  size_t kept = 0;
   for (size_t i = 0; i < count; ++i) {
     if (i + kSurvivorsAhead < count) prefetch(i + kSurvivorsAhead);
-    const Survivor survivor = survivors[i];
-    survivors[kept] = survivor;
-    const int32_t score = ScoreOne(tile + survivor.row * dim, queries[survivor.column], dim);
-    kept += score > thresholds[survivor.column] ? 1 : 0;
+    scores[i] = ScoreOne(tile + survivors[i].row * dim, queries[survivors[i].column], dim);
   }
-  return kept;
 }
 
 template <class Sink>
@@ -306,13 +302,13 @@ size_t CollectVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed
   return end - survivors;
 }
 
-size_t RefineVnni(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
-                  Survivor* survivors, size_t count) {
-  return RefineByVnni(tile, static_cast<size_t>(dim), queries, thresholds, survivors, count);
+void ScoreSurvivorsVnni(const uint8_t* tile, int dim, const int8_t* const* queries,
+                        absl::Span<const Survivor> survivors, int32_t* scores) {
+  ScoreEach(tile, static_cast<size_t>(dim), queries, survivors, scores);
 }
 #else
 bool HasVnniKernel() { return false; }
-size_t RefineVnni(const uint8_t*, int, const int8_t* const*, const int32_t*, Survivor*, size_t) { return 0; }
+void ScoreSurvivorsVnni(const uint8_t*, int, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
 void ScoreVnni(const uint8_t*, int, int, const int8_t*, int, int32_t*) {}
 size_t CollectVnni(const uint8_t*, int, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
 #endif

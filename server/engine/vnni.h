@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "server/engine/reduce.h"
 
 namespace dotmax {
@@ -30,10 +31,10 @@ void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int
 size_t CollectVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors);
 
-// RefineSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
+// ScoreSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
 // PaddedVnniDim(dim) codes, zeros from dim on; 63 bytes beyond the tile's end are readable.
-size_t RefineVnni(const uint8_t* tile, int dim, const int8_t* const* queries, const int32_t* thresholds,
-                  Survivor* survivors, size_t count);
+void ScoreSurvivorsVnni(const uint8_t* tile, int dim, const int8_t* const* queries,
+                        absl::Span<const Survivor> survivors, int32_t* scores);
 int PaddedVnniDim(int dim);
 
 size_t PackedVnniBytes(int columns, int dim);
