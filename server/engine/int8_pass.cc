@@ -197,7 +197,7 @@ class Int8Pass final : public Pass {
 
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
-      SeedQueries(t, rows);
+      SeedQueries(t);
       SetThresholds(t);
       size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
                                              scratch_.survivors.data());
@@ -227,14 +227,22 @@ class Int8Pass final : public Pass {
       scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
-    // Queries that know nothing yet see the scores first.
-    void SeedQueries(uint64_t t, int rows) {
+    // Queries that know nothing yet see the scores of the tile of the longest rows first, or of their
+    // nearest. Every other claim begins at the other end: two workers that start together seed half of them
+    // each.
+    void SeedQueries(uint64_t t) {
+      const uint64_t from = pass_.rows_.centre_codes() == nullptr ? 0 : t;
+      const int rows = pass_.rows_.tile(from).rows;
+      const bool backwards = t / kTilesPerClaim % 2 == 1;
       const int32_t* scores = nullptr;
-      for (size_t c = 0; c < active_.size(); ++c) {
+      for (size_t i = 0; i < active_.size(); ++i) {
+        const size_t c = backwards ? active_.size() - 1 - i : i;
         if (scores_[c] != -kInfinity) continue;
-        if (scores == nullptr) scores = scratch_.scorer.Score(pass_.rows_.codes(t), rows);
+        scores_[c] = ScoreToReach(active_[c]);
+        if (scores_[c] != -kInfinity) continue;
+        if (scores == nullptr) scores = scratch_.scorer.Score(pass_.rows_.codes(from), rows);
         pass_.Seed(active_[c], scores + c, rows, scratch_.scorer.columns(), scratch_.seeds,
-                   [&](uint32_t row) { return pass_.rows_.id(t, row); });
+                   [&](uint32_t row) { return pass_.rows_.id(from, row); });
         scores_[c] = ScoreToReach(active_[c]);
       }
     }
