@@ -92,12 +92,8 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
     double max_abs = 0.0;
     for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
     const int exponent = ScreenExponent(max_abs);
-    double squares = 0.0;
-    for (size_t j = 0; j < dim; ++j) {
-      const double x = ScaleByPowerOfTwo(row[j], -exponent);
-      squares += x * x;
-      scaled_.data()[i * dim + j] = static_cast<float>(x);
-    }
+    float* const scaled = scaled_.data() + i * dim;
+    const double squares = ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled);
     exponents_.push_back(exponent);
     norms_.push_back(NormUpperBound(queries.dim, squares));
   }

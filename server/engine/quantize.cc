@@ -9,6 +9,7 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/reduce.h"
 
 namespace dotmax {
 namespace {
@@ -29,27 +30,17 @@ double CodeScale(double max_abs, double norm) {
   return reach > 0.0 ? reach / kMaxCode : 1.0;
 }
 
-int Code(float x, float inverse_scale) {
-  return std::clamp(static_cast<int>(std::lrintf(x * inverse_scale)), -kMaxCode, kMaxCode);
-}
-
-// ‖y − code · scale‖ and ‖code · scale‖, for any codes, outward.
+// ‖y − code · scale‖, ‖code · scale‖ and about ‖y‖ for `count` numbers, the first two outward.
 struct CodeLengths {
   double error;
   double norm;
+  double length;
 };
-template <typename CodeAt>
-CodeLengths Lengths(const float* y, uint32_t count, double scale, CodeAt code_at) {
-  double error = 0.0, norm = 0.0;
-  for (uint32_t i = 0; i < count; ++i) {
-    const double decoded = code_at(i) * scale;
-    const double rest = y[i] - decoded;
-    error += rest * rest;
-    norm += decoded * decoded;
-  }
-  // `decoded` is rounded: relative 2^-53 of itself.
-  const double length = NormUpperBound(count, norm);
-  return {NormUpperBound(count, error) + length * 0x1p-50, length * (1.0 + 0x1p-50)};
+CodeLengths Lengths(const CodeSums& sums, uint32_t count) {
+  // Decoded numbers are rounded: relative 2^-53 of themselves.
+  const double norm = NormUpperBound(count, sums.decoded);
+  return {NormUpperBound(count, sums.error) + norm * 0x1p-50, norm * (1.0 + 0x1p-50),
+          std::sqrt(sums.squares)};
 }
 
 double Length(const float* y, uint32_t count) {
@@ -71,12 +62,6 @@ float NextFloat32(double x) {
   return std::nextafterf(static_cast<float>(x), std::numeric_limits<float>::infinity());
 }
 
-double MaxAbs(const float* y, uint32_t count) {
-  float max_abs = 0.0f;
-  for (uint32_t i = 0; i < count; ++i) max_abs = std::max(max_abs, std::abs(y[i]));
-  return max_abs;
-}
-
 // A query's codes along some axes, but for its tail.
 QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const float* projected,
                             int8_t* codes) {
@@ -86,19 +71,14 @@ QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const f
   query.norm = norm;
   query.scale = CodeScale(MaxAbs(projected, count), norm);
   query.inverse_scale = 1.0 / query.scale;
-  const float inverse_scale = static_cast<float>(query.inverse_scale);
-  int sum = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<int8_t>(Code(projected[i], inverse_scale));
-    sum += codes[i];
-  }
-  query.offset = 1.0 * kZeroCode * sum;
-  const CodeLengths lengths =
-      Lengths(projected, count, query.scale, [codes](uint32_t i) { return int{codes[i]}; });
+  const CodeSums sums =
+      EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
+  query.offset = 1.0 * kZeroCode * sums.codes;
+  const CodeLengths lengths = Lengths(sums, count);
   const double error = AxesError(axes, norm);
   query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
   query.projection_norm =
-      (Length(projected, count) * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
+      (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
   query.tail_excess = 0.0;
   return query;
 }
@@ -157,15 +137,13 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
       uint8_t* const to = all + (first + r) * stride;
-      for (uint32_t i = 0; i < count; ++i)
-        to[i] = static_cast<uint8_t>(kZeroCode + Code(y[i], inverse_scale));
       const CodeLengths lengths =
-          Lengths(y, count, scale, [to](uint32_t i) { return int{to[i]} - kZeroCode; });
+          Lengths(EncodeUnsigned(y, count, scale, inverse_scale, kMaxCode, kZeroCode, to), count);
       const double row_norm = norms[codes->order_[first + r]];
       // Differences from a centre are rounded once more.
       const double error = AxesError(codes->axes_, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
       if (!identity) {
-        const double tail = TailBound(row_norm, Length(y, count), error);
+        const double tail = TailBound(row_norm, lengths.length, error);
         tails[first + r] = tail / scale;
         tile_tail = std::max(tile_tail, tail);
       }
@@ -281,13 +259,9 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
     ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
     // Rows of next to nothing get a step whose inverse is finite.
     const float scale = NextFloat32(std::max(CodeScale(MaxAbs(row.data(), rows.dim), norms[id]), 0x1p-100));
-    const float inverse_scale = 1.0f / scale;
-    for (uint32_t i = 0; i < rows.dim; ++i) {
-      to[i] = static_cast<uint8_t>(kZeroCode + Code(row[i], inverse_scale));
-    }
-    std::fill(to + rows.dim, to + code_dim_, uint8_t{0});
     const CodeLengths lengths =
-        Lengths(row.data(), rows.dim, scale, [to](uint32_t i) { return int{to[i]} - kZeroCode; });
+        Lengths(EncodeUnsigned(row.data(), rows.dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), rows.dim);
+    std::fill(to + rows.dim, to + code_dim_, uint8_t{0});
     const double error =
         (lengths.error + Term("row projection error", AxesError(axes_, norms[id]))) * kOutward;
     rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});

@@ -1,5 +1,6 @@
 #include "server/engine/reduce.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -97,6 +98,80 @@ size_t CollectFloats(const float* scores, int rows, int columns, const float* th
 size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                    Survivor* survivors) {
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
+}
+
+float LargestAbs(const float* HWY_RESTRICT x, size_t n) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  auto largest = hn::Zero(d);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
+  for (; i < n; ++i) result = std::max(result, std::abs(x[i]));
+  return result;
+}
+
+template <class Code>
+HWY_INLINE CodeSums EncodeOf(const float* HWY_RESTRICT x, size_t n, double scale, float inverse_scale,
+                             int limit, int zero, Code* HWY_RESTRICT codes) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> d32;
+  const hn::Rebind<int32_t, decltype(d)> di;
+  const hn::Rebind<Code, decltype(d)> dc;
+  const size_t lanes = hn::Lanes(d);
+  auto code_sum = hn::Zero(di);
+  auto error = hn::Zero(d), decoded = hn::Zero(d), squares = hn::Zero(d);
+  const auto add = [&](hn::Vec<decltype(d32)> y) HWY_ATTR {
+    const auto rounded = hn::NearestInt(hn::Mul(y, hn::Set(d32, inverse_scale)));
+    const auto code = hn::Min(hn::Max(rounded, hn::Set(di, -limit)), hn::Set(di, limit));
+    const auto wide = hn::PromoteTo(d, y);
+    const auto back = hn::Mul(hn::PromoteTo(d, code), hn::Set(d, scale));
+    const auto rest = hn::Sub(wide, back);
+    code_sum = hn::Add(code_sum, code);
+    error = hn::Add(error, hn::Mul(rest, rest));
+    decoded = hn::Add(decoded, hn::Mul(back, back));
+    squares = hn::Add(squares, hn::Mul(wide, wide));
+    return hn::DemoteTo(dc, hn::Add(code, hn::Set(di, zero)));
+  };
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(add(hn::LoadU(d32, x + i)), dc, codes + i);
+  if (i < n) {  // zeros are coded as zero, and add nothing
+    HWY_ALIGN float rest[HWY_MAX_BYTES / sizeof(double)] = {};
+    HWY_ALIGN Code rest_codes[HWY_MAX_BYTES];
+    std::copy(x + i, x + n, rest);
+    hn::Store(add(hn::Load(d32, rest)), dc, rest_codes);
+    std::copy_n(rest_codes, n - i, codes + i);
+  }
+  return {hn::GetLane(hn::SumOfLanes(di, code_sum)), hn::GetLane(hn::SumOfLanes(d, error)),
+          hn::GetLane(hn::SumOfLanes(d, decoded)), hn::GetLane(hn::SumOfLanes(d, squares))};
+}
+
+CodeSums EncodeS8(const float* x, size_t n, double scale, float inverse_scale, int limit, int8_t* codes) {
+  return EncodeOf(x, n, scale, inverse_scale, limit, 0, codes);
+}
+CodeSums EncodeU8(const float* x, size_t n, double scale, float inverse_scale, int limit, int zero,
+                  uint8_t* codes) {
+  return EncodeOf(x, n, scale, inverse_scale, limit, zero, codes);
+}
+
+double ScaleRow(const double* HWY_RESTRICT x, size_t n, double factor, float* HWY_RESTRICT to) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> d32;
+  const size_t lanes = hn::Lanes(d);
+  auto squares = hn::Zero(d);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto scaled = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor));
+    squares = hn::Add(squares, hn::Mul(scaled, scaled));
+    hn::StoreU(hn::DemoteTo(d32, scaled), d32, to + i);
+  }
+  double sum = hn::GetLane(hn::SumOfLanes(d, squares));
+  for (; i < n; ++i) {
+    const double scaled = x[i] * factor;
+    sum += scaled * scaled;
+    to[i] = static_cast<float>(scaled);
+  }
+  return sum;
 }
 
 // Plain, for the compiler to vectorise: bound.h's formulas stand there only.
@@ -313,6 +388,10 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
+HWY_EXPORT(LargestAbs);
+HWY_EXPORT(EncodeS8);
+HWY_EXPORT(EncodeU8);
+HWY_EXPORT(ScaleRow);
 HWY_EXPORT(Thresholds);
 HWY_EXPORT(ScoreEach);
 HWY_EXPORT(CheckDot);
@@ -327,6 +406,20 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors) {
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
+}
+
+float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }
+
+CodeSums EncodeSigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodeS8)(x, n, scale, inverse_scale, limit, codes);
+}
+CodeSums EncodeUnsigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int zero,
+                        uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodeU8)(x, n, scale, inverse_scale, limit, zero, codes);
+}
+
+double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {
+  return HWY_DYNAMIC_DISPATCH(ScaleRow)(x, n, factor, to);
 }
 
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,

@@ -36,6 +36,25 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
 
+// max |xᵢ|; 0 for none.
+float MaxAbs(const float* x, size_t n);
+
+// What codes of n numbers say of them; each sum of n squares in float64, in some order, each step rounded.
+struct CodeSums {
+  int64_t codes;   // Σ code
+  double error;    // Σ (x − code · scale)²
+  double decoded;  // Σ (code · scale)²
+  double squares;  // Σ x²
+};
+// codes[i] = x[i] · inverse_scale rounded, within ±limit, as signed bytes; plus `zero`, as unsigned ones.
+// About two instructions per element. REQUIRES: limit ≤ 127, limit < zero ≤ 128.
+CodeSums EncodeSigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int8_t* codes);
+CodeSums EncodeUnsigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int zero,
+                        uint8_t* codes);
+
+// to[i] = x[i] · factor, rounded to float32; returns Σ (x[i] · factor)² in float64, in some order.
+double ScaleToFloat32(const double* x, size_t n, double factor, float* to);
+
 // Per column of a block, what Int8Threshold (bound.h) asks of its query.
 struct ThresholdColumns {
   const double *score, *code_error, *projection_norm, *tail_excess, *inverse_scale, *offset;
