@@ -25,7 +25,7 @@ struct Encoded {
 };
 
 // Tiles are of rows of like norm; with `balls` as if they lay near each other.
-Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false) {
+Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -38,7 +38,7 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false) {
   RowOrder tiles = RowOrder::Even(order);
   tiles.by_norm = !balls;
   auto codes = Int8Codes::Encode(view, norms, std::move(tiles),
-                                 axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim));
+                                 axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim), fine);
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
 }
@@ -103,6 +103,50 @@ TEST(QuantizeTest, RotatedCodesBoundScores) {
   for (const uint32_t axes : {1, 4, 15, 59}) {
     ExpectUpperBounds(Encode(RandomNormal(600, 60, 1), axes), RandomNormal(5, 60, 2), 2.1);
   }
+}
+
+// A second look asks each row's own codes what the screen asks a tile's.
+void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack) {
+  const Encoded base = Encode(rows, 1, false, true);
+  const FineCodes& fine = *base.codes->fine();
+  const uint32_t dim = rows.view.dim;
+  std::vector<float> query(dim);
+  std::vector<int8_t> query_codes(fine.code_dim());
+  for (uint64_t q = 0; q < queries.view.rows; ++q) {
+    ToFloat32(queries.view.row(q), queries.view.dtype, dim, query.data());
+    const double squares = std::inner_product(query.begin(), query.end(), query.begin(), 0.0);
+    const QueryCode code =
+        fine.EncodeQuery(0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20), query.data(), query_codes.data());
+    for (uint64_t place = 0; place < rows.view.rows; ++place) {
+      const uint64_t tile = place / Int8Codes::kTileRows;
+      const uint64_t id = base.codes->id(tile, static_cast<int>(place % Int8Codes::kTileRows));
+      const FineCodes::Row& row = fine.row(place);
+      int32_t integer = 0;
+      for (int i = 0; i < fine.code_dim(); ++i) integer += query_codes[i] * fine.codes(place)[i];
+      const double error = CodeError(code.code_error, code.projection_norm, code.tail_excess, row.code_norm,
+                                     row.code_error, row.scale);
+      const double score = testing::ExactScore(queries.view, q, rows.view, id);
+      const double bound = code.scale * row.scale * (integer - code.offset) + error;
+      ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound))) << "query " << q << ", row " << id;
+      ASSERT_LE(bound, score + slack * code.norm * std::max(1.0 * row.code_norm, 1e-30));
+      ASSERT_GT(integer, Int8Threshold(score, error, code.inverse_scale / row.scale, code.offset));
+    }
+  }
+}
+
+TEST(QuantizeTest, FineCodesBoundScores) {
+  for (const uint32_t dim : {2, 3, 16, 61}) {
+    ExpectFineUpperBounds(RandomNormal(600, dim, 1), RandomNormal(5, dim, 2), 0.05);
+  }
+  for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
+    ExpectFineUpperBounds(RandomNormal(100, 20, 1, dtype), RandomNormal(3, 20, 2, dtype), 0.05);
+  }
+  // Float64 that float32 rounds away, and rows of nothing beside others.
+  std::vector<double> values(40 * 20, 1.0 + 0x1p-25);
+  std::fill_n(values.begin(), 60, 0.0);
+  std::fill_n(values.begin() + 60, 60, 1e-38);
+  ExpectFineUpperBounds(MakeMatrix(values, 20, DType::kFloat64),
+                        MakeMatrix(std::vector<double>(20, 1.0), 20, DType::kFloat64), 1.0);
 }
 
 TEST(QuantizeTest, BallsHoldTheirRowsAndCodesWhatIsLeft) {

@@ -113,5 +113,80 @@ TEST(ReduceTest, CheckDotThatOverflowsIsNotFinite) {
   EXPECT_FALSE(std::isfinite(dot.sum_abs));
 }
 
+TEST(ReduceTest, CodesAreThoseOfTheObviousLoop) {
+  Random random(5);
+  for (const size_t n : {0, 1, 3, 7, 8, 9, 15, 16, 17, 100, 784}) {
+    std::vector<float> x(n);
+    for (float& v : x) v = static_cast<float>(random.Normal());
+    if (n > 2) x[n / 2] = 1e30f;  // beyond the limit
+    EXPECT_EQ(MaxAbs(x.data(), n), n > 2 ? 1e30f : n == 1 ? std::abs(x[0]) : 0.0f);
+    const double scale = 3.0 / 127;
+    const float inverse_scale = static_cast<float>(1.0 / scale);
+    std::vector<int8_t> codes(n + 1, 77);
+    std::vector<uint8_t> unsigned_codes(n + 1, 77);
+    const CodeSums sums = EncodeSigned(x.data(), n, scale, inverse_scale, 127, codes.data());
+    const CodeSums same = EncodeUnsigned(x.data(), n, scale, inverse_scale, 127, 128, unsigned_codes.data());
+    EXPECT_EQ(codes[n], 77);
+    EXPECT_EQ(unsigned_codes[n], 77);
+    CodeSums expected = {};
+    for (size_t i = 0; i < n; ++i) {
+      const double rounded = std::nearbyint(x[i] * inverse_scale);
+      const int code = static_cast<int>(std::min(std::max(rounded, -127.0), 127.0));
+      ASSERT_EQ(codes[i], code);
+      ASSERT_EQ(unsigned_codes[i], code + 128);
+      const double rest = x[i] - code * scale;
+      expected.codes += code;
+      expected.error += rest * rest;
+      expected.decoded += code * scale * (code * scale);
+      expected.squares += static_cast<double>(x[i]) * x[i];
+    }
+    for (const CodeSums& got : {sums, same}) {
+      EXPECT_EQ(got.codes, expected.codes);
+      EXPECT_DOUBLE_EQ(got.error, expected.error);
+      EXPECT_DOUBLE_EQ(got.decoded, expected.decoded);
+      EXPECT_DOUBLE_EQ(got.squares, expected.squares);
+    }
+  }
+}
+
+TEST(ReduceTest, ScalesRowsByPowersOfTwo) {
+  for (const size_t n : {1, 7, 8, 9, 33}) {
+    std::vector<double> x(n);
+    for (size_t i = 0; i < n; ++i) x[i] = (1.0 + static_cast<double>(i)) * 0x1p-900;
+    std::vector<float> to(n);
+    const double squares = ScaleToFloat32(x.data(), n, 0x1p900, to.data());
+    double expected = 0.0;
+    for (size_t i = 0; i < n; ++i) {
+      EXPECT_EQ(to[i], static_cast<float>(i + 1));
+      expected += (i + 1.0) * (i + 1.0);
+    }
+    EXPECT_EQ(squares, expected);
+  }
+}
+
+// By vectors or one by one, to the bit.
+TEST(ReduceTest, ThresholdsAreThoseOfTheBounds) {
+  Random random(6);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const int count : {1, 2, 7, 8, 9, 256}) {
+    std::vector<double> columns[6];
+    for (auto& column : columns) {
+      for (int c = 0; c < count; ++c) column.push_back(std::abs(random.Normal()));
+    }
+    columns[0][0] = -kInfinity;
+    columns[0][count - 1] = kInfinity;
+    columns[0][count / 2] = 1e300;
+    std::vector<int32_t> thresholds(count);
+    Int8Thresholds({columns[0].data(), columns[1].data(), columns[2].data(), columns[3].data(),
+                    columns[4].data(), columns[5].data()},
+                   count, 3.5, 0.25, 0.01, thresholds.data());
+    for (int c = 0; c < count; ++c) {
+      const double error = CodeError(columns[1][c], columns[2][c], columns[3][c], 3.5, 0.25, 0.01);
+      EXPECT_EQ(thresholds[c],
+                Int8Threshold(columns[0][c], error, 1.0 / 0.01 * columns[4][c], columns[5][c]));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dotmax

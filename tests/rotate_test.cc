@@ -1,5 +1,6 @@
 #include "server/engine/rotate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -103,6 +104,33 @@ TEST(RotateTest, ProjectionsAreWithinTheirError) {
     std::vector<double> difference = Apply(*axes, x);
     for (int i = 0; i < 12; ++i) difference[i] -= y[r * 12 + i];
     EXPECT_LE(Length(difference), ProjectionError(40, 12, Length(x) * kOutward));
+  }
+}
+
+// The same space, so the same lengths, but no coordinate above the rest.
+TEST(RotateTest, MixedAxesHoldTheSameLengthEvenly) {
+  const SharedMatrix matrix = Decaying(3000, 40, 4);
+  const auto axes = PrincipalAxes(matrix.view, 16);
+  ASSERT_TRUE(axes.ok()) << axes.status();
+  for (const uint32_t count : {1u, 5u, 16u}) {
+    const auto mixed = MixedAxes(*axes, count);
+    ASSERT_TRUE(mixed.ok()) << mixed.status();
+    ASSERT_EQ(mixed->count, count);
+    double largest = 0.0, largest_mixed = 0.0;
+    for (uint64_t r = 0; r < 200; ++r) {
+      const float* const row = reinterpret_cast<const float*>(matrix.view.row(r));
+      const std::vector<double> x(row, row + 40);
+      std::vector<double> y = Apply(*axes, x);
+      y.resize(count);
+      const std::vector<double> z = Apply(*mixed, x);
+      EXPECT_LE(Length(z), Length(x));
+      EXPECT_NEAR(Length(z), Length(y), 1e-4 * Length(x));
+      for (const double v : y) largest = std::max(largest, std::abs(v));
+      for (const double v : z) largest_mixed = std::max(largest_mixed, std::abs(v));
+    }
+    if (count == 16) {
+      EXPECT_LT(largest_mixed, 0.8 * largest);
+    }
   }
 }
 

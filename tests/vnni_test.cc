@@ -62,6 +62,43 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
   }
 }
 
+// For a second look, by both kernels, on survivors in any order.
+TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
+  testing::Random random(2);
+  constexpr int kRows = 20, kColumns = 5;
+  for (const int dim : {4, 16, 60, 64, 68, 100, 128, 132, 192, 784, 65536}) {
+    AlignedArray<uint8_t> tile;
+    std::generate_n(tile.Reserve(kRows * dim + 64), kRows * dim + 64, [&] { return random.Next(); });
+    std::fill_n(tile.data(), dim, uint8_t{255});
+    std::vector<std::vector<int8_t>> codes(kColumns, std::vector<int8_t>(PaddedVnniDim(dim)));
+    std::vector<const int8_t*> queries;
+    for (std::vector<int8_t>& query : codes) {
+      std::generate_n(query.begin(), dim, [&] { return random.Next(); });
+      queries.push_back(query.data());
+    }
+    std::fill_n(codes[0].begin(), dim, int8_t{-127});
+    std::vector<Survivor> survivors;
+    for (int i = 0; i < 33; ++i) {
+      survivors.push_back(
+          {static_cast<uint16_t>(random.Next() % kColumns), static_cast<uint16_t>(random.Next() % kRows)});
+    }
+    survivors[0] = {0, 0};
+    for (const bool vnni : {false, true}) {
+      if (vnni && !HasVnniKernel()) continue;
+      std::vector<int32_t> scores(survivors.size());
+      (vnni ? ScoreSurvivorsVnni : ScoreSurvivors)(tile.data(), dim, queries.data(), survivors,
+                                                   scores.data());
+      for (size_t i = 0; i < survivors.size(); ++i) {
+        int32_t expected = 0;
+        for (int d = 0; d < dim; ++d) {
+          expected += int32_t{tile.data()[survivors[i].row * dim + d]} * codes[survivors[i].column][d];
+        }
+        ASSERT_EQ(scores[i], expected) << "dim " << dim << ", survivor " << i << ", vnni " << vnni;
+      }
+    }
+  }
+}
+
 TEST(VnniTest, WidthsHoldTheirQueries) {
   for (const int dim : {32, 100, 768}) {
     for (int queries = 1; queries <= 256; ++queries) {
