@@ -141,10 +141,6 @@ absl::Status Serve(const std::string& base_path, const std::string& queries_path
   queries = ReadFloat32(queries_path);
   if (!queries.ok()) return queries.status();
   if (queries->view.dim != base->view.dim) return absl::InvalidArgumentError("the two files differ in dim");
-  for (const ScreenEstimate& e : matrix->estimates()) {
-    std::cerr << e.screen << ": " << e.batch_query_seconds * 1e6 << " us, single "
-              << e.single_query_seconds.value_or(0) * 1e6 << " us\n";
-  }
   std::cout << "{\"screen\": " << JsonString(matrix->screen())
             << ", \"load_seconds\": " << JsonNumber(load_seconds)
             << ", \"resident_bytes\": " << matrix->resident_bytes()

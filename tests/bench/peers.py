@@ -16,7 +16,8 @@ over twice the other's time for the first 16 queries is not tried in full. numpy
 topk, where more than one is wanted) of blocks of rows whose scores take 8 MB: for large batches far faster than all
 scores at once. "float32" and "int8" are oneDNN's matmul alone, in tiles like ours, nothing done with the scores: for
 large batches, the speed of light. GOPS counts 2·M·N·D operations per search, and "of int8" is the share of the int8
-matmul's. "screened" and "survived" are shares of all pairs, "rescored" is pairs per query.
+matmul's. "screened", "survived" (the first level of codes) and "checked" (in float64) are shares of all pairs,
+"rescored" is pairs per query.
 
 Every answer is compared. Ours must be the same in all rounds, and agree with float64 on a sample of the queries. Peers
 are float32: where their hits differ from ours, "gap" is by how much at most, in float64, as a share of both lengths.
@@ -195,7 +196,7 @@ class Bench:
         self.worker.ask("search", threads, 1, 0, batch, top_k)  # makes its kernels
 
         times = {name: [] for name in ("dotmax", *plain, *peers)}
-        counts = dict.fromkeys(("pairs", "queries", "screened", "survived", "rescored"), 0)
+        counts = dict.fromkeys(("pairs", "queries", "screened", "survived", "checked", "rescored"), 0)
         started = time.monotonic()
         rounds = 0
         while rounds < repeats or (rounds < MOST_ROUNDS and time.monotonic() - started < CELL_SECONDS):

