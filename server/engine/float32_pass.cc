@@ -69,8 +69,14 @@ class Float32Pass final : public Pass {
       float* const thresholds = scratch_.float_thresholds.data();
       for (size_t q = 0; q < block.best.size(); ++q) {
         if (block.best[q]->threshold() == -kInfinity) {
-          pass_.Seed(q, scratch_.float_scores.data() + q, rows, pass_.matmul_.columns(), scratch_.seeds,
-                     [first_row](uint32_t row) { return first_row + row; });
+          scratch_.seeds.resize(1);
+          std::vector<uint64_t>& keys = scratch_.seeds[0];
+          keys.clear();
+          for (int row = 0; row < rows; ++row) {
+            const size_t at = static_cast<size_t>(row) * pass_.matmul_.columns() + q;
+            keys.push_back(SeedKey(scratch_.float_scores.data()[at], static_cast<uint32_t>(row)));
+          }
+          pass_.Seed(q, keys, [first_row](uint32_t row) { return first_row + row; });
         }
         const double error = pass_.screen_error_(block.norms[q], tile.norm);
         const double score =
@@ -89,7 +95,7 @@ class Float32Pass final : public Pass {
   std::unique_ptr<Worker> MakeWorker(int, Scratch& scratch, const PairScorer& scorer) override {
     return std::make_unique<TileWorker>(*this, scratch, scorer);
   }
-  uint64_t tiles() const override { return matrix_.tiles(); }
+  uint64_t tiles(int) const override { return matrix_.tiles(); }
 
   const Matrix& matrix_;
   const Float32ScreenError screen_error_;

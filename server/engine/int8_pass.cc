@@ -22,6 +22,12 @@ constexpr size_t kCacheLineBytes = 64;
 // Thresholds hardly rise any more after the first round: queries are chosen by those of some claims ago.
 constexpr uint64_t kClaimsPerLook = 4;
 
+// Queries are seeded so many at a time by a worker, kTilesPerClaim times over, from so many rows.
+constexpr size_t kSeededTogether = 16;
+constexpr uint64_t kSeedRowsPerHit = 256;
+constexpr uint64_t kMostSeedTiles = 16;
+constexpr float kNever = std::numeric_limits<float>::infinity();
+
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 // Queries for some rows' codes: `stride` bytes each.
@@ -119,12 +125,22 @@ class Int8Pass final : public Pass {
         to_reach_.resize(active_.size());
         return;
       }
+      if (round < pass.rounds() - 1) return;
       std::iota(active_.begin(), active_.end(), 0);
       Pack();
     }
 
     bool Search(uint64_t first, uint64_t end) override {
       if (pass_.rows_.centre_codes() == nullptr) {
+        if (round_ < pass_.rounds() - 1) {
+          const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
+          active_.resize(last - first * kSeededTogether);
+          std::iota(active_.begin(), active_.end(), first * kSeededTogether);
+          Pack();
+          SeedQueries(0, pass_.SeedTiles());
+          return true;
+        }
+        if (first == 0 || pass_.rounds() == 1) SeedQueries(0, pass_.SeedTiles());
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
@@ -197,7 +213,7 @@ class Int8Pass final : public Pass {
 
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
-      SeedQueries(t);
+      if (pass_.rows_.centre_codes() != nullptr) SeedQueries(t, t + 1);
       SetThresholds(t);
       size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
                                              scratch_.survivors.data());
@@ -227,22 +243,49 @@ class Int8Pass final : public Pass {
       scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
-    // Queries that know nothing yet see the scores of the tile of the longest rows first, or of their
-    // nearest. Every other claim begins at the other end: two workers that start together seed half of them
-    // each.
-    void SeedQueries(uint64_t t) {
-      const uint64_t from = pass_.rows_.centre_codes() == nullptr ? 0 : t;
-      const int rows = pass_.rows_.tile(from).rows;
-      const bool backwards = t / kTilesPerClaim % 2 == 1;
-      const int32_t* scores = nullptr;
-      for (size_t i = 0; i < active_.size(); ++i) {
-        const size_t c = backwards ? active_.size() - 1 - i : i;
-        if (scores_[c] != -kInfinity) continue;
+    // The active queries that know nothing yet see the scores of some tiles first.
+    void SeedQueries(uint64_t first, uint64_t end) {
+      const int columns = scratch_.scorer.columns();
+      // Scores that reach the k best of their query so far, on the tile's scale.
+      int32_t* const thresholds = scratch_.int_thresholds.data();
+      std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
+      std::array<float, kMaxColumns> least;
+      size_t unseeded = 0;
+      scratch_.seeds.resize(kMaxColumns);
+      for (size_t c = 0; c < active_.size(); ++c) {
         scores_[c] = ScoreToReach(active_[c]);
+        least[c] = scores_[c] == -kInfinity ? -std::numeric_limits<float>::infinity() : kNever;
+        unseeded += scores_[c] == -kInfinity ? 1 : 0;
+        scratch_.seeds[c].clear();
+      }
+      if (unseeded == 0) return;
+      const size_t top_k = pass_.block_.top_k;
+      for (uint64_t t = first; t < end; ++t) {
+        const CodeTile& tile = pass_.rows_.tile(t);
+        const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows);
+        for (size_t c = 0; c < active_.size(); ++c) {
+          thresholds[c] =
+              Int8Threshold(least[c], 0.0, columns_.inverse_scale[c] / tile.scale, columns_.offset[c]);
+        }
+        const size_t count =
+            CollectSurvivors(scores, tile.rows, columns, thresholds, scratch_.survivors.data());
+        for (size_t i = 0; i < count; ++i) {
+          const Survivor s = scratch_.survivors.data()[i];
+          const double units = scores[size_t{s.row} * columns + s.column] - columns_.offset[s.column];
+          const double score = units * tile.scale / columns_.inverse_scale[s.column];
+          scratch_.seeds[s.column].push_back(
+              SeedKey(static_cast<float>(score), static_cast<uint32_t>(tile.first + s.row)));
+        }
+        for (size_t c = 0; t + 1 < end && c < active_.size(); ++c) {
+          std::vector<uint64_t>& keys = scratch_.seeds[c];
+          if (keys.size() < top_k) continue;
+          KeepLargest(keys, top_k);
+          least[c] = SeedScore(*std::min_element(keys.begin(), keys.end()));
+        }
+      }
+      for (size_t c = 0; c < active_.size(); ++c) {
         if (scores_[c] != -kInfinity) continue;
-        if (scores == nullptr) scores = scratch_.scorer.Score(pass_.rows_.codes(from), rows);
-        pass_.Seed(active_[c], scores + c, rows, scratch_.scorer.columns(), scratch_.seeds,
-                   [&](uint32_t row) { return pass_.rows_.id(from, row); });
+        pass_.Seed(active_[c], scratch_.seeds[c], [&](uint32_t place) { return pass_.rows_.id_at(place); });
         scores_[c] = ScoreToReach(active_[c]);
       }
     }
@@ -340,8 +383,20 @@ class Int8Pass final : public Pass {
   std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) override {
     return std::make_unique<TileWorker>(*this, round, scratch, scorer);
   }
-  uint64_t tiles() const override { return rows_.tiles(); }
-  int rounds() const override { return rows_.centre_codes() != nullptr ? 2 : 1; }
+  uint64_t tiles(int round) const override {
+    if (rows_.centre_codes() != nullptr || round == rounds() - 1) return rows_.tiles();
+    return (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
+  }
+  // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
+  int rounds() const override {
+    return rows_.centre_codes() != nullptr || block_.best.size() > kSeededTogether ? 2 : 1;
+  }
+  // The longest rows; the more of them, the closer the k-th best is to that of all.
+  uint64_t SeedTiles() const {
+    const uint64_t wanted =
+        std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+    return std::min(rows_.tiles(), wanted);
+  }
 
   const Int8Codes& rows_;
   const Kernels& all_kernels_;

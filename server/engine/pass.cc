@@ -105,14 +105,14 @@ void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> s
   const std::unique_ptr<Worker> worker = MakeWorker(round, scratch, scorer);
   while (!stopped_.load(std::memory_order_relaxed)) {
     const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
-    if (claimed >= tiles()) return;
+    if (claimed >= tiles(round)) return;
     if (absl::Status status = stop(); !status.ok()) {
       absl::MutexLock lock(&mutex_);
       status_.Update(status);
       stopped_.store(true, std::memory_order_relaxed);
       return;
     }
-    if (!worker->Search(claimed, std::min(claimed + kTilesPerClaim, tiles()))) return;
+    if (!worker->Search(claimed, std::min(claimed + kTilesPerClaim, tiles(round)))) return;
   }
 }
 

@@ -83,7 +83,7 @@ struct Scratch {
   AlignedArray<int32_t> int_thresholds, fine_scores;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
-  std::vector<uint64_t> seeds;
+  std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
   uint64_t pairs_checked = 0;
@@ -119,11 +119,20 @@ class PassBuffers {
   std::vector<double> norms_;
 };
 
-// Integers in the order of scores.
-inline int32_t SortKey(int32_t score) { return score; }
-inline int32_t SortKey(float score) {
-  const int32_t bits = std::bit_cast<int32_t>(score);
-  return bits < 0 ? bits ^ INT32_MAX : bits;
+// Keys that sort as (score, place) do.
+inline uint64_t SeedKey(float score, uint32_t place) {
+  const uint32_t bits = std::bit_cast<uint32_t>(score);
+  return static_cast<uint64_t>(bits ^ (bits >> 31 != 0 ? UINT32_MAX : uint32_t{1} << 31)) << 32 | place;
+}
+// The score of a key.
+inline float SeedScore(uint64_t key) {
+  const uint32_t bits = static_cast<uint32_t>(key >> 32);
+  return std::bit_cast<float>(bits >> 31 != 0 ? bits ^ (uint32_t{1} << 31) : ~bits);
+}
+inline void KeepLargest(std::vector<uint64_t>& keys, size_t count) {
+  if (keys.size() <= count) return;
+  std::nth_element(keys.begin(), keys.begin() + (count - 1), keys.end(), std::greater<>());
+  keys.resize(count);
 }
 
 // Shared by the workers; each calls Work once a round.
@@ -151,7 +160,8 @@ class Pass {
     virtual bool Search(uint64_t first, uint64_t end) = 0;
   };
   virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) = 0;
-  virtual uint64_t tiles() const = 0;
+  // How many units of work, tiles or whatever Search takes, there are in a round.
+  virtual uint64_t tiles(int round) const = 0;
 
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
   struct Interval {
@@ -165,25 +175,15 @@ class Pass {
     return {score.lower, score.upper, block_.first + q, id};
   }
 
-  // A query that knows nothing yet tries the top_k rows of a tile by screened score (`scores[row *
-  // columns]`), and raises its threshold to what they prove. Without this, the whole first tile would
-  // survive.
-  template <typename Score, typename IdOf>
-  void Seed(size_t q, const Score* scores, int rows, int columns, std::vector<uint64_t>& seeds,
-            IdOf id_of) const {
-    const int top_k = static_cast<int>(std::min<uint64_t>(block_.top_k, INT32_MAX));
-    if (rows < top_k) return;
-    seeds.resize(rows);
-    // Keys that sort as (score, row) do: scores in the upper half, negative ones below zero.
-    for (int row = 0; row < rows; ++row) {
-      const int64_t score = SortKey(scores[static_cast<size_t>(row) * columns]);
-      seeds[row] = static_cast<uint64_t>(score + (int64_t{1} << 31)) << 32 | static_cast<uint32_t>(row);
-    }
-    std::nth_element(seeds.begin(), seeds.begin() + (top_k - 1), seeds.end(), std::greater<>());
+  // A query that knows nothing yet tries the top_k rows that `keys` name, by screened score, and raises its
+  // threshold to what they prove. Without this, the whole first tile would survive.
+  template <typename IdOf>
+  void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
+    if (keys.size() < block_.top_k) return;
+    KeepLargest(keys, block_.top_k);
     double least = std::numeric_limits<double>::infinity();
-    for (int i = 0; i < top_k; ++i) {
-      least = std::min(least, Check(q, id_of(static_cast<uint32_t>(seeds[i]))).lower);
-    }
+    for (const uint64_t key : keys)
+      least = std::min(least, Check(q, id_of(static_cast<uint32_t>(key))).lower);
     block_.best[q]->RaiseThreshold(least);
   }
 

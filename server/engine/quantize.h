@@ -105,7 +105,9 @@ class Int8Codes {
   // readable.
   const uint8_t* codes(uint64_t t) const { return codes_.data() + tiles_[t].first * code_dim_; }
   // The row number in the matrix of row `row` of tile `t`.
-  uint64_t id(uint64_t t, int row) const { return order_[tiles_[t].first + row]; }
+  uint64_t id(uint64_t t, int row) const { return id_at(tiles_[t].first + row); }
+  // That of a place in the order.
+  uint64_t id_at(uint64_t place) const { return order_[place]; }
 
   // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
   const FineCodes* fine() const { return fine_.get(); }
