@@ -1,5 +1,5 @@
 // The int8 screen: u8 · s8 products of codes. Rows by norm: queries that no later tile can serve leave the
-// block, which is packed anew. Rows in balls: every query begins with its nearest tile, and each other tile
+// block, which is packed anew. Rows in balls: every query begins with its nearest tiles, and each other tile
 // takes the queries that its ball cannot rule out.
 #include <algorithm>
 #include <array>
@@ -22,13 +22,17 @@ constexpr size_t kCacheLineBytes = 64;
 // Thresholds hardly rise any more after the first round: queries are chosen by those of some claims ago.
 constexpr uint64_t kClaimsPerLook = 4;
 
+// Tiles that a query begins with: about as many as hold a cluster (200 rows, say), so that the best of its
+// own cluster rules out the others.
+constexpr size_t kFirstTiles = 8;
+
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 // What the balls around tiles say of each query.
 struct Balls {
   std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
-  // Queries by the tile with the largest score of its centre: those of tile t are at first[t] to first[t +
-  // 1].
+  // Queries by the tiles with the largest scores of their centres: those of tile t are at first[t] to
+  // first[t + 1].
   std::vector<uint32_t> queries, first;
 };
 
@@ -38,8 +42,12 @@ Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries,
   const Int8Codes& centres = *rows.centre_codes();
   const size_t count = queries.size();
   balls.bounds.resize(rows.tiles() * count);
-  std::vector<uint64_t> nearest(count);
-  std::vector<double> largest(count, -kInfinity);
+  const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
+  struct Near {
+    double score = -kInfinity;
+    uint64_t ball = 0;
+  };
+  std::vector<std::array<Near, kFirstTiles>> nearest(count);  // the first `most`, by descending score
   CodeScorer scorer;
   scorer.Pack(kernel, columns, codes, static_cast<int>(count), centres.code_dim());
   for (uint64_t t = 0; t < centres.tiles(); ++t) {
@@ -52,22 +60,28 @@ Balls MeasureBalls(const Int8Codes& rows, const std::vector<QueryCode>& queries,
         const double centre = (scores[q] - query.offset) * query.scale * tile.scale;
         balls.bounds[ball * count + q] =
             BallBound(centre, CodeError(query, tile), query.norm, rows.radius(ball));
-        if (centre <= largest[q]) continue;
-        largest[q] = centre;
-        nearest[q] = ball;
+        if (centre <= nearest[q][most - 1].score) continue;
+        size_t i = most - 1;
+        for (; i > 0 && nearest[q][i - 1].score < centre; --i) nearest[q][i] = nearest[q][i - 1];
+        nearest[q][i] = {centre, ball};
       }
     }
   }
-  // A counting sort; a query's nearest tile comes first, and not again.
+  // A counting sort; a query's nearest tiles come first, and not again.
   balls.first.resize(rows.tiles() + 1);
   for (size_t q = 0; q < count; ++q) {
-    ++balls.first[nearest[q] + 1];
-    balls.bounds[nearest[q] * count + q] = std::numeric_limits<double>::quiet_NaN();  // compares false
+    for (size_t i = 0; i < most; ++i) {
+      ++balls.first[nearest[q][i].ball + 1];
+      balls.bounds[nearest[q][i].ball * count + q] =
+          std::numeric_limits<double>::quiet_NaN();  // compares false
+    }
   }
   std::partial_sum(balls.first.begin(), balls.first.end(), balls.first.begin());
-  balls.queries.resize(count);
+  balls.queries.resize(count * most);
   std::vector<uint32_t> next(balls.first.begin(), balls.first.end() - 1);
-  for (size_t q = 0; q < count; ++q) balls.queries[next[nearest[q]]++] = static_cast<uint32_t>(q);
+  for (size_t q = 0; q < count; ++q) {
+    for (size_t i = 0; i < most; ++i) balls.queries[next[nearest[q][i].ball]++] = static_cast<uint32_t>(q);
+  }
   return balls;
 }
 
@@ -161,11 +175,14 @@ class Int8Pass final : public Pass {
       } else {
         const double* const bounds = balls.bounds.data() + tile * to_reach_.size();
         for (uint32_t q = 0; q < to_reach_.size(); ++q) {
-          if (bounds[q] >= to_reach_[q]) active_.push_back(q);
+          if (bounds[q] >= to_reach_[q] && CentreCanReach(q, tile)) active_.push_back(q);
         }
       }
       if (active_.empty()) return false;
-      for (size_t c = 0; c < active_.size(); ++c) columns_.score[c] = ScoreToReach(active_[c]);
+      for (size_t c = 0; c < active_.size(); ++c) {
+        columns_.score[c] = ScoreToReach(active_[c]);
+        columns_.centre[c] = round_ == 0 ? CentreScore(active_[c], tile) : centres_[active_[c]];
+      }
       live_ = active_.size();
       Pack();
       return true;
@@ -218,7 +235,7 @@ class Int8Pass final : public Pass {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
-        for (int c = 0; c < columns; ++c) columns_.score[c] -= CentreScore(active_[c], t);
+        for (int c = 0; c < columns; ++c) columns_.score[c] -= columns_.centre[c];
       }
       for (int c = 0; c < columns; ++c) {
         const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
@@ -228,6 +245,12 @@ class Int8Pass final : public Pass {
       }
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
+    }
+
+    // The bound again, without the error of the centre's code: half of what is close goes. Keeps a·centre.
+    bool CentreCanReach(uint32_t q, uint64_t tile) {
+      centres_[q] = CentreScore(q, tile);
+      return BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile)) >= to_reach_[q];
     }
 
     // At least a·centre, on the query's scale.
@@ -271,12 +294,14 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     const PairScorer& scorer_;
     uint64_t claims_ = 0;
-    std::vector<double> to_reach_;  // by query of the block, as of some claims ago
-    size_t live_ = 0;               // those of `active_` that are not finished
-    std::vector<uint32_t> active_;  // the queries of the block by column
+    std::vector<double> to_reach_;             // by query of the block, as of some claims ago
+    std::array<double, kMaxColumns> centres_;  // a·centre of the tile, by query of the block
+    size_t live_ = 0;                          // those of `active_` that are not finished
+    std::vector<uint32_t> active_;             // the queries of the block by column
     // What SetThresholds needs of them, side by side, so that compilers vectorise it.
     struct {
-      std::array<double, kMaxColumns> score, code_error, projection_norm, tail_excess, inverse_scale, offset;
+      std::array<double, kMaxColumns> score, centre, code_error, projection_norm, tail_excess, inverse_scale,
+          offset;
     } columns_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;

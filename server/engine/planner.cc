@@ -33,12 +33,17 @@ constexpr int kRepetitions = 3;
 // of the pairs is still screened; each then costs more, in tiles of few rows and queries.
 constexpr uint64_t kClusterSample = 16384;
 constexpr uint64_t kRowsPerCluster = 96;
+constexpr int kLeastRows = 8;     // see Grouping
 constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;
+constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
+constexpr double kClearShare = 0.05;  // nothing else is measured any more
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr absl::Duration kBudget = absl::Seconds(2);
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Codes = std::unique_ptr<const Int8Codes>;
 
@@ -70,9 +75,9 @@ class Planner {
   Codes EncodeClusters(uint32_t count) {
     Codes codes = EncodeAxes(view_.dim);
     if (codes == nullptr) return nullptr;
-    const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count),
-                                      std::numeric_limits<double>::infinity(), buffers_.kernels);
-    return centres.ok() ? Group(std::move(codes), *centres) : nullptr;
+    const auto centres =
+        LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, buffers_.kernels);
+    return centres.ok() ? Group(std::move(codes), *centres, {kInfinity, kLeastRows}) : nullptr;
   }
 
   // No codes when the float32 screen is fastest, unless int8 is insisted on.
@@ -89,17 +94,21 @@ class Planner {
 
     Axes best;
     Consider(rows, IdentityAxes(view_.dim), best);
-    const Estimate unrotated = last_;
+    double share = 1.0;
+    Codes codes = TryClusters(last_, share);
+    if (codes != nullptr) {
+      if (share <= kClearShare) return {std::move(codes), std::move(estimates_)};
+      best = Axes();  // others have to be faster now
+    }
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
-    if (most > 0) {
+    if (most > 0 && absl::Now() < deadline_) {
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
       for (uint32_t count : kCandidateAxes) {
         if (axes.ok() && count <= most) Consider(rows, FirstAxes(*axes, count), best);
       }
     }
-    Codes codes = TryClusters(unrotated);
-    if (codes == nullptr && best.count > 0) codes = Encode(by_norm_, std::move(best));
+    if (best.count > 0) codes = Encode(by_norm_, std::move(best));
     return {std::move(codes), std::move(estimates_)};
   }
 
@@ -119,9 +128,9 @@ class Planner {
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
-  Codes Group(Codes codes, absl::Span<const float> centres) {
-    absl::StatusOr<RowOrder> order = GroupByCentre(norms_, *codes, centres, buffers_.kernels);
-    codes.reset();  // as large as what comes now
+  Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping) {
+    absl::StatusOr<RowOrder> order =
+        GroupByCentre(view_, norms_, std::move(codes), std::move(centres), grouping, buffers_.kernels);
     if (!order.ok()) return nullptr;
     return OrNull(Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim)));
   }
@@ -132,7 +141,7 @@ class Planner {
     std::vector<uint64_t> rows;
     auto bytes = std::make_shared<std::vector<std::byte>>(kSampleQueries * view_.row_bytes());
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      rows.push_back((2 * i + 1) * view_.rows / (2 * kSampleQueries));
+      rows.push_back(SampleRow(i));
       std::copy_n(view_.row(rows.back()), view_.row_bytes(), bytes->data() + i * view_.row_bytes());
     }
     sample_.queries = {{bytes->data(), kSampleQueries, view_.dim, view_.dtype}, bytes};
@@ -159,15 +168,18 @@ class Planner {
     return true;
   }
 
-  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes.
-  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries) {
+  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes, knowing what they
+  // must beat; or `of_others`, over all rows and knowing nothing: the second best, as each is itself among
+  // them.
+  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false) {
+    const uint32_t top_k = of_others ? 2 : 1;
     std::deque<TopK> top;
     std::vector<TopK*> best;
     for (uint64_t i = 0; i < queries; ++i) {
-      best.push_back(&top.emplace_back(1));
-      best.back()->RaiseThreshold(sample_.thresholds[first + i]);
+      best.push_back(&top.emplace_back(top_k));
+      if (!of_others) best.back()->RaiseThreshold(sample_.thresholds[first + i]);
     }
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, 1);
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     scratch_.pairs_screened = scratch_.pairs_survived = 0;
@@ -179,7 +191,7 @@ class Planner {
   }
 
   void Consider(const std::vector<uint32_t>& rows, Axes axes, Axes& best) {
-    if (absl::Now() > deadline_ && best.count > 0) return;
+    if (absl::Now() > deadline_) return;
     const Codes codes = Encode(rows, axes);
     if (codes == nullptr) return;
     Estimate estimate;
@@ -198,8 +210,9 @@ class Planner {
     best = std::move(axes);
   }
 
-  // Null unless rows lie in such clusters that a search can leave most of them out.
-  Codes TryClusters(const Estimate& unrotated) {
+  // Null unless rows lie in such clusters that a search can leave most of them out; otherwise the `share` of
+  // pairs that it cannot.
+  Codes TryClusters(const Estimate& unrotated, double& share) {
     if (absl::Now() > deadline_) return nullptr;
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
@@ -207,18 +220,51 @@ class Planner {
     Codes codes = Encode(std::move(ids), IdentityAxes(view_.dim));
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
-    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, buffers_.kernels);
+    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels);
     if (!centres.ok() || centres->empty()) return nullptr;
-    const Codes grouped = Group(std::move(codes), *centres);
-    if (grouped == nullptr) return nullptr;
-    Run(*grouped, 0, kSampleQueries);
-    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
-    const Estimate estimate = {unrotated.batch * share * kSlowdown, unrotated.single * share * kSlowdown};
-    estimates_.push_back({ScreenName(grouped.get()), estimate.batch, estimate.single});
-    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    // Balls of few rows are narrow, so the sample's rule out more than those of all rows will: if they
+    // don't do well, nobody needs to see these.
+    codes = Group(std::move(codes), *centres, {Reach(), 1});
+    if (codes == nullptr) return nullptr;
+    Run(*codes, 0, kSampleQueries);
+    share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    if (share > kMaxShare) {
+      AddEstimate(*codes, unrotated, share);
+      return nullptr;
+    }
     codes = EncodeAxes(view_.dim);
-    return codes != nullptr ? Group(std::move(codes), *centres) : nullptr;
+    if (codes == nullptr) return nullptr;
+    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows});
+    if (codes == nullptr) return nullptr;
+    Run(*codes, 0, kSampleQueries, /*of_others=*/true);
+    share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
+    const Estimate estimate = AddEstimate(*codes, unrotated, share);
+    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    least_ = estimate.cost();
+    return codes;
   }
+
+  Estimate AddEstimate(const Int8Codes& codes, const Estimate& unrotated, double share) {
+    const double work = share * kSlowdown + kRowsPerBall * codes.tiles() / view_.rows;
+    const Estimate estimate = {unrotated.batch * work, unrotated.single * work};
+    estimates_.push_back({ScreenName(&codes), estimate.batch, estimate.single});
+    return estimate;
+  }
+
+  // How far from a centre rows can be and still be ruled out by it: a ball's bound is a·centre + ‖a‖·radius,
+  // and a·centre is about 0 for most. Most queries' scores per length are below this.
+  double Reach() const {
+    std::vector<double> reaches;
+    for (uint64_t i = 0; i < kSampleQueries; ++i) {
+      const double norm = norms_[SampleRow(i)];
+      reaches.push_back(norm > 0.0 ? sample_.thresholds[i] / norm : 0.0);
+    }
+    const auto most = reaches.begin() + kSampleQueries * 9 / 10;
+    std::nth_element(reaches.begin(), most, reaches.end());
+    return std::max(*most, 0.0);
+  }
+
+  uint64_t SampleRow(uint64_t i) const { return (2 * i + 1) * view_.rows / (2 * kSampleQueries); }
 
   const Matrix& matrix_;
   const MatrixView& view_;
