@@ -1,6 +1,7 @@
 #include "server/engine/cluster.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -14,6 +15,30 @@ namespace {
 
 constexpr int kRounds = 8;      // of looking for rows that no centre is near to
 constexpr int kIterations = 2;  // of moving centres to the means of their rows
+constexpr int kDoublings = 3;   // of the number of centres, while rows are out of reach
+constexpr double kNear = 0.1;   // a share of rows, other than those that centres started from
+constexpr double kFew = 0.05;   // a share of rows that may stay out of reach
+
+// Rows of a ball, at most. In many dimensions the distances of a cluster's rows hardly differ, so what rules
+// out a ball is the last few percent of its radius: rows at the same distance, and few enough that their mean
+// is nearer to each of them than the cluster's is (by a share of 1 / rows of the squared distance). Half as
+// many would rule out more, and cost more in balls.
+constexpr size_t kBallRows = 32;
+constexpr int kStages = 4;               // of clustering rows that were out of reach
+constexpr uint64_t kSampleRows = 16384;  // of such, to learn from
+
+// Side by side, as compilers do not reorder a maximum of floats by themselves.
+float Largest(const float* values, int count) {
+  constexpr int kSide = 16;
+  std::array<float, kSide> largest;
+  largest.fill(-std::numeric_limits<float>::infinity());
+  int i = 0;
+  for (; i + kSide <= count; i += kSide) {
+    for (int j = 0; j < kSide; ++j) largest[j] = values[i + j] > largest[j] ? values[i + j] : largest[j];
+  }
+  for (; i < count; ++i) largest[0] = std::max(largest[0], values[i]);
+  return *std::max_element(largest.begin(), largest.end());
+}
 
 // The nearest centre so far of every row in some codes. Squared distances are ‖b‖² − 2·(b·c − ‖c‖²/2), so the
 // nearest has the largest b·c − ‖c‖²/2.
@@ -74,16 +99,16 @@ class Assignment {
     scorer_.Pack(*matmul, kernels_.Int8Columns(block, codes_.code_dim()), packed.data(), block,
                  codes_.code_dim());
     size_t row = 0;
-    std::vector<float> values(kMaxColumns);
+    std::array<float, kMaxColumns> factors, values;
     for (uint64_t t = 0; t < codes_.tiles(); ++t) {
       const int32_t* scores = scorer_.Score(codes_.codes(t), codes_.tile(t).rows);
       const float tile_scale = static_cast<float>(codes_.tile(t).scale);
+      for (int c = 0; c < block; ++c) factors[c] = scales[c] * tile_scale;
       for (int r = 0; r < codes_.tile(t).rows; ++r, ++row, scores += scorer_.columns()) {
-        float largest = -std::numeric_limits<float>::infinity();
         for (int c = 0; c < block; ++c) {
-          values[c] = (static_cast<float>(scores[c]) - offsets[c]) * scales[c] * tile_scale - halves[c];
+          values[c] = (static_cast<float>(scores[c]) - offsets[c]) * factors[c] - halves[c];
         }
-        for (int c = 0; c < block; ++c) largest = std::max(largest, values[c]);
+        const float largest = Largest(values.data(), block);
         if (largest <= best_[row]) continue;
         best_[row] = largest;
         nearest_[row] =
@@ -123,24 +148,21 @@ std::vector<float> Means(const MatrixView& rows, const Assignment& assignment, s
   return means;
 }
 
-}  // namespace
-
-absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
-                                                const Int8Codes& codes, int count, double loosest,
-                                                Kernels& kernels) {
+// Up to `count` more centres: rows of the assignment, at random, in `rounds` rounds of as many.
+absl::Status AddCentres(const MatrixView& rows, int count, int rounds, std::mt19937_64& random,
+                        Assignment& assignment, std::vector<float>& centres) {
   const size_t dim = rows.dim;
-  Assignment assignment(norms, codes, kernels);
-  std::vector<float> centres, row(dim);
-  std::mt19937_64 random(1);
-  for (int round = 0; round < kRounds; ++round) {
+  std::vector<float> row(dim);
+  for (int round = 0; round < rounds; ++round) {
     // One from each of as many equal parts of the summed weights, anywhere in it, as rows may come in a
     // cycle. Rows far from all centres weigh the most: squared distances, squared. At first all weigh the
     // same.
-    const int more = count * (round + 1) / kRounds - count * round / kRounds;
+    const int more = count * (round + 1) / rounds - count * round / rounds;
     double total = 0.0;
+    const bool any = !centres.empty();
     const auto weight = [&](size_t i) {
       const double d2 = assignment.squared_distance(i);
-      return round == 0 ? 1.0 : d2 * d2;
+      return any ? d2 * d2 : 1.0;
     };
     for (size_t i = 0; i < assignment.size(); ++i) total += weight(i);
     if (!(total > 0.0) || more == 0) continue;
@@ -157,43 +179,147 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
     }
     if (absl::Status s = assignment.Consider(centres, first); !s.ok()) return s;
   }
-  double distances = 0.0, lengths = 0.0;
-  for (size_t i = 0; i < assignment.size(); ++i) {
-    distances += assignment.squared_distance(i);
-    lengths += norms[assignment.id(i)] * norms[assignment.id(i)];
-  }
-  if (distances > loosest * lengths) return std::vector<float>();
-  for (int i = 0; i < kIterations; ++i) {
-    centres = Means(rows, assignment, centres.size() / dim);
-    assignment.Reset();
-    if (absl::Status s = assignment.Consider(centres, 0); !s.ok()) return s;
-  }
-  return centres;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<RowOrder> GroupByCentre(absl::Span<const double> norms, const Int8Codes& codes,
-                                       absl::Span<const float> centres, Kernels& kernels) {
+// The rows of one group, near ones first, and where they end that are within reach of their mean.
+void AddGroup(const MatrixView& rows, std::vector<uint32_t> ids, const Grouping& grouping, RowOrder& order,
+              std::vector<uint32_t>& left) {
+  const size_t dim = rows.dim;
+  std::vector<double> mean(dim);
+  std::vector<float> row(dim), centre(dim);
+  for (const uint32_t id : ids) {
+    ToFloat32(rows.row(id), rows.dtype, dim, row.data());
+    for (size_t d = 0; d < dim; ++d) mean[d] += row[d];
+  }
+  for (size_t d = 0; d < dim; ++d) centre[d] = static_cast<float>(mean[d] / ids.size());
+  std::vector<std::pair<float, uint32_t>> by_distance;
+  for (const uint32_t id : ids) {
+    ToFloat32(rows.row(id), rows.dtype, dim, row.data());
+    std::array<float, 16> squares = {};
+    for (size_t d = 0; d < dim; ++d) {
+      const float rest = row[d] - centre[d];
+      squares[d % 16] += rest * rest;
+    }
+    by_distance.emplace_back(std::accumulate(squares.begin(), squares.end(), 0.0f), id);
+  }
+  std::sort(by_distance.begin(), by_distance.end());
+  size_t size = by_distance.size();
+  while (size > 0 && by_distance[size - 1].first > grouping.reach * grouping.reach) --size;
+  if (size < static_cast<size_t>(grouping.least_rows)) size = 0;
+  for (size_t i = size; i < by_distance.size(); ++i) left.push_back(by_distance[i].second);
+  const size_t tiles = (size + kBallRows - 1) / kBallRows;
+  for (size_t t = 0; t < tiles; ++t) {
+    order.tile_rows.push_back(static_cast<int>(size * (t + 1) / tiles - size * t / tiles));
+  }
+  for (size_t i = 0; i < size; ++i) order.ids.push_back(by_distance[i].second);
+}
+
+absl::StatusOr<std::unique_ptr<const Int8Codes>> EncodePlain(const MatrixView& rows,
+                                                             absl::Span<const double> norms,
+                                                             std::vector<uint32_t> ids) {
+  return Int8Codes::Encode(rows, norms, RowOrder::Even(std::move(ids)), IdentityAxes(rows.dim));
+}
+
+// Rows by nearest centre. Centres that few rows are nearest to give theirs to the others.
+absl::StatusOr<std::vector<std::vector<uint32_t>>> Gather(const MatrixView& rows,
+                                                          absl::Span<const double> norms,
+                                                          const Int8Codes& codes,
+                                                          const std::vector<float>& centres, int least_rows,
+                                                          Kernels& kernels) {
+  const size_t dim = rows.dim;
+  std::vector<std::vector<uint32_t>> groups(centres.size() / dim);
   Assignment assignment(norms, codes, kernels);
   if (absl::Status s = assignment.Consider(centres, 0); !s.ok()) return s;
-  // Near rows first: where a group takes several tiles, the far ones do not widen the others' balls.
-  std::vector<uint32_t> places(assignment.size());
-  std::iota(places.begin(), places.end(), 0);
-  std::sort(places.begin(), places.end(), [&](uint32_t a, uint32_t b) {
-    if (assignment.centre(a) != assignment.centre(b)) return assignment.centre(a) < assignment.centre(b);
-    const double to_a = assignment.squared_distance(a), to_b = assignment.squared_distance(b);
-    return to_a != to_b ? to_a < to_b : a < b;
-  });
-  RowOrder order;
-  order.by_norm = false;
-  for (size_t i = 0, first = 0; i < places.size(); ++i) {
-    order.ids.push_back(assignment.id(places[i]));
-    const bool last =
-        i + 1 == places.size() || assignment.centre(places[i + 1]) != assignment.centre(places[i]);
-    if (last || i + 1 - first == Int8Codes::kTileRows) {
-      order.tile_rows.push_back(static_cast<int>(i + 1 - first));
-      first = i + 1;
+  for (size_t i = 0; i < assignment.size(); ++i) groups[assignment.centre(i)].push_back(assignment.id(i));
+  std::vector<float> kept;
+  std::vector<std::vector<uint32_t>> large;
+  std::vector<uint32_t> homeless;
+  for (size_t c = 0; c < groups.size(); ++c) {
+    if (groups[c].size() < static_cast<size_t>(least_rows)) {
+      homeless.insert(homeless.end(), groups[c].begin(), groups[c].end());
+    } else {
+      kept.insert(kept.end(), centres.begin() + c * dim, centres.begin() + (c + 1) * dim);
+      large.push_back(std::move(groups[c]));
     }
   }
+  if (homeless.empty()) return large;
+  if (large.empty()) return std::vector<std::vector<uint32_t>>{std::move(homeless)};
+  const auto few = EncodePlain(rows, norms, std::move(homeless));
+  if (!few.ok()) return few.status();
+  Assignment again(norms, **few, kernels);
+  if (absl::Status s = again.Consider(kept, 0); !s.ok()) return s;
+  for (size_t i = 0; i < again.size(); ++i) large[again.centre(i)].push_back(again.id(i));
+  return large;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
+                                                const Int8Codes& codes, int count, double loosest,
+                                                double reach, Kernels& kernels) {
+  Assignment assignment(norms, codes, kernels);
+  std::vector<float> centres;
+  std::mt19937_64 random(1);
+  if (absl::Status s = AddCentres(rows, count, kRounds, random, assignment, centres); !s.ok()) return s;
+  size_t near = 0;
+  for (size_t i = 0; i < assignment.size(); ++i) {
+    const double norm = norms[assignment.id(i)];
+    near += assignment.squared_distance(i) <= loosest * norm * norm;
+  }
+  // Centres are rows so far, and near to themselves.
+  const double others = assignment.size() - std::min(assignment.size(), centres.size() / rows.dim);
+  if (near < assignment.size() - (1.0 - kNear) * others) return std::vector<float>();
+  for (int doubling = 0;; ++doubling) {
+    for (int i = 0; i < kIterations; ++i) {
+      centres = Means(rows, assignment, centres.size() / rows.dim);
+      assignment.Reset();
+      if (absl::Status s = assignment.Consider(centres, 0); !s.ok()) return s;
+    }
+    size_t far = 0;
+    for (size_t i = 0; i < assignment.size(); ++i) far += assignment.squared_distance(i) > reach * reach;
+    if (doubling == kDoublings || far <= kFew * assignment.size()) return centres;
+    const int more = static_cast<int>(std::min(centres.size() / rows.dim, far / 2));
+    if (absl::Status s = AddCentres(rows, more, 2, random, assignment, centres); !s.ok()) return s;
+  }
+}
+
+absl::StatusOr<RowOrder> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
+                                       std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
+                                       const Grouping& grouping, Kernels& kernels) {
+  RowOrder order;
+  order.by_norm = false;
+  std::vector<uint32_t> left;
+  for (int stage = 0;; ++stage) {
+    auto groups = Gather(rows, norms, *codes, centres, grouping.least_rows, kernels);
+    if (!groups.ok()) return groups.status();
+    codes.reset();
+    const size_t placed = order.ids.size();
+    left.clear();
+    for (auto& group : *groups) AddGroup(rows, std::move(group), grouping, order, left);
+    // As long as a stage gathers a fair part of what it was given.
+    if (stage + 1 == kStages || left.size() < kBallRows || (order.ids.size() - placed) * 8 < left.size())
+      break;
+    std::sort(left.begin(), left.end());
+    std::vector<uint32_t> sample;
+    const uint64_t count = std::min<uint64_t>(left.size(), kSampleRows);
+    for (uint64_t i = 0; i < count; ++i) sample.push_back(left[i * left.size() / count]);
+    auto some = EncodePlain(rows, norms, std::move(sample));
+    if (!some.ok()) return some.status();
+    const int wanted = static_cast<int>(std::clamp<size_t>(left.size() / 96, 1, count / 4));
+    auto learnt = LearnCentres(rows, norms, **some, wanted, std::numeric_limits<double>::infinity(),
+                               grouping.reach, kernels);
+    if (!learnt.ok()) return learnt.status();
+    centres = *std::move(learnt);
+    auto rest = EncodePlain(rows, norms, left);
+    if (!rest.ok()) return rest.status();
+    codes = *std::move(rest);
+  }
+  std::sort(left.begin(), left.end(),
+            [&](uint32_t a, uint32_t b) { return norms[a] != norms[b] ? norms[a] > norms[b] : a < b; });
+  RowOrder rest = RowOrder::Even(std::move(left));
+  order.ids.insert(order.ids.end(), rest.ids.begin(), rest.ids.end());
+  order.tile_rows.insert(order.tile_rows.end(), rest.tile_rows.begin(), rest.tile_rows.end());
   return order;
 }
 

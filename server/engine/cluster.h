@@ -4,6 +4,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_CLUSTER_H_
 #define DOTMAX_SERVER_ENGINE_CLUSTER_H_
 
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -16,15 +17,26 @@ namespace dotmax {
 
 // At most `count` ≥ 1 centres (each dim float32) of the rows in `codes`, which are unrotated; norms[i] is
 // about ‖row i‖. Starts from rows far from the centres so far (after Bahmani et al., Scalable K-Means++,
-// 2012), and gives up, with no centres, if the mean squared distance to these is still above `loosest` times
-// the mean squared norm.
+// 2012), and gives up, with no centres, unless a fair part of the others have one of these within `loosest`
+// times their own squared norm. Where more than a few rows stay farther than `reach` from every centre, there
+// may be up to eight times as many.
 absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
                                                 const Int8Codes& codes, int count, double loosest,
-                                                Kernels& kernels);
+                                                double reach, Kernels& kernels);
 
-// The rows in `codes` in tiles, each of rows that share their nearest centre.
-absl::StatusOr<RowOrder> GroupByCentre(absl::Span<const double> norms, const Int8Codes& codes,
-                                       absl::Span<const float> centres, Kernels& kernels);
+// How rows are cut into tiles.
+struct Grouping {
+  // Rows farther than this from their centre are of no use in a ball. They are clustered again among
+  // themselves; those that are left at last stand by norm in tiles of their own, and spoil nobody's ball.
+  double reach;
+  // Of fewer rows no group is made: a ball costs about as much as a few rows.
+  int least_rows;
+};
+
+// The rows in `codes` in tiles, each of rows that share their nearest centre, at about the same distance.
+absl::StatusOr<RowOrder> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
+                                       std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
+                                       const Grouping& grouping, Kernels& kernels);
 
 }  // namespace dotmax
 

@@ -1,5 +1,5 @@
 // The int8 screen: u8 · s8 products of codes. Rows by norm: queries that no later tile can serve leave the
-// block, which is packed anew. Rows in balls: every query begins with its nearest tile, and each other tile
+// block, which is packed anew. Rows in balls: every query begins with its nearest tiles, and each other tile
 // takes the queries that its ball cannot rule out.
 #include <algorithm>
 #include <array>
@@ -27,6 +27,9 @@ constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
 constexpr float kNever = std::numeric_limits<float>::infinity();
+// Tiles that a query begins with: about as many as hold a cluster (200 rows, say), so that the best of its
+// own cluster rules out the others.
+constexpr size_t kFirstTiles = 8;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
@@ -58,8 +61,8 @@ EncodedQueries Encode(const Codes& rows, const QueryBlock& block, const float* p
 // What the balls around tiles say of each query.
 struct Balls {
   std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
-  // Queries by the tile with the largest score of its centre: those of tile t are at first[t] to first[t +
-  // 1].
+  // Queries by the tiles with the largest scores of their centres: those of tile t are at first[t] to
+  // first[t + 1].
   std::vector<uint32_t> queries, first;
 };
 
@@ -69,8 +72,12 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
   const Int8Codes& centres = *rows.centre_codes();
   const size_t count = queries.queries.size();
   balls.bounds.resize(rows.tiles() * count);
-  std::vector<uint64_t> nearest(count);
-  std::vector<double> largest(count, -kInfinity);
+  const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
+  struct Near {
+    double score = -kInfinity;
+    uint64_t ball = 0;
+  };
+  std::vector<std::array<Near, kFirstTiles>> nearest(count);  // the first `most`, by descending score
   CodeScorer scorer;
   scorer.Pack(kernel, columns, queries.codes, static_cast<int>(count), centres.code_dim());
   for (uint64_t t = 0; t < centres.tiles(); ++t) {
@@ -83,22 +90,28 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
         const double centre = (scores[q] - query.offset) * query.scale * tile.scale;
         balls.bounds[ball * count + q] =
             BallBound(centre, CodeError(query, tile), query.norm, rows.radius(ball));
-        if (centre <= largest[q]) continue;
-        largest[q] = centre;
-        nearest[q] = ball;
+        if (centre <= nearest[q][most - 1].score) continue;
+        size_t i = most - 1;
+        for (; i > 0 && nearest[q][i - 1].score < centre; --i) nearest[q][i] = nearest[q][i - 1];
+        nearest[q][i] = {centre, ball};
       }
     }
   }
-  // A counting sort; a query's nearest tile comes first, and not again.
+  // A counting sort; a query's nearest tiles come first, and not again.
   balls.first.resize(rows.tiles() + 1);
   for (size_t q = 0; q < count; ++q) {
-    ++balls.first[nearest[q] + 1];
-    balls.bounds[nearest[q] * count + q] = std::numeric_limits<double>::quiet_NaN();  // compares false
+    for (size_t i = 0; i < most; ++i) {
+      ++balls.first[nearest[q][i].ball + 1];
+      balls.bounds[nearest[q][i].ball * count + q] =
+          std::numeric_limits<double>::quiet_NaN();  // compares false
+    }
   }
   std::partial_sum(balls.first.begin(), balls.first.end(), balls.first.begin());
-  balls.queries.resize(count);
+  balls.queries.resize(count * most);
   std::vector<uint32_t> next(balls.first.begin(), balls.first.end() - 1);
-  for (size_t q = 0; q < count; ++q) balls.queries[next[nearest[q]]++] = static_cast<uint32_t>(q);
+  for (size_t q = 0; q < count; ++q) {
+    for (size_t i = 0; i < most; ++i) balls.queries[next[nearest[q][i].ball]++] = static_cast<uint32_t>(q);
+  }
   return balls;
 }
 
@@ -201,11 +214,14 @@ class Int8Pass final : public Pass {
       } else {
         const double* const bounds = balls.bounds.data() + tile * to_reach_.size();
         for (uint32_t q = 0; q < to_reach_.size(); ++q) {
-          if (bounds[q] >= to_reach_[q]) active_.push_back(q);
+          if (bounds[q] >= to_reach_[q] && CentreCanReach(q, tile)) active_.push_back(q);
         }
       }
       if (active_.empty()) return false;
-      for (size_t c = 0; c < active_.size(); ++c) scores_[c] = ScoreToReach(active_[c]);
+      for (size_t c = 0; c < active_.size(); ++c) {
+        scores_[c] = ScoreToReach(active_[c]);
+        centre_scores_[c] = round_ == 0 ? CentreScore(active_[c], tile) : centres_[active_[c]];
+      }
       live_ = active_.size();
       Pack();
       return true;
@@ -294,7 +310,7 @@ class Int8Pass final : public Pass {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
-        for (int c = 0; c < columns; ++c) scores_[c] -= CentreScore(active_[c], t);
+        for (int c = 0; c < columns; ++c) scores_[c] -= centre_scores_[c];
       }
       const CodeTile& tile = pass_.rows_.tile(t);
       Int8Thresholds({scores_.data(), columns_.code_error.data(), columns_.projection_norm.data(),
@@ -324,6 +340,12 @@ class Int8Pass final : public Pass {
                 Int8Threshold(scores_[survivor.column], error, query.inverse_scale / row.scale, query.offset);
       }
       return kept;
+    }
+
+    // The bound again, without the error of the centre's code: half of what is close goes. Keeps a·centre.
+    bool CentreCanReach(uint32_t q, uint64_t tile) {
+      centres_[q] = CentreScore(q, tile);
+      return BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile)) >= to_reach_[q];
     }
 
     // At least a·centre, on the query's scale.
@@ -367,11 +389,13 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     const PairScorer& scorer_;
     uint64_t claims_ = 0;
-    std::vector<double> to_reach_;  // by query of the block, as of some claims ago
-    size_t live_ = 0;               // those of `active_` that are not finished
-    std::vector<uint32_t> active_;  // the queries of the block by column
+    std::vector<double> to_reach_;             // by query of the block, as of some claims ago
+    std::array<double, kMaxColumns> centres_;  // a·centre of the tile, by query of the block
+    size_t live_ = 0;                          // those of `active_` that are not finished
+    std::vector<uint32_t> active_;             // the queries of the block by column
     // By column, too.
-    std::array<double, kMaxColumns> scores_;  // to reach
+    std::array<double, kMaxColumns> scores_;         // to reach
+    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
     struct {
       std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
     } columns_;  // of the queries, side by side for vectors

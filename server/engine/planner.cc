@@ -33,16 +33,23 @@ constexpr int kRepetitions = 3;
 // of the pairs is still screened; each then costs more, in tiles of few rows and queries.
 constexpr uint64_t kClusterSample = 16384;
 constexpr uint64_t kRowsPerCluster = 96;
+constexpr int kLeastRows = 8;     // see Grouping
 constexpr double kLoosest = 0.8;  // see LearnCentres
 constexpr double kMaxShare = 0.2;
 constexpr double kSlowdown = 3.0;
+constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
+constexpr double kClearShare = 0.05;  // nothing else is measured any more
 
 // Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number and 8 its tail.
 constexpr double kMostCodeBytesPerDim = 1.3;
 constexpr uint32_t kOtherCodeBytes = 12;
 
+constexpr double kAboutAsFast = 1.15;  // in the product of two times
+
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr absl::Duration kBudget = absl::Seconds(2);
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Codes = std::unique_ptr<const Int8Codes>;
 
@@ -76,9 +83,9 @@ class Planner {
   Codes EncodeClusters(uint32_t count) {
     Codes codes = EncodeAxes(view_.dim);
     if (codes == nullptr) return nullptr;
-    const auto centres = LearnCentres(view_, norms_, *codes, static_cast<int>(count),
-                                      std::numeric_limits<double>::infinity(), buffers_.kernels);
-    return centres.ok() ? Group(std::move(codes), *centres) : nullptr;
+    const auto centres =
+        LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, buffers_.kernels);
+    return centres.ok() ? Group(std::move(codes), *centres, {kInfinity, kLeastRows}) : nullptr;
   }
 
   // No codes when the float32 screen is fastest, unless int8 is insisted on.
@@ -93,24 +100,26 @@ class Planner {
       rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
     }
 
-    Axes best;
-    Consider(rows, IdentityAxes(view_.dim), best);
-    const Estimate unrotated = last_;
+    Consider(rows, IdentityAxes(view_.dim));
+    double share = 1.0;
+    Codes codes = TryClusters(last_, share);
+    if (codes != nullptr) {
+      if (share <= kClearShare) return {std::move(codes), std::move(estimates_)};
+    }
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
-    if (most > 0) {
+    if (most > 0 && absl::Now() < deadline_) {
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
       for (uint32_t count : kCandidateAxes) {
         if (!axes.ok() || count > most) break;
         if (absl::StatusOr<Axes> mixed = MixedAxes(*axes, count); mixed.ok()) {
-          Consider(rows, *std::move(mixed), best);
+          Consider(rows, *std::move(mixed));
         }
       }
     }
-    Codes codes = TryClusters(unrotated);
-    if (codes == nullptr && best.count > 0) {
-      const bool two_levels = AffordsTwoLevels(best);
-      codes = Encode(by_norm_, std::move(best), two_levels);
+    if (const Candidate* const best = Best(); best != nullptr) {
+      codes.reset();
+      codes = Encode(by_norm_, best->axes, AffordsTwoLevels(best->axes));
     }
     return {std::move(codes), std::move(estimates_)};
   }
@@ -131,15 +140,21 @@ class Planner {
     return axes.count + kOtherCodeBytes + view_.dim <= kMostCodeBytesPerDim * view_.dim;
   }
 
+  struct Candidate {
+    Axes axes;
+    double cost;
+    uint64_t survived;  // pairs of the sample
+  };
+
   Codes Encode(std::vector<uint32_t> ids, Axes axes, bool two_levels = false) {
     return OrNull(
         Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(axes), two_levels));
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
-  Codes Group(Codes codes, absl::Span<const float> centres) {
-    absl::StatusOr<RowOrder> order = GroupByCentre(norms_, *codes, centres, buffers_.kernels);
-    codes.reset();  // as large as what comes now
+  Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping) {
+    absl::StatusOr<RowOrder> order =
+        GroupByCentre(view_, norms_, std::move(codes), std::move(centres), grouping, buffers_.kernels);
     if (!order.ok()) return nullptr;
     return OrNull(Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim)));
   }
@@ -150,7 +165,7 @@ class Planner {
     std::vector<uint64_t> rows;
     auto bytes = std::make_shared<std::vector<std::byte>>(kSampleQueries * view_.row_bytes());
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      rows.push_back((2 * i + 1) * view_.rows / (2 * kSampleQueries));
+      rows.push_back(SampleRow(i));
       std::copy_n(view_.row(rows.back()), view_.row_bytes(), bytes->data() + i * view_.row_bytes());
     }
     sample_.queries = {{bytes->data(), kSampleQueries, view_.dim, view_.dtype}, bytes};
@@ -177,18 +192,21 @@ class Planner {
     return true;
   }
 
-  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes.
-  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries) {
+  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes, knowing what they
+  // must beat; or `of_others`, over all rows and knowing nothing: the second best, as each is itself among
+  // them.
+  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false) {
+    const uint32_t top_k = of_others ? 2 : 1;
     std::deque<TopK> top;
     std::vector<TopK*> best;
     for (uint64_t i = 0; i < queries; ++i) {
-      best.push_back(&top.emplace_back(1));
-      best.back()->RaiseThreshold(sample_.thresholds[first + i]);
+      best.push_back(&top.emplace_back(top_k));
+      if (!of_others) best.back()->RaiseThreshold(sample_.thresholds[first + i]);
     }
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, 1);
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
-    scratch_.pairs_screened = scratch_.pairs_checked = 0;
+    scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
     const absl::Time start = absl::Now();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
     // So few rows stay in cache; in a search, those that are checked come from memory.
@@ -196,13 +214,15 @@ class Planner {
            static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;
   }
 
-  void Consider(const std::vector<uint32_t>& rows, Axes axes, Axes& best) {
-    if (absl::Now() > deadline_ && best.count > 0) return;
+  void Consider(const std::vector<uint32_t>& rows, Axes axes) {
+    if (absl::Now() > deadline_) return;
     const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
     if (codes == nullptr) return;
     Estimate estimate;
+    uint64_t survived = 0;
     for (int i = 0; i < kRepetitions; ++i) {
       estimate.batch = std::min(estimate.batch, Run(*codes, 0, kSampleQueries) / kSampleQueries);
+      survived = scratch_.pairs_survived;
       double single = 0.0;
       for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(*codes, q, 1);
       estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
@@ -211,13 +231,24 @@ class Planner {
     estimate = {estimate.batch * share, estimate.single * share};
     estimates_.push_back({ScreenName(codes.get()), estimate.batch, estimate.single});
     last_ = estimate;
-    if (estimate.cost() >= least_) return;
-    least_ = estimate.cost();
-    best = std::move(axes);
+    least_ = std::min(least_, estimate.cost());
+    candidates_.push_back({std::move(axes), estimate.cost(), survived});
   }
 
-  // Null unless rows lie in such clusters that a search can leave most of them out.
-  Codes TryClusters(const Estimate& unrotated) {
+  // Of those that are about the fastest, the one that lets the fewest pairs through: clocks are noisy, and
+  // more hits than one let more through. Null if something else is faster.
+  const Candidate* Best() const {
+    const Candidate* best = nullptr;
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.cost > least_ * kAboutAsFast) continue;
+      if (best == nullptr || candidate.survived < best->survived) best = &candidate;
+    }
+    return best;
+  }
+
+  // Null unless rows lie in such clusters that a search can leave most of them out; otherwise the `share` of
+  // pairs that it cannot.
+  Codes TryClusters(const Estimate& unrotated, double& share) {
     if (absl::Now() > deadline_) return nullptr;
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
@@ -225,18 +256,51 @@ class Planner {
     Codes codes = Encode(std::move(ids), IdentityAxes(view_.dim));
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
-    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, buffers_.kernels);
+    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels);
     if (!centres.ok() || centres->empty()) return nullptr;
-    const Codes grouped = Group(std::move(codes), *centres);
-    if (grouped == nullptr) return nullptr;
-    Run(*grouped, 0, kSampleQueries);
-    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
-    const Estimate estimate = {unrotated.batch * share * kSlowdown, unrotated.single * share * kSlowdown};
-    estimates_.push_back({ScreenName(grouped.get()), estimate.batch, estimate.single});
-    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    // Balls of few rows are narrow, so the sample's rule out more than those of all rows will: if they
+    // don't do well, nobody needs to see these.
+    codes = Group(std::move(codes), *centres, {Reach(), 1});
+    if (codes == nullptr) return nullptr;
+    Run(*codes, 0, kSampleQueries);
+    share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    if (share > kMaxShare) {
+      AddEstimate(*codes, unrotated, share);
+      return nullptr;
+    }
     codes = EncodeAxes(view_.dim);
-    return codes != nullptr ? Group(std::move(codes), *centres) : nullptr;
+    if (codes == nullptr) return nullptr;
+    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows});
+    if (codes == nullptr) return nullptr;
+    Run(*codes, 0, kSampleQueries, /*of_others=*/true);
+    share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
+    const Estimate estimate = AddEstimate(*codes, unrotated, share);
+    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    least_ = estimate.cost();
+    return codes;
   }
+
+  Estimate AddEstimate(const Int8Codes& codes, const Estimate& unrotated, double share) {
+    const double work = share * kSlowdown + kRowsPerBall * codes.tiles() / view_.rows;
+    const Estimate estimate = {unrotated.batch * work, unrotated.single * work};
+    estimates_.push_back({ScreenName(&codes), estimate.batch, estimate.single});
+    return estimate;
+  }
+
+  // How far from a centre rows can be and still be ruled out by it: a ball's bound is a·centre + ‖a‖·radius,
+  // and a·centre is about 0 for most. Most queries' scores per length are below this.
+  double Reach() const {
+    std::vector<double> reaches;
+    for (uint64_t i = 0; i < kSampleQueries; ++i) {
+      const double norm = norms_[SampleRow(i)];
+      reaches.push_back(norm > 0.0 ? sample_.thresholds[i] / norm : 0.0);
+    }
+    const auto most = reaches.begin() + kSampleQueries * 9 / 10;
+    std::nth_element(reaches.begin(), most, reaches.end());
+    return std::max(*most, 0.0);
+  }
+
+  uint64_t SampleRow(uint64_t i) const { return (2 * i + 1) * view_.rows / (2 * kSampleQueries); }
 
   const Matrix& matrix_;
   const MatrixView& view_;
@@ -244,7 +308,8 @@ class Planner {
   const absl::Time deadline_ = absl::Now() + kBudget;
   std::vector<uint32_t> by_norm_;  // descending
   Sample sample_;
-  double least_ = 0.0;  // cost of the best so far
+  double least_ = 0.0;  // cost of the fastest so far
+  std::vector<Candidate> candidates_;
   Estimate last_;
   std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
