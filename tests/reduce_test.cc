@@ -188,5 +188,45 @@ TEST(ReduceTest, ThresholdsAreThoseOfTheBounds) {
   }
 }
 
+TEST(ReduceTest, BallBoundsAreThoseOfTheBounds) {
+  Random random(7);
+  for (const int count : {1, 7, 8, 9, 256}) {
+    std::vector<int32_t> scores(count);
+    for (int32_t& score : scores) score = static_cast<int32_t>(1e6 * random.Normal());
+    std::vector<double> columns[6];
+    for (auto& column : columns) {
+      for (int q = 0; q < count; ++q) column.push_back(std::abs(random.Normal()));
+    }
+    std::vector<double> centre_scores(count), bounds(count);
+    BallBounds(scores.data(),
+               {columns[0].data(), columns[1].data(), columns[2].data(), columns[3].data(), columns[4].data(),
+                columns[5].data()},
+               count, 3.5, 0.25, 0.01, 0.7, centre_scores.data(), bounds.data());
+    for (int q = 0; q < count; ++q) {
+      const double centre = (scores[q] - columns[1][q]) * columns[0][q] * 0.01;
+      EXPECT_EQ(centre_scores[q], centre);
+      const double error = CodeError(columns[2][q], columns[3][q], columns[4][q], 3.5, 0.25, 0.01);
+      EXPECT_EQ(bounds[q], BallBound(centre, error, columns[5][q], 0.7));
+    }
+  }
+}
+
+TEST(ReduceTest, SelectsWhatReachesInOrder) {
+  Random random(8);
+  for (const size_t count : {0, 1, 7, 8, 9, 16, 100}) {
+    std::vector<double> bounds, least;
+    std::vector<uint32_t> expected;
+    for (uint32_t i = 0; i < count; ++i) {
+      bounds.push_back(random.Normal());
+      least.push_back(i % 5 == 0 ? bounds[i] : 0.5);  // equal reaches
+      if (i % 7 == 3) bounds[i] = std::numeric_limits<double>::quiet_NaN();
+      if (bounds[i] >= least[i]) expected.push_back(i);
+    }
+    std::vector<uint32_t> reaching(count + kSurvivorPadding);
+    reaching.resize(SelectReaching(bounds.data(), least.data(), count, reaching.data()));
+    EXPECT_EQ(reaching, expected);
+  }
+}
+
 }  // namespace
 }  // namespace dotmax

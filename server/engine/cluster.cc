@@ -23,7 +23,7 @@ constexpr double kFew = 0.05;   // a share of rows that may stay out of reach
 // out a ball is the last few percent of its radius: rows at the same distance, and few enough that their mean
 // is nearer to each of them than the cluster's is (by a share of 1 / rows of the squared distance). Half as
 // many would rule out more, and cost more in balls.
-constexpr size_t kBallRows = 32;
+constexpr size_t kBallRows = 64;
 constexpr int kStages = 4;               // of clustering rows that were out of reach
 constexpr uint64_t kSampleRows = 16384;  // of such, to learn from
 

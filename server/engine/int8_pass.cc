@@ -80,20 +80,39 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
   std::vector<std::array<Near, kFirstTiles>> nearest(count);  // the first `most`, by descending score
   CodeScorer scorer;
   scorer.Pack(kernel, columns, queries.codes, static_cast<int>(count), centres.code_dim());
+  struct {
+    std::array<double, kMaxColumns> scale, offset, code_error, projection_norm, tail_excess, norm;
+  } by_query;
+  for (size_t q = 0; q < count; ++q) {
+    by_query.scale[q] = queries[q].scale;
+    by_query.offset[q] = queries[q].offset;
+    by_query.code_error[q] = queries[q].code_error;
+    by_query.projection_norm[q] = queries[q].projection_norm;
+    by_query.tail_excess[q] = queries[q].tail_excess;
+    by_query.norm[q] = queries[q].norm;
+  }
+  const BallColumns query_columns = {by_query.scale.data(),       by_query.offset.data(),
+                                     by_query.code_error.data(),  by_query.projection_norm.data(),
+                                     by_query.tail_excess.data(), by_query.norm.data()};
+  std::array<double, kMaxColumns> centre_scores, least;  // the latter of `nearest`
+  least.fill(-kInfinity);
+  std::array<uint32_t, kMaxColumns + kSurvivorPadding> nearer;
   for (uint64_t t = 0; t < centres.tiles(); ++t) {
     const CodeTile& tile = centres.tile(t);
     const int32_t* scores = scorer.Score(centres.codes(t), tile.rows);
     for (int r = 0; r < tile.rows; ++r, scores += columns) {
       const uint64_t ball = centres.id(t, r);
-      for (size_t q = 0; q < count; ++q) {
-        const QueryCode& query = queries[q];
-        const double centre = (scores[q] - query.offset) * query.scale * tile.scale;
-        balls.bounds[ball * count + q] =
-            BallBound(centre, CodeError(query, tile), query.norm, rows.radius(ball));
+      BallBounds(scores, query_columns, static_cast<int>(count), tile.code_norm, tile.code_error, tile.scale,
+                 rows.radius(ball), centre_scores.data(), balls.bounds.data() + ball * count);
+      const size_t found = SelectReaching(centre_scores.data(), least.data(), count, nearer.data());
+      for (size_t n = 0; n < found; ++n) {
+        const uint32_t q = nearer[n];
+        const double centre = centre_scores[q];
         if (centre <= nearest[q][most - 1].score) continue;
         size_t i = most - 1;
         for (; i > 0 && nearest[q][i - 1].score < centre; --i) nearest[q][i] = nearest[q][i - 1];
         nearest[q][i] = {centre, ball};
+        least[q] = nearest[q][most - 1].score;
       }
     }
   }
@@ -212,10 +231,10 @@ class Int8Pass final : public Pass {
         active_.assign(balls.queries.begin() + balls.first[tile],
                        balls.queries.begin() + balls.first[tile + 1]);
       } else {
-        const double* const bounds = balls.bounds.data() + tile * to_reach_.size();
-        for (uint32_t q = 0; q < to_reach_.size(); ++q) {
-          if (bounds[q] >= to_reach_[q] && CentreCanReach(q, tile)) active_.push_back(q);
-        }
+        active_.resize(to_reach_.size() + kSurvivorPadding);
+        active_.resize(SelectReaching(balls.bounds.data() + tile * to_reach_.size(), to_reach_.data(),
+                                      to_reach_.size(), active_.data()));
+        std::erase_if(active_, [&](uint32_t q) { return !CentreCanReach(q, tile); });
       }
       if (active_.empty()) return false;
       for (size_t c = 0; c < active_.size(); ++c) {

@@ -186,6 +186,38 @@ void Thresholds(const ThresholdColumns& columns, int count, double code_norm, do
   }
 }
 
+void BoundBalls(const int32_t* HWY_RESTRICT scores, const BallColumns& columns, int count, double code_norm,
+                double code_error, double scale, double radius, double* HWY_RESTRICT centre_scores,
+                double* HWY_RESTRICT bounds) {
+  const auto [query_scale, offset, query_error, projection_norm, tail_excess, norm] = columns;
+  for (int q = 0; q < count; ++q) {
+    centre_scores[q] = (scores[q] - offset[q]) * query_scale[q] * scale;
+    const double error =
+        CodeError(query_error[q], projection_norm[q], tail_excess[q], code_norm, code_error, scale);
+    bounds[q] = BallBound(centre_scores[q], error, norm[q], radius);
+  }
+}
+
+size_t Select(const double* HWY_RESTRICT bounds, const double* HWY_RESTRICT least, size_t count,
+              uint32_t* HWY_RESTRICT reaching) {
+  const hn::ScalableTag<double> d;
+  const size_t lanes = hn::Lanes(d);
+  size_t found = 0, i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto mask = hn::Ge(hn::LoadU(d, bounds + i), hn::LoadU(d, least + i));
+    if (HWY_LIKELY(hn::AllFalse(d, mask))) continue;
+    for (size_t j = i; j < i + lanes; ++j) {
+      reaching[found] = static_cast<uint32_t>(j);
+      found += bounds[j] >= least[j] ? 1 : 0;
+    }
+  }
+  for (; i < count; ++i) {
+    reaching[found] = static_cast<uint32_t>(i);
+    found += bounds[i] >= least[i] ? 1 : 0;
+  }
+  return found;
+}
+
 // Σ aᵢ·bᵢ, exactly. Two lanes of 16 bits make one of 32.
 HWY_INLINE int32_t DotCodes(const uint8_t* HWY_RESTRICT a, const int8_t* HWY_RESTRICT b, size_t dim) {
   const hn::ScalableTag<int16_t> d16;
@@ -393,6 +425,8 @@ HWY_EXPORT(EncodeS8);
 HWY_EXPORT(EncodeU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(Thresholds);
+HWY_EXPORT(BoundBalls);
+HWY_EXPORT(Select);
 HWY_EXPORT(ScoreEach);
 HWY_EXPORT(CheckDot);
 HWY_EXPORT(TargetName);
@@ -425,6 +459,16 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds) {
   HWY_DYNAMIC_DISPATCH(Thresholds)(columns, count, code_norm, code_error, scale, thresholds);
+}
+
+void BallBounds(const int32_t* scores, const BallColumns& columns, int count, double code_norm,
+                double code_error, double scale, double radius, double* centre_scores, double* bounds) {
+  HWY_DYNAMIC_DISPATCH(BoundBalls)
+  (scores, columns, count, code_norm, code_error, scale, radius, centre_scores, bounds);
+}
+
+size_t SelectReaching(const double* bounds, const double* least, size_t count, uint32_t* reaching) {
+  return HWY_DYNAMIC_DISPATCH(Select)(bounds, least, count, reaching);
 }
 
 void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,

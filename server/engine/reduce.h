@@ -63,6 +63,19 @@ struct ThresholdColumns {
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds);
 
+// Per query, what BallBound (bound.h) asks of it.
+struct BallColumns {
+  const double *scale, *offset, *code_error, *projection_norm, *tail_excess, *norm;
+};
+// For `count` queries, from their integer scores of one centre, whose tile of codes has the given lengths:
+// centre_scores[q], about a·centre, and bounds[q], of scores in the ball; as bound.h's functions, to the bit.
+void BallBounds(const int32_t* scores, const BallColumns& columns, int count, double code_norm,
+                double code_error, double scale, double radius, double* centre_scores, double* bounds);
+
+// Writes every i in [0, count) with bounds[i] ≥ least[i], ascending, to `reaching` (room for count +
+// kSurvivorPadding), and returns how many. NaN reaches nothing.
+size_t SelectReaching(const double* bounds, const double* least, size_t count, uint32_t* reaching);
+
 // For a second look: scores[i] is the product of survivor i's row (dim unsigned codes, where it lies in the
 // tile) and queries[its column] (dim signed codes), exactly for dim ≤ 66,311.
 void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,
