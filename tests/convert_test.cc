@@ -236,7 +236,7 @@ TEST(AnswerToProtoTest, HitsBecomeParallelArrays) {
   answer.row_splits = {0, 2, 3};
   answer.best = answer.hits[0];
   answer.rows_held = answer.rows_searched = 9;
-  answer.stats = {0.5, 0.25, 18, 4, 3};
+  answer.stats = {0.5, 0.25, 18, 5, 4, 3};
   v1::SearchResponse rows;
   AnswerToProto(answer, Reduction::kPerRow, &rows);
   EXPECT_THAT(rows.row_splits(), ::testing::ElementsAre(0, 2, 3));
@@ -247,7 +247,8 @@ TEST(AnswerToProtoTest, HitsBecomeParallelArrays) {
   EXPECT_EQ(rows.best().score(), 3.5);
   EXPECT_EQ(rows.coverage(), 1.0);
   EXPECT_EQ(rows.stats().pairs_screened(), 18u);
-  EXPECT_EQ(rows.stats().pairs_survived(), 4u);
+  EXPECT_EQ(rows.stats().pairs_survived(), 5u);
+  EXPECT_EQ(rows.stats().pairs_checked(), 4u);
   EXPECT_EQ(rows.stats().pairs_rescored(), 3u);
   EXPECT_EQ(rows.stats().queue_seconds(), 0.5);
   EXPECT_EQ(rows.stats().compute_seconds(), 0.25);

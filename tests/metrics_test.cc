@@ -39,6 +39,7 @@ TEST(MetricsTest, SearchesAddWhatTheyCost) {
                              .compute_seconds = 0.25,
                              .pairs_screened = 1000,
                              .pairs_survived = 20,
+                             .pairs_checked = 5,
                              .pairs_rescored = 3};
   metrics.SearchAnswered(16, stats);
   metrics.SearchAnswered(4, stats);
@@ -46,6 +47,7 @@ TEST(MetricsTest, SearchesAddWhatTheyCost) {
   EXPECT_THAT(text, HasSubstr("dotmax_query_rows_total 20\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_pairs_screened_total 2000\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_pairs_survived_total 40\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_pairs_checked_total 10\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_pairs_rescored_total 6\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_search_queue_seconds_sum 1\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_search_compute_seconds_sum 0.5\n"));

@@ -97,6 +97,7 @@ SearchResult ResultFromProto(const v1::SearchResponse& response) {
   result.compute_seconds = response.stats().compute_seconds();
   result.pairs_screened = response.stats().pairs_screened();
   result.pairs_survived = response.stats().pairs_survived();
+  result.pairs_checked = response.stats().pairs_checked();
   result.pairs_rescored = response.stats().pairs_rescored();
   return result;
 }
@@ -135,6 +136,7 @@ void Append(SearchResult part, uint64_t first_row, const SearchOptions& options,
   all.compute_seconds += part.compute_seconds;
   all.pairs_screened += part.pairs_screened;
   all.pairs_survived += part.pairs_survived;
+  all.pairs_checked += part.pairs_checked;
   all.pairs_rescored += part.pairs_rescored;
 }
 

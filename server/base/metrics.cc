@@ -33,7 +33,9 @@ constexpr Metric kQueryRows = {"dotmax_query_rows_total", "Query vectors answere
 constexpr Metric kPairsScreened = {"dotmax_pairs_screened_total",
                                    "(query row, row) pairs scored in low precision."};
 constexpr Metric kPairsSurvived = {"dotmax_pairs_survived_total",
-                                   "Pairs that the screen could not rule out: checked in float64."};
+                                   "Pairs that the screen could not rule out."};
+constexpr Metric kPairsChecked = {"dotmax_pairs_checked_total",
+                                  "Pairs that no low precision could rule out: scored in float64."};
 constexpr Metric kPairsRescored = {"dotmax_pairs_rescored_total", "Pairs scored exactly."};
 constexpr Metric kQueueSeconds = {"dotmax_search_queue_seconds", "Time that an answered search waited."};
 constexpr Metric kComputeSeconds = {"dotmax_search_compute_seconds",
@@ -81,6 +83,7 @@ struct Metrics::Impl {
   Counter& query_rows = Add<Counter>(kQueryRows).Add({});
   Counter& pairs_screened = Add<Counter>(kPairsScreened).Add({});
   Counter& pairs_survived = Add<Counter>(kPairsSurvived).Add({});
+  Counter& pairs_checked = Add<Counter>(kPairsChecked).Add({});
   Counter& pairs_rescored = Add<Counter>(kPairsRescored).Add({});
   Histogram& queue_seconds = Add<Histogram>(kQueueSeconds).Add({}, kSeconds);
   Histogram& compute_seconds = Add<Histogram>(kComputeSeconds).Add({}, kSeconds);
@@ -113,6 +116,7 @@ void Metrics::SearchAnswered(uint64_t query_rows, const SearchStats& stats) {
   impl_->query_rows.Increment(static_cast<double>(query_rows));
   impl_->pairs_screened.Increment(static_cast<double>(stats.pairs_screened));
   impl_->pairs_survived.Increment(static_cast<double>(stats.pairs_survived));
+  impl_->pairs_checked.Increment(static_cast<double>(stats.pairs_checked));
   impl_->pairs_rescored.Increment(static_cast<double>(stats.pairs_rescored));
   impl_->queue_seconds.Observe(stats.queue_seconds);
   impl_->compute_seconds.Observe(stats.compute_seconds);

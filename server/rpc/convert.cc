@@ -221,6 +221,7 @@ void AnswerToProto(const Answer& answer, Reduction reduction, v1::SearchResponse
   stats->set_compute_seconds(answer.stats.compute_seconds);
   stats->set_pairs_screened(answer.stats.pairs_screened);
   stats->set_pairs_survived(answer.stats.pairs_survived);
+  stats->set_pairs_checked(answer.stats.pairs_checked);
   stats->set_pairs_rescored(answer.stats.pairs_rescored);
 }
 

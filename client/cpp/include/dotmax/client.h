@@ -86,6 +86,7 @@ struct SearchResult {
   double compute_seconds = 0.0;
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
+  uint64_t pairs_checked = 0;
   uint64_t pairs_rescored = 0;
 
   // Not for global searches: the hits of query row i are [begin(i), end(i)).
