@@ -279,32 +279,59 @@ TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
   }
 }
 
-// Rows that lie along a few axes but for a little noise: few axes must do, and norms must end searches early.
-TEST(EngineTest, StructureIsFoundAndUsed) {
+// Rows of different lengths along 8 directions, but for a little noise.
+SharedMatrix LowRank(int rows, uint32_t dim) {
   Random random(12);
-  constexpr uint32_t kDim = 64, kRank = 8;
-  std::vector<double> directions(kRank * kDim), values;
+  constexpr uint32_t kRank = 8;
+  std::vector<double> directions(kRank * dim), values;
   for (double& x : directions) x = random.Normal();
-  for (int row = 0; row < 20000; ++row) {
+  for (int row = 0; row < rows; ++row) {
     const double length = std::exp(random.Normal() * 0.5);
-    std::vector<double> x(kDim);
+    std::vector<double> x(dim);
     for (uint32_t r = 0; r < kRank; ++r) {
       const double weight = random.Normal() * length;
-      for (uint32_t i = 0; i < kDim; ++i) x[i] += weight * directions[r * kDim + i];
+      for (uint32_t i = 0; i < dim; ++i) x[i] += weight * directions[r * dim + i];
     }
     for (double& v : x) values.push_back(v + 0.01 * random.Normal());
   }
-  const SharedMatrix rows = MakeMatrix(values, kDim);
+  return MakeMatrix(values, dim);
+}
+
+// Few axes must do, and norms must end searches early.
+TEST(EngineTest, StructureIsFoundAndUsed) {
+  const SharedMatrix rows = LowRank(20000, 64);
   const SharedMatrix queries = Slice(rows, 500, 20);
-  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 12});
-  Engine engine(1);
-  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
-  ASSERT_TRUE(answer.ok());
-  if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
-    EXPECT_LT(answer->stats.pairs_survived, queries.view.rows * rows.view.rows / 200);
-    EXPECT_LT(answer->stats.pairs_screened, queries.view.rows * rows.view.rows / 2);
+  for (const bool two_levels : {false, true}) {
+    const Matrix matrix(
+        rows, {.kind = ScreenOptions::Kind::kInt8, .axes = two_levels ? 7u : 12u, .two_levels = two_levels});
+    Engine engine(1);
+    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
+    ASSERT_TRUE(answer.ok());
+    if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
+      const uint64_t pairs = queries.view.rows * rows.view.rows;
+      EXPECT_LT(answer->stats.pairs_screened, pairs / 2);
+      EXPECT_LT(answer->stats.pairs_checked, pairs / 200);
+      if (two_levels) {  // one direction is missing, which only the second look sees
+        EXPECT_LT(answer->stats.pairs_checked, answer->stats.pairs_survived / 2) << matrix.screen();
+      }
+    }
+    EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 1, Reduction::kPerRow));
   }
-  EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 1, Reduction::kPerRow));
+}
+
+TEST(EngineTest, ThePlannerTakesFewAxesAndTwoLevelsWhereTheyServe) {
+  const SharedMatrix rows = LowRank(20000, 256);
+  const SharedMatrix queries = Slice(rows, 500, 20);
+  const Matrix matrix(rows);
+  if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
+    EXPECT_LT(matrix.codes()->axes().count, 128) << matrix.screen();
+    EXPECT_NE(matrix.codes()->fine(), nullptr) << matrix.screen();
+  }
+  EXPECT_LE(matrix.resident_bytes(), 5.3 * rows.view.rows * rows.view.dim);
+  Engine engine(2);
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 3, Reduction::kPerRow, Never);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow));
 }
 
 // Rows in many more clusters than there are axes: a search looks at a few of them.

@@ -172,7 +172,7 @@ class Int8Pass final : public Pass {
           SeedQueries(0, pass_.SeedTiles());
           return true;
         }
-        if (first == 0 || pass_.rounds() == 1) SeedQueries(0, pass_.SeedTiles());
+        if (claims_++ == 0 && pass_.rounds() == 1) SeedQueries(0, pass_.SeedTiles());
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {

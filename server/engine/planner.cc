@@ -215,7 +215,7 @@ class Planner {
   }
 
   void Consider(const std::vector<uint32_t>& rows, Axes axes) {
-    if (absl::Now() > deadline_) return;
+    if (absl::Now() > deadline_ && !candidates_.empty()) return;
     const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
     if (codes == nullptr) return;
     Estimate estimate;
@@ -236,7 +236,7 @@ class Planner {
   }
 
   // Of those that are about the fastest, the one that lets the fewest pairs through: clocks are noisy, and
-  // more hits than one let more through. Null if something else is faster.
+  // more hits than one let more through. Null if something else is clearly faster.
   const Candidate* Best() const {
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
