@@ -46,6 +46,13 @@ Encoded EncodeClustered(double spread) {
 
 class ClusterTest : public ::testing::Test {
  protected:
+  // In whole tiles.
+  absl::StatusOr<RowOrder> Group(Encoded& base, const std::vector<float>& centres, const Grouping& grouping) {
+    const auto groups =
+        GroupByCentre(base.rows.view, base.norms, std::move(base.codes), centres, grouping, kernels_);
+    if (!groups.ok()) return groups.status();
+    return CutIntoBalls(*groups, Int8Codes::kTileRows);
+  }
   void SetUp() override {
     if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) GTEST_SKIP() << "8-bit sums saturate here";
   }
@@ -57,8 +64,7 @@ TEST_F(ClusterTest, SeparateClustersAreToldApart) {
   Encoded base = EncodeClustered(0.05);
   const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, 1.0, kInfinity, kernels_);
   ASSERT_TRUE(centres.ok());
-  const absl::StatusOr<RowOrder> order =
-      GroupByCentre(base.rows.view, base.norms, std::move(base.codes), *centres, {kInfinity, 1}, kernels_);
+  const absl::StatusOr<RowOrder> order = Group(base, *centres, {kInfinity, 1});
   ASSERT_TRUE(order.ok());
   EXPECT_FALSE(order->by_norm);
   size_t first = 0;
@@ -78,8 +84,7 @@ TEST_F(ClusterTest, EveryRowIsGroupedOnceInTilesOfTheRightSize) {
         LearnCentres(base.rows.view, base.norms, *base.codes, count, kInfinity, kInfinity, kernels_);
     ASSERT_TRUE(centres.ok());
     EXPECT_LE(centres->size(), static_cast<size_t>(count) * kDim);
-    const absl::StatusOr<RowOrder> order =
-        GroupByCentre(base.rows.view, base.norms, std::move(base.codes), *centres, {kInfinity, 1}, kernels_);
+    const absl::StatusOr<RowOrder> order = Group(base, *centres, {kInfinity, 1});
     ASSERT_TRUE(order.ok());
     EXPECT_EQ(std::set<uint32_t>(order->ids.begin(), order->ids.end()).size(), kRows);
     EXPECT_EQ(order->ids.size(), kRows);
@@ -127,8 +132,7 @@ TEST_F(ClusterTest, ClustersWithoutACentreGetOne) {
     const auto* const row = reinterpret_cast<const float*>(base.rows.view.row(c));
     centres.insert(centres.end(), row, row + kDim);
   }
-  const auto order =
-      GroupByCentre(base.rows.view, base.norms, std::move(base.codes), centres, {kReach, 8}, kernels_);
+  const auto order = Group(base, centres, {kReach, 8});
   ASSERT_TRUE(order.ok());
   const Widths widths = Measure(base, *order, kReach);
   EXPECT_EQ(widths.rows, kRows);
@@ -150,8 +154,7 @@ TEST_F(ClusterTest, OutliersSpoilNoBall) {
   Encoded base = Encode(testing::MakeMatrix(values, kDim));
   const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_);
   ASSERT_TRUE(centres.ok());
-  const auto order =
-      GroupByCentre(base.rows.view, base.norms, std::move(base.codes), *centres, {kReach, 8}, kernels_);
+  const auto order = Group(base, *centres, {kReach, 8});
   ASSERT_TRUE(order.ok());
   const Widths widths = Measure(base, *order, kReach);
   EXPECT_EQ(widths.rows, kRows);
@@ -173,8 +176,7 @@ TEST_F(ClusterTest, ClustersOfVeryDifferentSizes) {
   Encoded base = Encode(testing::MakeMatrix(values, kDim));
   const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_);
   ASSERT_TRUE(centres.ok());
-  const auto order =
-      GroupByCentre(base.rows.view, base.norms, std::move(base.codes), *centres, {kReach, 8}, kernels_);
+  const auto order = Group(base, *centres, {kReach, 8});
   ASSERT_TRUE(order.ok());
   EXPECT_LE(Measure(base, *order, kReach).rows_beyond, 32u);
 }

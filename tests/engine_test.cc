@@ -279,16 +279,16 @@ TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
   }
 }
 
-// Rows of different lengths along 8 directions, but for a little noise.
-SharedMatrix LowRank(int rows, uint32_t dim) {
+// Rows of lengths that differ by about `spread` (in logarithms) along `rank` directions, but for a little
+// noise.
+SharedMatrix LowRank(int rows, uint32_t dim, uint32_t rank, double spread) {
   Random random(12);
-  constexpr uint32_t kRank = 8;
-  std::vector<double> directions(kRank * dim), values;
+  std::vector<double> directions(rank * dim), values;
   for (double& x : directions) x = random.Normal();
   for (int row = 0; row < rows; ++row) {
-    const double length = std::exp(random.Normal() * 0.5);
+    const double length = std::exp(random.Normal() * spread);
     std::vector<double> x(dim);
-    for (uint32_t r = 0; r < kRank; ++r) {
+    for (uint32_t r = 0; r < rank; ++r) {
       const double weight = random.Normal() * length;
       for (uint32_t i = 0; i < dim; ++i) x[i] += weight * directions[r * dim + i];
     }
@@ -299,11 +299,11 @@ SharedMatrix LowRank(int rows, uint32_t dim) {
 
 // Few axes must do, and norms must end searches early.
 TEST(EngineTest, StructureIsFoundAndUsed) {
-  const SharedMatrix rows = LowRank(20000, 64);
+  const SharedMatrix rows = LowRank(20000, 64, 8, 0.5);
   const SharedMatrix queries = Slice(rows, 500, 20);
   for (const bool two_levels : {false, true}) {
     const Matrix matrix(
-        rows, {.kind = ScreenOptions::Kind::kInt8, .axes = two_levels ? 7u : 12u, .two_levels = two_levels});
+        rows, {.kind = ScreenOptions::Kind::kInt8, .axes = two_levels ? 6u : 12u, .two_levels = two_levels});
     Engine engine(1);
     const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
     ASSERT_TRUE(answer.ok());
@@ -311,7 +311,7 @@ TEST(EngineTest, StructureIsFoundAndUsed) {
       const uint64_t pairs = queries.view.rows * rows.view.rows;
       EXPECT_LT(answer->stats.pairs_screened, pairs / 2);
       EXPECT_LT(answer->stats.pairs_checked, pairs / 200);
-      if (two_levels) {  // one direction is missing, which only the second look sees
+      if (two_levels) {  // two directions are missing, which only the second look sees
         EXPECT_LT(answer->stats.pairs_checked, answer->stats.pairs_survived / 2) << matrix.screen();
       }
     }
@@ -320,7 +320,7 @@ TEST(EngineTest, StructureIsFoundAndUsed) {
 }
 
 TEST(EngineTest, ThePlannerTakesFewAxesAndTwoLevelsWhereTheyServe) {
-  const SharedMatrix rows = LowRank(20000, 256);
+  const SharedMatrix rows = LowRank(20000, 256, 32, 0.0);
   const SharedMatrix queries = Slice(rows, 500, 20);
   const Matrix matrix(rows);
   if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate

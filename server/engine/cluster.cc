@@ -19,12 +19,14 @@ constexpr int kDoublings = 3;   // of the number of centres, while rows are out 
 constexpr double kNear = 0.1;   // a share of rows, other than those that centres started from
 constexpr double kFew = 0.05;   // a share of rows that may stay out of reach
 
-// Rows of a ball, at most. In many dimensions the distances of a cluster's rows hardly differ, so what rules
-// out a ball is the last few percent of its radius: rows at the same distance, and few enough that their mean
-// is nearer to each of them than the cluster's is (by a share of 1 / rows of the squared distance). Half as
-// many would rule out more, and cost more in balls.
-constexpr size_t kBallRows = 64;
-constexpr int kStages = 4;               // of clustering rows that were out of reach
+// Rows this many times as far (squared) from a group's centre as its median row belong to others. Hardly any
+// row of a normal cluster is: squared distances deviate by √(2 / dim) of their mean.
+constexpr double kForeign = 3.0;
+// In rows that are screened: the bound of a ball, and the visit of one that it does not rule out.
+constexpr double kBallWork = 4.0, kVisitWork = 40.0;
+constexpr int kStages = 4;       // of clustering rows that were out of reach
+constexpr size_t kFewRows = 32;  // are not worth another one
+constexpr size_t kRowsPerCentre = 96;
 constexpr uint64_t kSampleRows = 16384;  // of such, to learn from
 
 // Side by side, as compilers do not reorder a maximum of floats by themselves.
@@ -182,38 +184,58 @@ absl::Status AddCentres(const MatrixView& rows, int count, int rounds, std::mt19
   return absl::OkStatus();
 }
 
-// The rows of one group, near ones first, and where they end that are within reach of their mean.
-void AddGroup(const MatrixView& rows, std::vector<uint32_t> ids, const Grouping& grouping, RowOrder& order,
-              std::vector<uint32_t>& left) {
+// The group of some rows, near ones first, with distances from their mean.
+Groups::Group MakeGroup(const MatrixView& rows, absl::Span<const uint32_t> ids) {
   const size_t dim = rows.dim;
   std::vector<double> mean(dim);
-  std::vector<float> row(dim), centre(dim);
+  std::vector<float> row(dim);
   for (const uint32_t id : ids) {
     ToFloat32(rows.row(id), rows.dtype, dim, row.data());
     for (size_t d = 0; d < dim; ++d) mean[d] += row[d];
   }
-  for (size_t d = 0; d < dim; ++d) centre[d] = static_cast<float>(mean[d] / ids.size());
+  Groups::Group group;
+  for (const double sum : mean) group.centre.push_back(static_cast<float>(sum / ids.size()));
   std::vector<std::pair<float, uint32_t>> by_distance;
   for (const uint32_t id : ids) {
     ToFloat32(rows.row(id), rows.dtype, dim, row.data());
     std::array<float, 16> squares = {};
     for (size_t d = 0; d < dim; ++d) {
-      const float rest = row[d] - centre[d];
+      const float rest = row[d] - group.centre[d];
       squares[d % 16] += rest * rest;
     }
-    by_distance.emplace_back(std::accumulate(squares.begin(), squares.end(), 0.0f), id);
+    by_distance.emplace_back(std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0f)), id);
   }
   std::sort(by_distance.begin(), by_distance.end());
-  size_t size = by_distance.size();
-  while (size > 0 && by_distance[size - 1].first > grouping.reach * grouping.reach) --size;
-  if (size < static_cast<size_t>(grouping.least_rows)) size = 0;
-  for (size_t i = size; i < by_distance.size(); ++i) left.push_back(by_distance[i].second);
-  const size_t tiles = (size + kBallRows - 1) / kBallRows;
-  for (size_t t = 0; t < tiles; ++t) {
-    order.tile_rows.push_back(static_cast<int>(size * (t + 1) / tiles - size * t / tiles));
+  for (const auto& [distance, id] : by_distance) {
+    group.ids.push_back(id);
+    group.distances.push_back(distance);
   }
-  for (size_t i = 0; i < size; ++i) order.ids.push_back(by_distance[i].second);
+  return group;
 }
+
+// Adds the group of some rows but for those that do not belong to it, which are left.
+void AddGroup(const MatrixView& rows, std::vector<uint32_t> ids, const Grouping& grouping, Groups& groups) {
+  while (ids.size() >= static_cast<size_t>(grouping.least_rows)) {
+    Groups::Group group = MakeGroup(rows, ids);
+    const double median = group.distances[ids.size() / 2];
+    const double limit =
+        std::isinf(grouping.reach) ? grouping.reach : std::min(grouping.reach, std::sqrt(kForeign) * median);
+    const size_t size =
+        std::upper_bound(group.distances.begin(), group.distances.end(), limit) - group.distances.begin();
+    if (size == ids.size()) {
+      groups.groups.push_back(std::move(group));
+      return;
+    }
+    groups.left.insert(groups.left.end(), group.ids.begin() + size, group.ids.end());
+    group.ids.resize(size);
+    ids = std::move(group.ids);  // whose mean is another one without the others
+  }
+  groups.left.insert(groups.left.end(), ids.begin(), ids.end());
+}
+
+// The i-th of the cuts of a group into balls of at most ball_rows, as even as can be.
+size_t Balls(size_t rows, size_t ball_rows) { return (rows + ball_rows - 1) / ball_rows; }
+size_t Cut(size_t rows, size_t ball_rows, size_t i) { return rows * i / Balls(rows, ball_rows); }
 
 absl::StatusOr<std::unique_ptr<const Int8Codes>> EncodePlain(const MatrixView& rows,
                                                              absl::Span<const double> norms,
@@ -284,29 +306,27 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
   }
 }
 
-absl::StatusOr<RowOrder> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
-                                       std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
-                                       const Grouping& grouping, Kernels& kernels) {
-  RowOrder order;
-  order.by_norm = false;
-  std::vector<uint32_t> left;
+absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
+                                     std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
+                                     const Grouping& grouping, Kernels& kernels) {
+  Groups groups;
+  std::vector<uint32_t>& left = groups.left;
   for (int stage = 0;; ++stage) {
-    auto groups = Gather(rows, norms, *codes, centres, grouping.least_rows, kernels);
-    if (!groups.ok()) return groups.status();
+    auto gathered = Gather(rows, norms, *codes, centres, grouping.least_rows, kernels);
+    if (!gathered.ok()) return gathered.status();
     codes.reset();
-    const size_t placed = order.ids.size();
+    const size_t given = stage == 0 ? rows.rows : left.size();
     left.clear();
-    for (auto& group : *groups) AddGroup(rows, std::move(group), grouping, order, left);
-    // As long as a stage gathers a fair part of what it was given.
-    if (stage + 1 == kStages || left.size() < kBallRows || (order.ids.size() - placed) * 8 < left.size())
-      break;
+    for (auto& ids : *gathered) AddGroup(rows, std::move(ids), grouping, groups);
+    // As long as a stage places a fair part of what it was given.
+    if (stage + 1 == kStages || left.size() < kFewRows || left.size() * 9 > given * 8) break;
     std::sort(left.begin(), left.end());
     std::vector<uint32_t> sample;
     const uint64_t count = std::min<uint64_t>(left.size(), kSampleRows);
     for (uint64_t i = 0; i < count; ++i) sample.push_back(left[i * left.size() / count]);
     auto some = EncodePlain(rows, norms, std::move(sample));
     if (!some.ok()) return some.status();
-    const int wanted = static_cast<int>(std::clamp<size_t>(left.size() / 96, 1, count / 4));
+    const int wanted = static_cast<int>(std::clamp<size_t>(left.size() / kRowsPerCentre, 1, count / 4));
     auto learnt = LearnCentres(rows, norms, **some, wanted, std::numeric_limits<double>::infinity(),
                                grouping.reach, kernels);
     if (!learnt.ok()) return learnt.status();
@@ -317,10 +337,40 @@ absl::StatusOr<RowOrder> GroupByCentre(const MatrixView& rows, absl::Span<const 
   }
   std::sort(left.begin(), left.end(),
             [&](uint32_t a, uint32_t b) { return norms[a] != norms[b] ? norms[a] > norms[b] : a < b; });
-  RowOrder rest = RowOrder::Even(std::move(left));
+  return groups;
+}
+
+RowOrder CutIntoBalls(const Groups& groups, size_t ball_rows) {
+  RowOrder order;
+  order.by_norm = false;
+  for (const Groups::Group& group : groups.groups) {
+    const size_t rows = group.ids.size();
+    order.ids.insert(order.ids.end(), group.ids.begin(), group.ids.end());
+    for (size_t i = 0; i < Balls(rows, ball_rows); ++i) {
+      order.tile_rows.push_back(static_cast<int>(Cut(rows, ball_rows, i + 1) - Cut(rows, ball_rows, i)));
+    }
+  }
+  const RowOrder rest = RowOrder::Even(groups.left);
   order.ids.insert(order.ids.end(), rest.ids.begin(), rest.ids.end());
   order.tile_rows.insert(order.tile_rows.end(), rest.tile_rows.begin(), rest.tile_rows.end());
   return order;
+}
+
+double BallWork(const Groups& groups, size_t ball_rows, absl::Span<const float> query, double norm,
+                double score) {
+  double work = groups.left.size();
+  for (const Groups::Group& group : groups.groups) {
+    const double centre = std::inner_product(query.begin(), query.end(), group.centre.begin(), 0.0);
+    const size_t rows = group.ids.size(), balls = Balls(rows, ball_rows);
+    work += balls * kBallWork;
+    for (size_t i = balls; i > 0; --i) {
+      const size_t end = Cut(rows, ball_rows, i), size = end - Cut(rows, ball_rows, i - 1);
+      // Rows are nearer to their own mean than to the group's.
+      const double radius = group.distances[end - 1] * std::sqrt(1.0 - 1.0 / size + 1.0 / rows);
+      if (centre + norm * radius >= score) work += size + kVisitWork;
+    }
+  }
+  return work;
 }
 
 }  // namespace dotmax

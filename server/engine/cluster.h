@@ -24,7 +24,6 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
                                                 const Int8Codes& codes, int count, double loosest,
                                                 double reach, Kernels& kernels);
 
-// How rows are cut into tiles.
 struct Grouping {
   // Rows farther than this from their centre are of no use in a ball. They are clustered again among
   // themselves; those that are left at last stand by norm in tiles of their own, and spoil nobody's ball.
@@ -33,10 +32,28 @@ struct Grouping {
   int least_rows;
 };
 
-// The rows in `codes` in tiles, each of rows that share their nearest centre, at about the same distance.
-absl::StatusOr<RowOrder> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
-                                       std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
-                                       const Grouping& grouping, Kernels& kernels);
+struct Groups {
+  struct Group {
+    std::vector<float> centre;
+    std::vector<uint32_t> ids;     // near ones first
+    std::vector<float> distances;  // theirs from the centre
+  };
+  std::vector<Group> groups;
+  std::vector<uint32_t> left;  // descending norm
+};
+
+// The rows in `codes` by their nearest centre.
+absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
+                                     std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
+                                     const Grouping& grouping, Kernels& kernels);
+
+// Groups in balls of at most so many rows, all about as far from the centre; what is left in whole tiles.
+RowOrder CutIntoBalls(const Groups& groups, size_t ball_rows);
+
+// About what a query's search of such balls takes, in rows that are screened, if it knows from the start that
+// it has to reach `score`.
+double BallWork(const Groups& groups, size_t ball_rows, absl::Span<const float> query, double norm,
+                double score);
 
 }  // namespace dotmax
 

@@ -27,9 +27,10 @@ constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
 constexpr float kNever = std::numeric_limits<float>::infinity();
-// Tiles that a query begins with: about as many as hold a cluster (200 rows, say), so that the best of its
-// own cluster rules out the others.
+// A query begins with its nearest tiles, kFirstTiles at most, until they hold this many rows: the best of its
+// own cluster rules out the others, but a small ball's rows are too few to find it.
 constexpr size_t kFirstTiles = 8;
+constexpr int kFirstRows = 64;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
@@ -118,18 +119,23 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
   }
   // A counting sort; a query's nearest tiles come first, and not again.
   balls.first.resize(rows.tiles() + 1);
+  std::vector<size_t> taken(count);
   for (size_t q = 0; q < count; ++q) {
-    for (size_t i = 0; i < most; ++i) {
+    for (int seen = 0; taken[q] < most && seen < kFirstRows; ++taken[q]) {
+      seen += rows.tile(nearest[q][taken[q]].ball).rows;
+    }
+    for (size_t i = 0; i < taken[q]; ++i) {
       ++balls.first[nearest[q][i].ball + 1];
       balls.bounds[nearest[q][i].ball * count + q] =
           std::numeric_limits<double>::quiet_NaN();  // compares false
     }
   }
   std::partial_sum(balls.first.begin(), balls.first.end(), balls.first.begin());
-  balls.queries.resize(count * most);
+  balls.queries.resize(balls.first.back());
   std::vector<uint32_t> next(balls.first.begin(), balls.first.end() - 1);
   for (size_t q = 0; q < count; ++q) {
-    for (size_t i = 0; i < most; ++i) balls.queries[next[nearest[q][i].ball]++] = static_cast<uint32_t>(q);
+    for (size_t i = 0; i < taken[q]; ++i)
+      balls.queries[next[nearest[q][i].ball]++] = static_cast<uint32_t>(q);
   }
   return balls;
 }

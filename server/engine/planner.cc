@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/base/dtype.h"
 #include "server/engine/cluster.h"
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
@@ -33,10 +34,11 @@ constexpr int kRepetitions = 3;
 // of the pairs is still screened; each then costs more, in tiles of few rows and queries.
 constexpr uint64_t kClusterSample = 16384;
 constexpr uint64_t kRowsPerCluster = 96;
-constexpr int kLeastRows = 8;     // see Grouping
-constexpr double kLoosest = 0.8;  // see LearnCentres
-constexpr double kMaxShare = 0.2;
+constexpr int kLeastRows = 8;      // see Grouping
+constexpr double kLoosest = 0.8;   // see LearnCentres
+constexpr double kMaxShare = 0.3;  // of the sample
 constexpr double kSlowdown = 3.0;
+constexpr size_t kFewestBallRows = 16;
 constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
 constexpr double kClearShare = 0.05;  // nothing else is measured any more
 
@@ -153,10 +155,32 @@ class Planner {
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
   Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping) {
-    absl::StatusOr<RowOrder> order =
+    const absl::StatusOr<Groups> groups =
         GroupByCentre(view_, norms_, std::move(codes), std::move(centres), grouping, buffers_.kernels);
-    if (!order.ok()) return nullptr;
-    return OrNull(Int8Codes::Encode(view_, norms_, *std::move(order), IdentityAxes(view_.dim)));
+    if (!groups.ok()) return nullptr;
+    RowOrder order = CutIntoBalls(*groups, ChooseBallRows(*groups));
+    return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), IdentityAxes(view_.dim)));
+  }
+
+  // Small balls rule out more: rows are nearer to the mean of a few, and all at about the same distance. (Of
+  // clusters in many dimensions, distances hardly differ: what a ball rules out hangs on a few percent of its
+  // radius.) But each has a bound to compute.
+  size_t ChooseBallRows(const Groups& groups) const {
+    size_t best = Int8Codes::kTileRows;
+    double least = kInfinity;
+    std::vector<float> query(view_.dim);
+    for (size_t rows = Int8Codes::kTileRows; rows >= kFewestBallRows && !sample_.thresholds.empty();
+         rows /= 2) {
+      double work = 0.0;
+      for (uint64_t i = 0; i < kSampleQueries; ++i) {
+        ToFloat32(sample_.queries.view.row(i), view_.dtype, view_.dim, query.data());
+        work += BallWork(groups, rows, query, norms_[SampleRow(i)], sample_.thresholds[i]);
+      }
+      if (work >= least) continue;
+      least = work;
+      best = rows;
+    }
+    return best;
   }
 
   static Codes OrNull(absl::StatusOr<Codes> codes) { return codes.ok() ? *std::move(codes) : nullptr; }
@@ -275,7 +299,7 @@ class Planner {
     Run(*codes, 0, kSampleQueries, /*of_others=*/true);
     share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
     const Estimate estimate = AddEstimate(*codes, unrotated, share);
-    if (share > kMaxShare || estimate.cost() >= least_) return nullptr;
+    if (estimate.cost() >= least_) return nullptr;
     least_ = estimate.cost();
     return codes;
   }
