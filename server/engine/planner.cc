@@ -40,7 +40,6 @@ constexpr double kMaxShare = 0.3;  // of the sample
 constexpr double kSlowdown = 3.0;
 constexpr size_t kFewestBallRows = 16;
 constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
-constexpr double kClearShare = 0.05;  // nothing else is measured any more
 
 // Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number and 8 its tail.
 constexpr double kMostCodeBytesPerDim = 1.3;
@@ -48,8 +47,8 @@ constexpr uint32_t kOtherCodeBytes = 12;
 
 constexpr double kAboutAsFast = 1.15;  // in the product of two times
 
-constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
-constexpr absl::Duration kBudget = absl::Seconds(2);
+constexpr double kScatteredBytesPerSecond = 1e10;     // rows here and there, prefetched (Zen 5)
+constexpr absl::Duration kBudget = absl::Seconds(2);  // to begin something in; clusters as much later
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -103,11 +102,7 @@ class Planner {
     }
 
     Consider(rows, IdentityAxes(view_.dim));
-    double share = 1.0;
-    Codes codes = TryClusters(last_, share);
-    if (codes != nullptr) {
-      if (share <= kClearShare) return {std::move(codes), std::move(estimates_)};
-    }
+    const Estimate unrotated = last_;
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
     if (most > 0 && absl::Now() < deadline_) {
@@ -119,6 +114,8 @@ class Planner {
         }
       }
     }
+    // By now it is known what clusters have to beat: they take the longest to try.
+    Codes codes = TryClusters(unrotated);
     if (const Candidate* const best = Best(); best != nullptr) {
       codes.reset();
       codes = Encode(by_norm_, best->axes, AffordsTwoLevels(best->axes));
@@ -270,10 +267,9 @@ class Planner {
     return best;
   }
 
-  // Null unless rows lie in such clusters that a search can leave most of them out; otherwise the `share` of
-  // pairs that it cannot.
-  Codes TryClusters(const Estimate& unrotated, double& share) {
-    if (absl::Now() > deadline_) return nullptr;
+  // Null unless rows lie in such clusters that a search can leave most of them out.
+  Codes TryClusters(const Estimate& unrotated) {
+    if (absl::Now() > deadline_ + kBudget) return nullptr;
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
     for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
@@ -287,8 +283,9 @@ class Planner {
     codes = Group(std::move(codes), *centres, {Reach(), 1});
     if (codes == nullptr) return nullptr;
     Run(*codes, 0, kSampleQueries);
-    share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
-    if (share > kMaxShare) {
+    double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    const double work = share * kSlowdown;
+    if (share > kMaxShare || work * work * unrotated.cost() >= least_) {
       AddEstimate(*codes, unrotated, share);
       return nullptr;
     }
