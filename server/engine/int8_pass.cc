@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "server/engine/balls.h"
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
@@ -27,22 +28,8 @@ constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
 constexpr float kNever = std::numeric_limits<float>::infinity();
-// A query begins with its nearest tiles, kFirstTiles at most, until they hold this many rows: the best of its
-// own cluster rules out the others, but a small ball's rows are too few to find it.
-constexpr size_t kFirstTiles = 8;
-constexpr int kFirstRows = 64;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
-
-// Queries for some rows' codes: `stride` bytes each.
-struct EncodedQueries {
-  const QueryCode& operator[](size_t q) const { return queries[q]; }
-  const int8_t* codes_of(size_t q) const { return codes + q * stride; }
-
-  std::vector<QueryCode> queries;
-  const int8_t* codes = nullptr;
-  size_t stride = 0;
-};
 
 // `projected`: the queries' coordinates along the rows' axes, `axes` of them. Codes are at a stride of at
 // least code_dim, zeros beyond that.
@@ -57,87 +44,6 @@ EncodedQueries Encode(const Codes& rows, const QueryBlock& block, const float* p
     std::fill(to + rows.code_dim(), to + stride, int8_t{0});
   }
   return encoded;
-}
-
-// What the balls around tiles say of each query.
-struct Balls {
-  std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
-  // Queries by the tiles with the largest scores of their centres: those of tile t are at first[t] to
-  // first[t + 1].
-  std::vector<uint32_t> queries, first;
-};
-
-Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const TileMatmul* kernel,
-                   int columns) {
-  Balls balls;
-  const Int8Codes& centres = *rows.centre_codes();
-  const size_t count = queries.queries.size();
-  balls.bounds.resize(rows.tiles() * count);
-  const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
-  struct Near {
-    double score = -kInfinity;
-    uint64_t ball = 0;
-  };
-  std::vector<std::array<Near, kFirstTiles>> nearest(count);  // the first `most`, by descending score
-  CodeScorer scorer;
-  scorer.Pack(kernel, columns, queries.codes, static_cast<int>(count), centres.code_dim());
-  struct {
-    std::array<double, kMaxColumns> scale, offset, code_error, projection_norm, tail_excess, norm;
-  } by_query;
-  for (size_t q = 0; q < count; ++q) {
-    by_query.scale[q] = queries[q].scale;
-    by_query.offset[q] = queries[q].offset;
-    by_query.code_error[q] = queries[q].code_error;
-    by_query.projection_norm[q] = queries[q].projection_norm;
-    by_query.tail_excess[q] = queries[q].tail_excess;
-    by_query.norm[q] = queries[q].norm;
-  }
-  const BallColumns query_columns = {by_query.scale.data(),       by_query.offset.data(),
-                                     by_query.code_error.data(),  by_query.projection_norm.data(),
-                                     by_query.tail_excess.data(), by_query.norm.data()};
-  std::array<double, kMaxColumns> centre_scores, least;  // the latter of `nearest`
-  least.fill(-kInfinity);
-  std::array<uint32_t, kMaxColumns + kSurvivorPadding> nearer;
-  for (uint64_t t = 0; t < centres.tiles(); ++t) {
-    const CodeTile& tile = centres.tile(t);
-    const int32_t* scores = scorer.Score(centres.codes(t), tile.rows);
-    for (int r = 0; r < tile.rows; ++r, scores += columns) {
-      const uint64_t ball = centres.id(t, r);
-      BallBounds(scores, query_columns, static_cast<int>(count), tile.code_norm, tile.code_error, tile.scale,
-                 rows.radius(ball), centre_scores.data(), balls.bounds.data() + ball * count);
-      const size_t found = SelectReaching(centre_scores.data(), least.data(), count, nearer.data());
-      for (size_t n = 0; n < found; ++n) {
-        const uint32_t q = nearer[n];
-        const double centre = centre_scores[q];
-        if (centre <= nearest[q][most - 1].score) continue;
-        size_t i = most - 1;
-        for (; i > 0 && nearest[q][i - 1].score < centre; --i) nearest[q][i] = nearest[q][i - 1];
-        nearest[q][i] = {centre, ball};
-        least[q] = nearest[q][most - 1].score;
-      }
-    }
-  }
-  // A counting sort; a query's nearest tiles come first, and not again.
-  balls.first.resize(rows.tiles() + 1);
-  std::vector<size_t> taken(count);
-  for (size_t q = 0; q < count; ++q) {
-    for (int seen = 0; taken[q] < most && seen < kFirstRows; ++taken[q]) {
-      seen += rows.tile(nearest[q][taken[q]].ball).rows;
-    }
-    for (size_t i = 0; i < taken[q]; ++i) {
-      ++balls.first[nearest[q][i].ball + 1];
-      balls.bounds[nearest[q][i].ball * count + q] =
-          std::numeric_limits<double>::quiet_NaN();  // compares false
-    }
-  }
-  std::partial_sum(balls.first.begin(), balls.first.end(), balls.first.begin());
-  balls.queries.resize(balls.first.back());
-  std::vector<uint32_t> next(balls.first.begin(), balls.first.end() - 1);
-  for (size_t q = 0; q < count; ++q) {
-    for (size_t i = 0; i < taken[q]; ++i)
-      balls.queries[next[nearest[q][i].ball]++] = static_cast<uint32_t>(q);
-  }
-  return balls;
 }
 
 class Int8Pass final : public Pass {
