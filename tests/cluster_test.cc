@@ -44,6 +44,28 @@ Encoded EncodeClustered(double spread) {
   return Encode(testing::RandomClustered(kRows, kDim, kClusters, spread, 5));
 }
 
+// Rows in all, and those in balls wider than `limit`.
+struct Widths {
+  uint64_t rows_beyond = 0;
+  uint64_t rows = 0;
+};
+Widths Measure(const Encoded& base, RowOrder order, double limit) {
+  Widths widths;
+  std::set<uint32_t> seen(order.ids.begin(), order.ids.end());
+  EXPECT_EQ(seen.size(), order.ids.size()) << "a row stands twice";
+  const auto codes = Int8Codes::Encode(base.rows.view, base.norms, std::move(order), IdentityAxes(kDim));
+  EXPECT_TRUE(codes.ok());
+  for (uint64_t t = 0; t < (*codes)->tiles(); ++t) {
+    widths.rows += (*codes)->tile(t).rows;
+    if ((*codes)->radius(t) > limit) widths.rows_beyond += (*codes)->tile(t).rows;
+  }
+  return widths;
+}
+
+// RandomClustered's clusters are √24 · spread wide, and about √48 apart.
+constexpr double kSpread = 0.1;
+constexpr double kReach = 1.0;
+
 class ClusterTest : public ::testing::Test {
  protected:
   // In whole tiles.
@@ -52,6 +74,16 @@ class ClusterTest : public ::testing::Test {
         GroupByCentre(base.rows.view, base.norms, std::move(base.codes), centres, grouping, kernels_);
     if (!groups.ok()) return groups.status();
     return CutIntoBalls(*groups, Int8Codes::kTileRows);
+  }
+  // Of rows in about 40 clusters, once these are learnt and the rows grouped.
+  Widths LearnAndMeasure(SharedMatrix rows) {
+    Encoded base = Encode(std::move(rows));
+    const auto centres =
+        LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_);
+    EXPECT_TRUE(centres.ok()) << centres.status();
+    const auto order = Group(base, *centres, {kReach, 8});
+    EXPECT_TRUE(order.ok()) << order.status();
+    return Measure(base, *order, kReach);
   }
   void SetUp() override {
     if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) GTEST_SKIP() << "8-bit sums saturate here";
@@ -101,28 +133,6 @@ TEST_F(ClusterTest, GivesUpOnRowsThatDoNotCluster) {
   EXPECT_TRUE(centres->empty());
 }
 
-// Rows in all, and those in balls wider than `limit`.
-struct Widths {
-  uint64_t rows_beyond = 0;
-  uint64_t rows = 0;
-};
-Widths Measure(const Encoded& base, RowOrder order, double limit) {
-  Widths widths;
-  std::set<uint32_t> seen(order.ids.begin(), order.ids.end());
-  EXPECT_EQ(seen.size(), order.ids.size()) << "a row stands twice";
-  const auto codes = Int8Codes::Encode(base.rows.view, base.norms, std::move(order), IdentityAxes(kDim));
-  EXPECT_TRUE(codes.ok());
-  for (uint64_t t = 0; t < (*codes)->tiles(); ++t) {
-    widths.rows += (*codes)->tile(t).rows;
-    if ((*codes)->radius(t) > limit) widths.rows_beyond += (*codes)->tile(t).rows;
-  }
-  return widths;
-}
-
-// RandomClustered's clusters are √24 · spread wide, and about √48 apart.
-constexpr double kSpread = 0.1;
-constexpr double kReach = 1.0;
-
 // Half of the clusters have no centre when grouping begins: their rows are found to be out of reach, and are
 // clustered again, instead of widening foreign balls.
 TEST_F(ClusterTest, ClustersWithoutACentreGetOne) {
@@ -151,12 +161,7 @@ TEST_F(ClusterTest, OutliersSpoilNoBall) {
               row.data());
     values.insert(values.end(), row.begin(), row.end());
   }
-  Encoded base = Encode(testing::MakeMatrix(values, kDim));
-  const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_);
-  ASSERT_TRUE(centres.ok());
-  const auto order = Group(base, *centres, {kReach, 8});
-  ASSERT_TRUE(order.ok());
-  const Widths widths = Measure(base, *order, kReach);
+  const Widths widths = LearnAndMeasure(testing::MakeMatrix(values, kDim));
   EXPECT_EQ(widths.rows, kRows);
   EXPECT_LE(widths.rows_beyond, kOutliers + 16);
 }
@@ -173,12 +178,7 @@ TEST_F(ClusterTest, ClustersOfVeryDifferentSizes) {
     ToFloat64(all.view.row(r * 40 + clusters[r]), DType::kFloat32, kDim, row.data());
     values.insert(values.end(), row.begin(), row.end());
   }
-  Encoded base = Encode(testing::MakeMatrix(values, kDim));
-  const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_);
-  ASSERT_TRUE(centres.ok());
-  const auto order = Group(base, *centres, {kReach, 8});
-  ASSERT_TRUE(order.ok());
-  EXPECT_LE(Measure(base, *order, kReach).rows_beyond, 32u);
+  EXPECT_LE(LearnAndMeasure(testing::MakeMatrix(values, kDim)).rows_beyond, 32u);
 }
 
 }  // namespace

@@ -42,12 +42,12 @@ constexpr size_t kSurvivorsAhead = 8;  // whose codes are on their way while one
 constexpr size_t kLongDim = 256;
 constexpr bool ByQuery(int group, size_t dim) { return group >= (dim < kLongDim ? kHalf : kLanes); }
 
+constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; }
+
 // Of packed queries; a multiple of a vector.
 constexpr size_t GroupBytes(int group, size_t dim) {
-  return group % kLanes == 0 ? group * dim : group * ((dim + kChunk - 1) / kChunk * kChunk);
+  return group % kLanes == 0 ? group * dim : group * static_cast<size_t>(PaddedDim(static_cast<int>(dim)));
 }
-
-constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; }
 
 #ifdef DOTMAX_VNNI
 // Farther ahead than hardware prefetchers look, who also stop at the ends of pages. 2 KiB is a third slower,
