@@ -41,9 +41,10 @@ constexpr double kSlowdown = 3.0;
 constexpr size_t kFewestBallRows = 16;
 constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
 
-// Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number and 8 its tail.
+// Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number, 12 its fine scale
+// and lengths, and up to 8 its tail.
 constexpr double kMostCodeBytesPerDim = 1.3;
-constexpr uint32_t kOtherCodeBytes = 12;
+constexpr uint32_t kOtherCodeBytes = 24;
 
 constexpr double kAboutAsFast = 1.15;  // in the product of two times
 
