@@ -278,7 +278,8 @@ class Attacker {
         Engine& engine = engines_[round++ % std::size(engines_)];
         const bool is_per_row = reduction == Reduction::kPerRow;
         const std::string difference =
-            Difference(engine.Search(matrix, a, c.top_k, reduction, Never), is_per_row ? per_row : global);
+            Difference(engine.Search(matrix, a, {.top_k = c.top_k, .reduction = reduction}, Never),
+                       is_per_row ? per_row : global);
         ++searches_;
         if (difference.empty()) continue;
         return absl::StrFormat(

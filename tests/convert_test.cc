@@ -162,8 +162,8 @@ TEST(QueryFromProtoTest, DefaultsAreOneHitPerRow) {
   const absl::StatusOr<Query> query = QueryFromProto(request, RequestLimits(), {});
   ASSERT_TRUE(query.ok()) << query.status();
   EXPECT_EQ(query->collection, "");
-  EXPECT_EQ(query->top_k, 1u);
-  EXPECT_EQ(query->reduction, Reduction::kPerRow);
+  EXPECT_EQ(query->selection.top_k, 1u);
+  EXPECT_EQ(query->selection.reduction, Reduction::kPerRow);
   EXPECT_EQ(query->rows.view.rows, 2u);
 }
 

@@ -84,10 +84,10 @@ TEST_F(DispatcherTest, AnswersAreTheOraclesWhicheverThreadAsks) {
     callers.emplace_back([&, caller] {
       for (uint64_t i = 0; i < 25; ++i) {
         Query query = TwoRows(caller * 100 + i);
-        query.top_k = 3;
-        query.reduction = i % 2 == 0 ? Reduction::kPerRow : Reduction::kGlobal;
+        query.selection.top_k = 3;
+        query.selection.reduction = i % 2 == 0 ? Reduction::kPerRow : Reduction::kGlobal;
         const std::vector<Hit> expected =
-            ExactTopK(query.rows.view, base_.view, query.top_k, query.reduction);
+            ExactTopK(query.rows.view, base_.view, query.selection.top_k, query.selection.reduction);
         Reply reply;
         dispatcher->Search(std::move(query), reply.done());
         ASSERT_TRUE(reply.Wait().ok()) << reply.Wait().status();
@@ -172,7 +172,7 @@ TEST_F(DispatcherTest, AQueueFullOfBytesRefusesTheNextAndTakesMoreOnceEmpty) {
 TEST_F(DispatcherTest, AnOverdueQueryIsNotComputed) {
   const auto dispatcher = Make();
   Query query = TwoRows();
-  query.deadline = absl::Now() - absl::Seconds(1);
+  query.limits.deadline = absl::Now() - absl::Seconds(1);
   Reply reply;
   dispatcher->Search(std::move(query), reply.done());
   EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kDeadlineExceeded);
@@ -183,7 +183,7 @@ TEST_F(DispatcherTest, AQueryCancelledWhileItWaitsIsNotComputed) {
   Occupy(*dispatcher);
   const auto cancelled = std::make_shared<std::atomic<bool>>(false);
   Query query = TwoRows();
-  query.cancelled = cancelled;
+  query.limits.cancelled = cancelled;
   Reply reply;
   dispatcher->Search(std::move(query), reply.done());
   cancelled->store(true);
@@ -199,7 +199,7 @@ TEST_F(DispatcherTest, ADeadlineEndsARunningSearchBetweenTiles) {
   Query query;
   query.rows = RandomNormal(200'000, 64, 2);
   const absl::Time started = absl::Now();
-  query.deadline = started + absl::Milliseconds(100);
+  query.limits.deadline = started + absl::Milliseconds(100);
   Reply reply;
   dispatcher.Search(std::move(query), reply.done());
   EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kDeadlineExceeded);

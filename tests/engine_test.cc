@@ -80,7 +80,8 @@ void ExpectExact(const SharedMatrix& a, const SharedMatrix& b, std::vector<uint3
                        << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
                        << ", threads " << engine->threads() << ", reduction " << static_cast<int>(reduction)
                        << ", screen " << matrix->screen());
-          const absl::StatusOr<Answer> answer = engine->Search(*matrix, a.view, top_k, reduction, Never);
+          const absl::StatusOr<Answer> answer =
+              engine->Search(*matrix, a.view, {.top_k = top_k, .reduction = reduction}, Never);
           ASSERT_TRUE(answer.ok()) << answer.status();
           ExpectAnswer(*answer, expected, a.view, b.view, top_k, reduction);
         }
@@ -239,7 +240,7 @@ TEST(EngineTest, AScoreBeyondFloat64IsAnError) {
   const SharedMatrix a = MakeMatrix({1.0, 1e200}, 1, DType::kFloat64);
   const Matrix matrix(MakeMatrix({1.0, 2.0, 1e200}, 1, DType::kFloat64));
   Engine engine(1);
-  const absl::StatusOr<Answer> answer = engine.Search(matrix, a.view, 1, Reduction::kPerRow, Never);
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, a.view, {}, Never);
   EXPECT_EQ(answer.status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ErrorReason(answer.status()), "SCORE_OVERFLOW");
   EXPECT_EQ(answer.status().message(), "the inner product of query row 1 and row 2 is beyond float64");
@@ -255,14 +256,13 @@ TEST(EngineTest, StopEndsTheSearchWithItsStatus) {
   const SharedMatrix queries = RandomNormal(4, 8, 2);
   Engine engine(2);
   std::atomic<int> asked{0};
-  const absl::StatusOr<Answer> answer =
-      engine.Search(matrix, queries.view, 1, Reduction::kPerRow, [&asked]() -> absl::Status {
-        return ++asked < 3 ? absl::OkStatus() : absl::CancelledError("withdrawn");
-      });
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {}, [&asked]() -> absl::Status {
+    return ++asked < 3 ? absl::OkStatus() : absl::CancelledError("withdrawn");
+  });
   EXPECT_EQ(answer.status(), absl::CancelledError("withdrawn"));
   EXPECT_LE(asked, 4);
   // And the engine is as good as new.
-  EXPECT_TRUE(engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never).ok());
+  EXPECT_TRUE(engine.Search(matrix, queries.view, {}, Never).ok());
 }
 
 TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
@@ -272,7 +272,7 @@ TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
                                       ScreenOptions{.kind = ScreenOptions::Kind::kInt8, .axes = 32}}) {
     const Matrix matrix(rows, screen);
     Engine engine(2);
-    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
+    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {}, Never);
     ASSERT_TRUE(answer.ok());
     EXPECT_LT(answer->stats.pairs_survived, answer->stats.pairs_screened / 500) << matrix.screen();
     EXPECT_LE(answer->stats.pairs_rescored, 2 * queries.view.rows);
@@ -305,7 +305,7 @@ TEST(EngineTest, StructureIsFoundAndUsed) {
     const Matrix matrix(
         rows, {.kind = ScreenOptions::Kind::kInt8, .axes = two_levels ? 6u : 12u, .two_levels = two_levels});
     Engine engine(1);
-    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 1, Reduction::kPerRow, Never);
+    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {}, Never);
     ASSERT_TRUE(answer.ok());
     if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
       const uint64_t pairs = queries.view.rows * rows.view.rows;
@@ -329,7 +329,7 @@ TEST(EngineTest, ThePlannerTakesFewAxesAndTwoLevelsWhereTheyServe) {
   }
   EXPECT_LE(matrix.resident_bytes(), 5.3 * rows.view.rows * rows.view.dim);
   Engine engine(2);
-  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, 3, Reduction::kPerRow, Never);
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {.top_k = 3}, Never);
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow));
 }
@@ -341,7 +341,7 @@ TEST(EngineTest, ClustersAreFoundAndUsed) {
   const Matrix matrix(rows);
   Engine engine(2);
   for (const uint32_t top_k : {1u, 10u, 300u}) {
-    const auto answer = engine.Search(matrix, queries.view, top_k, Reduction::kPerRow, Never);
+    const auto answer = engine.Search(matrix, queries.view, {.top_k = top_k}, Never);
     ASSERT_TRUE(answer.ok());
     if (matrix.codes() != nullptr && top_k <= 10) {  // null where 8-bit sums saturate
       EXPECT_NE(matrix.codes()->centre_codes(), nullptr) << matrix.screen();

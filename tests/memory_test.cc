@@ -57,8 +57,8 @@ TEST(MemoryTest, ASearchOf4096By200000StaysUnder64MiBBeyondItsInputs) {
     const int64_t before = allocated;
     peak = before;
     Engine engine(2);
-    const absl::StatusOr<Answer> answer =
-        engine.Search(matrix, queries.view, 10, reduction, [] { return absl::OkStatus(); });
+    const absl::StatusOr<Answer> answer = engine.Search(
+        matrix, queries.view, {.top_k = 10, .reduction = reduction}, [] { return absl::OkStatus(); });
     ASSERT_TRUE(answer.ok());
     EXPECT_GT(peak - before, 100 << 10) << "nothing was counted";
     EXPECT_LT(peak - before, 64 << 20);

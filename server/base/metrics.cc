@@ -15,40 +15,41 @@ using prometheus::Counter;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
-struct Metric {
+struct NamedMetric {
   const char* name;
   const char* help;  // ends with the labels
 };
 
 // The table: everything that /metrics shows. The grpc_* names and labels are those of the gRPC ecosystem's
 // interceptors, so that their dashboards work.
-constexpr Metric kRpcStarted = {"grpc_server_started_total",
-                                "RPCs started. {grpc_type, grpc_service, grpc_method}"};
-constexpr Metric kRpcHandled = {"grpc_server_handled_total",
-                                "RPCs done, by status. {grpc_type, grpc_service, grpc_method, grpc_code}"};
-constexpr Metric kRpcSeconds = {"grpc_server_handling_seconds",
-                                "From an RPC's start to its status. {grpc_type, grpc_service, grpc_method}"};
-constexpr Metric kInFlight = {"dotmax_rpcs_in_flight", "RPCs started and not yet done."};
-constexpr Metric kQueryRows = {"dotmax_query_rows_total", "Query vectors answered."};
-constexpr Metric kPairsScreened = {"dotmax_pairs_screened_total",
-                                   "(query row, row) pairs scored in low precision."};
-constexpr Metric kPairsSurvived = {"dotmax_pairs_survived_total",
-                                   "Pairs that the screen could not rule out."};
-constexpr Metric kPairsChecked = {"dotmax_pairs_checked_total",
-                                  "Pairs that no low precision could rule out: scored in float64."};
-constexpr Metric kPairsRescored = {"dotmax_pairs_rescored_total", "Pairs scored exactly."};
-constexpr Metric kQueueSeconds = {"dotmax_search_queue_seconds", "Time that an answered search waited."};
-constexpr Metric kComputeSeconds = {"dotmax_search_compute_seconds",
-                                    "Wall time in the engine of an answered search."};
-constexpr Metric kResidentRows = {"dotmax_resident_rows", "Rows held. {collection}"};
-constexpr Metric kResidentBytes = {"dotmax_resident_bytes",
-                                   "Memory of the rows and what the screen keeps beside them. {collection}"};
-constexpr Metric kScreenInfo = {"dotmax_screen_info",
-                                "Always 1: how hopeless pairs are ruled out. {collection, screen}"};
-constexpr Metric kScreenEstimate = {"dotmax_screen_estimate_seconds",
-                                    "What the screen was chosen by: per query, alone or in a batch. "
-                                    "{collection, screen, queries}"};
-constexpr Metric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
+constexpr NamedMetric kRpcStarted = {"grpc_server_started_total",
+                                     "RPCs started. {grpc_type, grpc_service, grpc_method}"};
+constexpr NamedMetric kRpcHandled = {
+    "grpc_server_handled_total", "RPCs done, by status. {grpc_type, grpc_service, grpc_method, grpc_code}"};
+constexpr NamedMetric kRpcSeconds = {
+    "grpc_server_handling_seconds",
+    "From an RPC's start to its status. {grpc_type, grpc_service, grpc_method}"};
+constexpr NamedMetric kInFlight = {"dotmax_rpcs_in_flight", "RPCs started and not yet done."};
+constexpr NamedMetric kQueryRows = {"dotmax_query_rows_total", "Query vectors answered."};
+constexpr NamedMetric kPairsScreened = {"dotmax_pairs_screened_total",
+                                        "(query row, row) pairs scored in low precision."};
+constexpr NamedMetric kPairsSurvived = {"dotmax_pairs_survived_total",
+                                        "Pairs that the screen could not rule out."};
+constexpr NamedMetric kPairsChecked = {"dotmax_pairs_checked_total",
+                                       "Pairs that no low precision could rule out: scored in float64."};
+constexpr NamedMetric kPairsRescored = {"dotmax_pairs_rescored_total", "Pairs scored exactly."};
+constexpr NamedMetric kQueueSeconds = {"dotmax_search_queue_seconds", "Time that an answered search waited."};
+constexpr NamedMetric kComputeSeconds = {"dotmax_search_compute_seconds",
+                                         "Wall time in the engine of an answered search."};
+constexpr NamedMetric kResidentRows = {"dotmax_resident_rows", "Rows held. {collection}"};
+constexpr NamedMetric kResidentBytes = {
+    "dotmax_resident_bytes", "Memory of the rows and what the screen keeps beside them. {collection}"};
+constexpr NamedMetric kScreenInfo = {"dotmax_screen_info",
+                                     "Always 1: how hopeless pairs are ruled out. {collection, screen}"};
+constexpr NamedMetric kScreenEstimate = {"dotmax_screen_estimate_seconds",
+                                         "What the screen was chosen by: per query, alone or in a batch. "
+                                         "{collection, screen, queries}"};
+constexpr NamedMetric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.
@@ -64,7 +65,7 @@ prometheus::Labels RpcLabels(absl::string_view service, absl::string_view method
 
 struct Metrics::Impl {
   template <typename T>
-  prometheus::Family<T>& Add(const Metric& metric) {
+  prometheus::Family<T>& Add(const NamedMetric& metric) {
     return prometheus::detail::Builder<T>().Name(metric.name).Help(metric.help).Register(registry);
   }
 

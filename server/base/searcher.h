@@ -17,15 +17,67 @@
 
 namespace dotmax {
 
-// A question about one resident collection.
-struct Query {
-  std::string collection;  // empty: the only one
-  SharedMatrix rows;       // A, M × dim; every element finite (checked at the door)
-  uint32_t top_k = 1;      // ≥ 1
+// Which pairs are hits, and how many of them are wanted.
+struct Selection {
+  uint32_t top_k = 1;  // ≥ 1, but for count_only
   Reduction reduction = Reduction::kPerRow;
+  Metric metric = Metric::kInnerProduct;
+
+  // Only scores at least as good as these, equality included: none for no such bound, one for all query rows,
+  // or (kPerRow) one for each. Never NaN.
+  std::vector<double> bounds;
+  // Says of each query row, or of all with kGlobal, whether there were more hits than top_k.
+  bool tell_truncated = false;
+  // Counts what `bounds` (not empty) lets through, and returns no hits. top_k is not looked at.
+  bool count_only = false;
+
+  // Rows of the base that are no hits of query row i: excluded[excluded_splits[i]] to
+  // excluded[excluded_splits[i + 1]], ascending. Both empty: none.
+  std::vector<uint64_t> excluded_splits, excluded;
+  // Query row i is row `self_first` + i of the base, and these of its pairs are hits:
+  enum class Self : uint8_t {
+    kAll,
+    kNotItself,  // ids other than its own
+    kOnce,       // ids above its own
+  };
+  Self self = Self::kAll;
+  uint64_t self_first = 0;
+};
+
+// When an answer is no longer wanted.
+struct CallLimits {
   absl::Time deadline = absl::InfiniteFuture();
   // Set by the caller to withdraw the question; may be null. Checked between tiles.
   std::shared_ptr<const std::atomic<bool>> cancelled;
+};
+
+// Rows [first, first + rows) of a resident collection; rows = 0: all from `first` on.
+struct ResidentRows {
+  std::string collection;  // empty: the one that is searched
+  uint64_t first = 0;
+  uint64_t rows = 0;
+};
+
+// A question about two matrices: A, M × dim, and the base B, N × dim. Every element is finite (checked at the
+// door).
+struct Query {
+  SharedMatrix rows;                     // A, unless
+  std::optional<ResidentRows> resident;  // these are
+  std::string collection;                // B: a resident collection, or the only one if empty, unless
+  std::optional<SharedMatrix> base;      // this is
+  Selection selection;                   // its self_first is set by who answers
+  CallLimits limits;
+};
+
+// The best of each of many pairs of matrices.
+struct PairsQuery {
+  struct Pair {
+    MatrixView queries, base;  // of one dim, if both have rows; every element finite
+  };
+  std::vector<Pair> pairs;
+  std::shared_ptr<const void> owner;  // keeps their bytes alive; may be null
+  Metric metric = Metric::kInnerProduct;
+  CallLimits limits;
 };
 
 // What an answer cost. A pair is one (query row, row) combination.
@@ -39,13 +91,26 @@ struct SearchStats {
 };
 
 struct Answer {
-  // In the order of Better. kPerRow: grouped by query row, row i's hits at [row_splits[i],
+  // Best first. kPerRow: grouped by query row, row i's hits at [row_splits[i],
   // row_splits[i + 1]), M + 1 splits. kGlobal: row_splits is empty.
   std::vector<Hit> hits;
   std::vector<uint64_t> row_splits;
   std::optional<Hit> best;  // absent when there are no hits
+  // If asked for, by query row; one for all of them with kGlobal.
+  std::vector<bool> truncated;
+  std::vector<uint64_t> counts;
   uint64_t rows_searched = 0;
   uint64_t rows_held = 0;
+  SearchStats stats;
+};
+
+struct PairsAnswer {
+  struct PairHit {
+    uint64_t pair = 0;
+    Hit hit;
+  };
+  std::vector<PairHit> hits;    // by pair; those without rows on either side have none
+  std::optional<PairHit> best;  // of all; the lowest pair on ties
   SearchStats stats;
 };
 
@@ -70,16 +135,20 @@ struct CollectionInfo {
 // Thread-safe.
 class Searcher {
  public:
-  // Called exactly once per Search, on an unspecified thread (possibly before Search returns).
+  // Called exactly once per call, on an unspecified thread (possibly before the call returns).
   using Done = absl::AnyInvocable<void(absl::StatusOr<Answer>)>;
+  using PairsDone = absl::AnyInvocable<void(absl::StatusOr<PairsAnswer>)>;
 
   virtual ~Searcher() = default;
 
-  // The bytes of query.rows need to stay valid until `done` is called, and are not read after. Answers
+  // The bytes of query's matrices need to stay valid until `done` is called, and are not read after. Answers
   // `query`, or fails with a status made by server/base/errors.h: kNotFound (collection),
-  // kInvalidArgument (dim), kOutOfRange (a score beyond float64), kResourceExhausted (queue full),
-  // kDeadlineExceeded, kCancelled, kUnavailable (shutting down).
+  // kInvalidArgument (dim), kOutOfRange (a score beyond float64, resident rows that are not there),
+  // kResourceExhausted (queue full), kDeadlineExceeded, kCancelled, kUnavailable (shutting down).
   virtual void Search(Query query, Done done) = 0;
+
+  // The same for many pairs of matrices.
+  virtual void MaxOfPairs(PairsQuery query, PairsDone done) = 0;
 
   // What is resident, in order of name.
   virtual std::vector<CollectionInfo> Collections() const = 0;

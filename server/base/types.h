@@ -72,7 +72,20 @@ enum class Reduction : uint8_t {
   kGlobal,  // the best (query row, row) pairs of all
 };
 
-// One scored pair. `score` is the true inner product rounded once to float64; never NaN, never -0.0.
+// What a score says of two rows. Every part of the engine works with merits, of which the largest is the
+// best: scores, but for a distance's sign.
+enum class Metric : uint8_t {
+  kInnerProduct,
+  kCosine,            // 0 where a row is zero
+  kSquaredEuclidean,  // the smallest is the best
+};
+
+// The merit of a score, or the score of a merit; exact. Of +0.0 it is +0.0.
+constexpr double MeritOf(Metric metric, double score) {
+  return metric == Metric::kSquaredEuclidean ? 0.0 - score : score;
+}
+
+// One scored pair. `score` is the metric's true value rounded once to float64; never NaN, never -0.0.
 struct Hit {
   double score = 0.0;
   uint64_t query_row = 0;
@@ -81,11 +94,18 @@ struct Hit {
   friend bool operator==(const Hit&, const Hit&) = default;
 };
 
-// The one order of results, total over distinct pairs: score descending, then query row, then id.
+// The one order of results, total over distinct pairs: merit descending, then query row, then id. For hits
+// whose scores are merits.
 constexpr bool Better(const Hit& a, const Hit& b) {
   if (a.score != b.score) return a.score > b.score;
   if (a.query_row != b.query_row) return a.query_row < b.query_row;
   return a.id < b.id;
+}
+
+// The same for hits of a metric.
+constexpr bool BetterBy(Metric metric, const Hit& a, const Hit& b) {
+  return Better(Hit{MeritOf(metric, a.score), a.query_row, a.id},
+                Hit{MeritOf(metric, b.score), b.query_row, b.id});
 }
 
 }  // namespace dotmax

@@ -10,13 +10,13 @@
 namespace dotmax {
 namespace {
 
-absl::Status StopReason(const Query& query) {
+absl::Status StopReason(const CallLimits& limits) {
   // The deadline first: a caller's transport also withdraws what is overdue.
-  if (absl::Now() >= query.deadline) {
+  if (absl::Now() >= limits.deadline) {
     return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
                  "the deadline passed before the search was done");
   }
-  if (query.cancelled != nullptr && query.cancelled->load(std::memory_order_relaxed)) {
+  if (limits.cancelled != nullptr && limits.cancelled->load(std::memory_order_relaxed)) {
     return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the search");
   }
   return absl::OkStatus();
@@ -42,6 +42,8 @@ void Dispatcher::Search(Query query, Done done) {
   const absl::Status accepted = Enqueue(pending);
   if (!accepted.ok()) pending.done(accepted);
 }
+
+void Dispatcher::MaxOfPairs(PairsQuery, PairsDone done) { done(absl::UnimplementedError("MaxOfPairs")); }
 
 std::vector<CollectionInfo> Dispatcher::Collections() const {
   std::vector<CollectionInfo> collections;
@@ -105,12 +107,11 @@ absl::Status Dispatcher::Enqueue(Pending& pending) {
 
 absl::StatusOr<Answer> Dispatcher::Run(const Pending& pending) {
   const absl::Time started = absl::Now();
-  const auto stop = [&pending] { return StopReason(pending.query); };
+  const auto stop = [&pending] { return StopReason(pending.query.limits); };
   if (absl::Status status = stop(); !status.ok()) return status;
   MatrixView queries = pending.query.rows.view;
   queries.dim = pending.matrix->view().dim;  // no query rows need no dim
-  absl::StatusOr<Answer> answer =
-      engine_->Search(*pending.matrix, queries, pending.query.top_k, pending.query.reduction, stop);
+  absl::StatusOr<Answer> answer = engine_->Search(*pending.matrix, queries, pending.query.selection, stop);
   if (answer.ok()) answer->stats.queue_seconds = absl::ToDoubleSeconds(started - pending.accepted);
   return answer;
 }

@@ -42,6 +42,7 @@ class Dispatcher : public Searcher {
   // Deadline and cancellation are looked at when the query's turn comes and between tiles. The query is
   // destroyed before `done` is called.
   void Search(Query query, Done done) override;
+  void MaxOfPairs(PairsQuery query, PairsDone done) override;
 
   std::vector<CollectionInfo> Collections() const override;
 

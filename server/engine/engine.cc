@@ -72,9 +72,16 @@ Engine::~Engine() = default;
 
 int Engine::threads() const { return impl_->workers.count(); }
 
-absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& queries, uint32_t top_k,
-                                      Reduction reduction, absl::FunctionRef<absl::Status()> stop) {
+absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair>, Metric,
+                                               absl::FunctionRef<absl::Status()>) {
+  return absl::UnimplementedError("MaxOfPairs");
+}
+
+absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& queries,
+                                      const Selection& selection, absl::FunctionRef<absl::Status()> stop) {
   const absl::Time start = absl::Now();
+  const uint32_t top_k = selection.top_k;
+  const Reduction reduction = selection.reduction;
   const bool per_row = reduction == Reduction::kPerRow;
   Answer answer;
   answer.rows_held = answer.rows_searched = matrix.view().rows;

@@ -1,4 +1,4 @@
-// The exact maximum-inner-product search over one resident matrix: screen a tile in low precision, keep
+// The exact maximum-inner-product search over one matrix: screen a tile in low precision, keep
 // what the bound cannot rule out, score that exactly. The answer is the one that correctly rounded scores
 // of all pairs would give, whatever the threads, tiles or instruction set (ARCHITECTURE.md, "Exactness").
 #ifndef DOTMAX_SERVER_ENGINE_ENGINE_H_
@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "server/base/searcher.h"
 #include "server/base/types.h"
 #include "server/engine/matrix.h"
@@ -27,12 +28,16 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // The top_k best of `queries` · `matrix`ᵀ under `reduction`; Answer says how they are laid out.
-  // `stop` is asked between tiles, on worker threads; once it returns an error the search ends with it.
+  // The hits of `queries` among the rows of `matrix` that `selection` asks for; Answer says how they are laid
+  // out. `stop` is asked between tiles, on worker threads; once it returns an error the search ends with it.
   // M = 0 or N = 0 gives no hits. Fails with kOutOfRange when a winning score is beyond float64.
-  // REQUIRES: queries.dim == matrix.view().dim, every query element finite, top_k ≥ 1.
-  absl::StatusOr<Answer> Search(const Matrix& matrix, const MatrixView& queries, uint32_t top_k,
-                                Reduction reduction, absl::FunctionRef<absl::Status()> stop);
+  // REQUIRES: queries.dim == matrix.view().dim, every query element finite, `selection` as it says itself.
+  absl::StatusOr<Answer> Search(const Matrix& matrix, const MatrixView& queries, const Selection& selection,
+                                absl::FunctionRef<absl::Status()> stop);
+
+  // The best pair of rows of each pair of matrices, in any number, and of all of them. Otherwise as Search.
+  absl::StatusOr<PairsAnswer> MaxOfPairs(absl::Span<const PairsQuery::Pair> pairs, Metric metric,
+                                         absl::FunctionRef<absl::Status()> stop);
 
   int threads() const;
 

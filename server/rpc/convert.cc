@@ -180,14 +180,14 @@ absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const Req
   Query query;
   query.collection = request.collection();
   query.rows = *std::move(rows);
-  query.top_k = std::max<uint32_t>(request.top_k(), 1);
-  query.reduction = *reduction;
+  query.selection.top_k = std::max<uint32_t>(request.top_k(), 1);
+  query.selection.reduction = *reduction;
   const uint64_t reply = MaxReplyBytes(query.rows.view.rows, ResidentRows(resident, query.collection),
-                                       query.top_k, query.reduction);
+                                       query.selection.top_k, query.selection.reduction);
   if (reply > limits.max_message_bytes) {
     return InvalidField(
         "top_k", "REPLY_TOO_LARGE",
-        absl::StrCat("top_k: ", query.top_k, " for ", query.rows.view.rows,
+        absl::StrCat("top_k: ", query.selection.top_k, " for ", query.rows.view.rows,
                      " query rows makes a reply of up to ", reply, " bytes, above the message limit of ",
                      limits.max_message_bytes, " (--max-message-bytes); send fewer rows at a time"));
   }

@@ -25,10 +25,10 @@ class SearchCall final : public Call {
       End(query.status());
       return;
     }
-    query->deadline = absl::FromChrono(context.deadline());
-    query->cancelled = cancelled_;
+    query->limits.deadline = absl::FromChrono(context.deadline());
+    query->limits.cancelled = cancelled_;
     const uint64_t rows = query->rows.view.rows;
-    const Reduction reduction = query->reduction;
+    const Reduction reduction = query->selection.reduction;
     backend().searcher->Search(*std::move(query),
                                [this, rows, reduction, response](absl::StatusOr<Answer> answer) {
                                  if (answer.ok()) {

@@ -82,7 +82,8 @@ void Exact(benchmark::State& state, const Setup& setup) {
     const SharedMatrix queries = testing::Slice(setup.queries, first, state.range(0));
     first = (first + state.range(0)) % (setup.queries.view.rows - state.range(0) + 1);
     const absl::StatusOr<Answer> answer =
-        engine.Search(matrix, queries.view, setup.top_k, setup.reduction, [] { return absl::OkStatus(); });
+        engine.Search(matrix, queries.view, {.top_k = setup.top_k, .reduction = setup.reduction},
+                      [] { return absl::OkStatus(); });
     if (!answer.ok()) return state.SkipWithError(answer.status().ToString().c_str());
     stats = answer->stats;
   }

@@ -86,7 +86,7 @@ class Worker {
           testing::Slice(queries_, command.first + call * command.count, command.count);
       absl::StatusOr<dotmax::Answer> answer;
       seconds += Seconds([&] {
-        answer = engine_->Search(matrix_, batch.view, command.top_k, Reduction::kPerRow,
+        answer = engine_->Search(matrix_, batch.view, {.top_k = static_cast<uint32_t>(command.top_k)},
                                  [] { return absl::OkStatus(); });
       });
       if (!answer.ok()) return answer.status();
