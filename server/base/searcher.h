@@ -25,7 +25,7 @@ struct Selection {
 
   // Only scores at least as good as these, equality included: none for no such bound, one for all query rows,
   // or (kPerRow) one for each. Never NaN.
-  std::vector<double> bounds;
+  std::vector<double> bounds = {};
   // Says of each query row, or of all with kGlobal, whether there were more hits than top_k.
   bool tell_truncated = false;
   // Counts what `bounds` (not empty) lets through, and returns no hits. top_k is not looked at.
@@ -33,7 +33,7 @@ struct Selection {
 
   // Rows of the base that are no hits of query row i: excluded[excluded_splits[i]] to
   // excluded[excluded_splits[i + 1]], ascending. Both empty: none.
-  std::vector<uint64_t> excluded_splits, excluded;
+  std::vector<uint64_t> excluded_splits = {}, excluded = {};
   // Query row i is row `self_first` + i of the base, and these of its pairs are hits:
   enum class Self : uint8_t {
     kAll,

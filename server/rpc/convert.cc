@@ -85,7 +85,7 @@ absl::Status InvalidPart(absl::string_view matrix, absl::string_view part, absl:
 uint64_t VarintBytes(uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
 
 // The rows of the collection that `name` means; 0 when there is none, which the searcher will say.
-uint64_t ResidentRows(const std::vector<CollectionInfo>& resident, absl::string_view name) {
+uint64_t RowsOf(const std::vector<CollectionInfo>& resident, absl::string_view name) {
   if (name.empty() && resident.size() == 1) return resident[0].rows;
   const auto found =
       std::find_if(resident.begin(), resident.end(), [&](const auto& info) { return info.name == name; });
@@ -182,7 +182,7 @@ absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const Req
   query.rows = *std::move(rows);
   query.selection.top_k = std::max<uint32_t>(request.top_k(), 1);
   query.selection.reduction = *reduction;
-  const uint64_t reply = MaxReplyBytes(query.rows.view.rows, ResidentRows(resident, query.collection),
+  const uint64_t reply = MaxReplyBytes(query.rows.view.rows, RowsOf(resident, query.collection),
                                        query.selection.top_k, query.selection.reduction);
   if (reply > limits.max_message_bytes) {
     return InvalidField(
