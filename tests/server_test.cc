@@ -187,6 +187,7 @@ TEST_F(ServerTest, NoQueryRowsGiveAnEmptyReply) {
   for (const v1::Reduction reduction : {v1::PER_ROW, v1::GLOBAL}) {
     v1::SearchRequest request;
     request.set_collection("float32");
+    request.mutable_queries();
     request.set_reduction(reduction);
     v1::SearchResponse response;
     const grpc::Status status = Search(request, &response);
