@@ -159,6 +159,12 @@ inline double NormUpperBound(uint32_t n, double sum_of_squares) {
          kOutward;
 }
 
+// A lower bound of ‖x‖, from NormUpperBound of x: that is at most (1 + γ_{n + 1})·kOutward too large, n ≤
+// 2^16, unless underflow has a part in it, which is below 2^-500.
+inline double LeastNorm(double upper) {
+  return upper < 0x1p-400 ? 0.0 : upper * (1.0 - Term("least norm", 0x1p-35));
+}
+
 // The screen's test: a float32 T such that a·b ≥ score implies S > T for every finite S with
 // |S − a·b| ≤ error. Without branches, and at most 2^-22 of its own magnitude too low: rounding to float32
 // moves a number up by at most 2^-24 of itself, or by 2^-150 among denormals.

@@ -121,10 +121,12 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
     double norm = 0.0;
+    double least_norm = std::numeric_limits<double>::infinity();
     for (int r = 0; r < tile_rows; ++r) {
       const uint32_t id = codes->order_[first + r];
       ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
       norm = std::max(norm, norms[id]);
+      least_norm = std::min(least_norm, norms[id]);
     }
     if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
     const float* const projected = projector->Project(gathered.data());
@@ -132,7 +134,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     const double length = order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
-    CodeTile tile = {first, tile_rows, scale, norm, 0.0, 0.0};
+    CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
     double tile_tail = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;

@@ -12,6 +12,7 @@
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
+#include "server/engine/measure.h"
 #include "server/engine/rotate.h"
 
 namespace dotmax {
@@ -32,6 +33,7 @@ struct CodeTile {
   int rows;
   double scale;       // t: a coordinate is about code · t
   double norm;        // ≥ ‖b‖
+  double least_norm;  // ≤ ‖b‖
   double code_norm;   // ≥ ‖ct‖
   double code_error;  // ≥ ‖Pb − ct‖
 };
@@ -47,6 +49,9 @@ struct QueryCode {
   double tail_excess;      // tail that did not fit into the codes: add tail_excess · t to the error
   double offset;           // what the rows' unsigned codes add to every integer score
 };
+
+// The lengths of the rows of a tile.
+inline LengthRange Lengths(const CodeTile& tile) { return {tile.least_norm, tile.norm}; }
 
 // E of bound.h: what the integer score of a query and a row of the tile, scaled, may lack.
 inline double CodeError(const QueryCode& query, const CodeTile& tile) {
