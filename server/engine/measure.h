@@ -5,8 +5,8 @@
 //   kCosine            a·b / (‖a‖‖b‖), 0 if either is zero
 //   kSquaredEuclidean  −‖a − b‖² = 2·a·b − ‖a‖² − ‖b‖²
 //
-// Screens see the query as a·2^-e. Every result is on the safe side of its roundings, each relative 2^-53, and of
-// that of a merit to float64: a pair may tie with one that is better by half a unit.
+// Screens see the query as a·2^-e. Every result is on the safe side of its roundings, each relative 2^-53,
+// and of that of a merit to float64: a pair may tie with one that is better by half a unit.
 #ifndef DOTMAX_SERVER_ENGINE_MEASURE_H_
 #define DOTMAX_SERVER_ENGINE_MEASURE_H_
 
@@ -46,7 +46,8 @@ inline constexpr double kInward = 0x1p-45;  // of the terms that are added; many
 // What terms of squares may lose by underflow: nothing beside a query's length, which is 0 or at least 1.
 inline constexpr double kSquaresUnderflow = 0x1p-1000;
 
-// A pair of the tile with at least this merit has (a·2^-e)·b ≥ the result; −infinity where nothing can be said.
+// A pair of the tile with at least this merit has (a·2^-e)·b ≥ the result; −infinity where nothing can be
+// said.
 //
 //   kCosine            a·b ≥ merit·‖a‖‖b‖, with the least lengths for merits above 0, the most otherwise
 //   kSquaredEuclidean  a·b ≥ (merit + ‖a‖² + ‖b‖²)/2

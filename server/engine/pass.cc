@@ -147,7 +147,7 @@ bool Pass::IsSelected(size_t q, uint64_t id) const {
                              id);
 }
 
-Pass::Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
+Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
   const double* const query = block_.wide + q * base_.dim;
   if (metric_ == Metric::kSquaredEuclidean) {
     const double sum = CheckSquaredDistance(query, row, base_.dtype, base_.dim);
@@ -156,11 +156,10 @@ Pass::Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
     return {-(sum + error), std::min(0.0, error - sum)};
   }
   const DotAndSquares sums = CheckDotAndSquares(query, row, base_.dtype, base_.dim);
-  const auto [lower, upper] = CosineInterval(sums, block_.squares[q], base_.dim);
-  return {lower, upper};
+  return cosine_interval_(sums.sum, sums.sum_abs, block_.squares[q], sums.squares);
 }
 
-Pass::Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
+Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
   // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.

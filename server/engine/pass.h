@@ -154,7 +154,8 @@ class Pass {
         all_are_hits_(block.selection->excluded_splits.empty() &&
                       block.selection->self == Selection::Self::kAll),
         check_error_(base.dim),
-        distance_error_(base.dim) {}
+        distance_error_(base.dim),
+        cosine_interval_(base.dim, block.queries->dtype, base.dtype) {}
   virtual ~Pass() = default;
 
   static constexpr int kMaxRounds = 2;
@@ -178,9 +179,6 @@ class Pass {
   virtual uint64_t tiles(int round) const = 0;
 
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
-  struct Interval {
-    double lower, upper;
-  };
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
   // Whether query `q` of the block may have row `id` for a hit.
@@ -221,6 +219,7 @@ class Pass {
   const bool all_are_hits_;
   const Float64DotError check_error_;
   const Float64DistanceError distance_error_;
+  const Float64CosineInterval cosine_interval_;
   std::array<std::atomic<uint64_t>, kMaxRounds> next_tile_ = {};  // by round
   std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;
