@@ -79,6 +79,10 @@ class Int8Pass final : public Pass {
           const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
           active_.resize(last - first * kSeededTogether);
           std::iota(active_.begin(), active_.end(), first * kSeededTogether);
+          if (std::none_of(active_.begin(), active_.end(),
+                           [&](uint32_t q) { return pass_.block_.best[q]->WantsSeeds(); })) {
+            return true;
+          }
           Pack();
           SeedQueries(0, pass_.SeedTiles());
           return true;
@@ -202,6 +206,10 @@ class Int8Pass final : public Pass {
         scratch_.seeds[c].clear();
       }
       if (unseeded == 0) return;
+      if (pass_.block_.selection->top_k == 1 && pass_.all_are_hits()) {
+        SeedByBest(first, seeded);
+        return;
+      }
       const size_t top_k = pass_.block_.selection->top_k;
       for (uint64_t t = first; t < end; ++t) {
         const CodeTile& tile = pass_.rows_.tile(t);
@@ -240,15 +248,45 @@ class Int8Pass final : public Pass {
       }
     }
 
+    // For the one best hit: what scores highest in the tile.
+    void SeedByBest(uint64_t t, const std::array<bool, kMaxColumns>& seeded) {
+      const CodeTile& tile = pass_.rows_.tile(t);
+      LargestByColumn(scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows), tile.rows,
+                      scratch_.scorer.columns(), scratch_.largest);
+      const bool global = pass_.block_.selection->reduction == Reduction::kGlobal;
+      double best = -kInfinity;
+      for (size_t c = 0; c < active_.size(); ++c) {
+        if (seeded[c]) continue;
+        const uint32_t q = active_[c];
+        if (global) {  // only what may be the best of all queries
+          const QueryCode& query = pass_.queries_[q];
+          const double score = (scratch_.largest.score[c] - query.offset) * query.scale;
+          const double own = ScaleByPowerOfTwo(score, query.exponent);
+          if (own <= best) continue;
+          best = own;
+        }
+        const uint64_t id = pass_.rows_.id(t, scratch_.largest.row[c]);
+        pass_.block_.best[q]->RaiseThreshold(pass_.Check(q, id).lower);
+      }
+      for (size_t c = 0; c < active_.size(); ++c) merits_[c] = pass_.MeritToReach(active_[c]);
+    }
+
+    // The inner products that queries need for their merits, in a tile of rows of such lengths.
+    void AskForScores(const LengthRange& lengths) {
+      for (size_t c = 0; c < active_.size(); ++c) {
+        const double score = LeastDot(pass_.metric_, merits_[c], pass_.block_.measured[active_[c]], lengths);
+        scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
+      }
+    }
+
     void SetThresholds(uint64_t t) {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       const CodeTile& tile = pass_.rows_.tile(t);
-      const LengthRange lengths = Lengths(tile);
-      for (int c = 0; c < columns; ++c) {
-        scores_[c] = merits_[c] == kInfinity
-                         ? kInfinity
-                         : LeastDot(pass_.metric_, merits_[c], pass_.block_.measured[active_[c]], lengths);
+      if (pass_.metric_ == Metric::kInnerProduct) {
+        std::copy_n(merits_.begin(), columns, scores_.begin());
+      } else {
+        AskForScores(Lengths(tile));
       }
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
         for (int c = 0; c < columns; ++c) scores_[c] -= centre_scores_[c];

@@ -86,6 +86,7 @@ struct Scratch {
   AlignedArray<int32_t> int_thresholds, fine_scores;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
+  LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
@@ -183,6 +184,8 @@ class Pass {
 
   // Whether query `q` of the block may have row `id` for a hit.
   bool IsHit(size_t q, uint64_t id) const { return all_are_hits_ || IsSelected(q, id); }
+
+  bool all_are_hits() const { return all_are_hits_; }
 
   // Level two: the merit of query `q` of the block and row `id`, over the caller's own numbers.
   Candidate Check(size_t q, uint64_t id) const {

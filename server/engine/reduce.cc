@@ -96,6 +96,23 @@ size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* 
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
 
+void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, LargestScores& largest) {
+  const hn::ScalableTag<int32_t> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int c = 0; c < columns; c += lanes) {  // beyond the last column it is padding that is written
+    auto best = hn::LoadU(d, scores + c);
+    auto row = hn::Zero(d);
+    for (int r = 1; r < rows; ++r) {
+      const auto score = hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c);
+      const auto larger = hn::Gt(score, best);
+      best = hn::IfThenElse(larger, score, best);
+      row = hn::IfThenElse(larger, hn::Set(d, r), row);
+    }
+    hn::StoreU(best, d, largest.score.data() + c);
+    hn::StoreU(row, d, largest.row.data() + c);
+  }
+}
+
 float LargestAbs(const float* HWY_RESTRICT x, size_t n) {
   const hn::ScalableTag<float> d;
   const size_t lanes = hn::Lanes(d);
@@ -248,6 +265,7 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
+HWY_EXPORT(LargestColumns);
 HWY_EXPORT(LargestAbs);
 HWY_EXPORT(EncodeS8);
 HWY_EXPORT(EncodeU8);
@@ -266,6 +284,10 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors) {
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
+}
+
+void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest) {
+  HWY_DYNAMIC_DISPATCH(LargestColumns)(scores, rows, columns, largest);
 }
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }

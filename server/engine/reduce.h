@@ -3,6 +3,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_REDUCE_H_
 #define DOTMAX_SERVER_ENGINE_REDUCE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -35,6 +36,13 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 // The same for integer scores; INT32_MAX rules a column out.
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
+
+// For each column, the largest of its scores and the first row that has it. About two instructions per vector
+// of scores. `scores` as for CollectSurvivors; rows ≥ 1, columns ≤ 256.
+struct LargestScores {
+  std::array<int32_t, 256 + kScoresPadding> score, row;
+};
+void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest);
 
 // max |xᵢ|; 0 for none.
 float MaxAbs(const float* x, size_t n);
