@@ -25,6 +25,11 @@ inline const double kOutward = 1.0 + Term("outward", 0x1p-48);  // 32 roundings'
 
 inline double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
 
+// Whether rows whose largest magnitude is this are screened as they lie. Elements in [2^-40, 2^60]: products
+// of one with a query's (below 2) and sums of 2^16 such stay below 2^78, and float32's underflow (2^-126) is
+// nothing beside them.
+inline bool IsOrdinary(double max_abs) { return max_abs == 0.0 || (0x1p-40 <= max_abs && max_abs <= 0x1p60); }
+
 // The float32 screen. `S` is a float32 dot product, in any order, of dim elements of the rows a and b, each
 // rounded to float32 first (relative u₃₂ per element; nothing for sources that are float32 or narrower).
 // Returns E with |S − a·b| ≤ E:

@@ -15,6 +15,7 @@
 #include "server/base/errors.h"
 #include "server/engine/pass.h"
 #include "server/engine/planner.h"
+#include "server/engine/quantize.h"
 #include "server/engine/topk.h"
 #include "server/engine/workers.h"
 
@@ -84,27 +85,39 @@ struct Crew {
   absl::FunctionRef<void(Pass& pass, int round)> work;
 };
 
+// What is searched: codes, or a matrix without them, or both.
+struct Base {
+  explicit Base(const Matrix& m) : view(m.view()), codes(m.codes()), matrix(&m) {}
+  Base(const MatrixView& rows, const Int8Codes* its_codes) : view(rows), codes(its_codes) {}
+
+  const MatrixView& view;
+  const Int8Codes* const codes;
+  const Matrix* const matrix = nullptr;
+};
+
 // One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
-absl::Status RunPass(const Matrix& matrix, const MatrixView& queries, uint64_t first,
+absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first,
                      absl::Span<TopK* const> best, const Selection& selection, const Crew& crew) {
   const QueryBlock block = crew.buffers.Prepare(queries, first, best, selection);
-  absl::StatusOr<std::unique_ptr<Pass>> pass =
-      matrix.codes() != nullptr ? MakeInt8Pass(matrix.view(), *matrix.codes(), block, crew.buffers)
-                                : absl::UnimplementedError("no codes");
+  absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
+                                                   ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
+                                                   : absl::UnimplementedError("no codes");
   // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
-  if (absl::IsUnimplemented(pass.status())) pass = MakeFloat32Pass(matrix, block, crew.buffers);
+  if (absl::IsUnimplemented(pass.status()) && base.matrix != nullptr) {
+    pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);
+  }
   if (!pass.ok()) return pass.status();
   for (int round = 0; round < (*pass)->rounds(); ++round) crew.work(**pass, round);
   return (*pass)->status();
 }
 
 // The hits of a search, block by block, at the end of `answer`.
-absl::Status SearchBlocks(const Matrix& matrix, const MatrixView& queries, const Selection& selection,
+absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Selection& selection,
                           const Crew& crew, Answer& answer) {
   const bool per_row = selection.reduction == Reduction::kPerRow;
   if (per_row) answer.row_splits.assign(1, 0);
   const uint64_t block_rows = LargestBlock(queries.dim);
-  const PairScorer scorer(queries, matrix.view(), selection.metric);
+  const PairScorer scorer(queries, base.view, selection.metric);
   const uint64_t kept = Kept(selection);
   TopK global(kept, per_row ? 0.0 : Floor(selection, 0));
   std::deque<TopK> by_row;
@@ -116,8 +129,8 @@ absl::Status SearchBlocks(const Matrix& matrix, const MatrixView& queries, const
     for (uint64_t i = 0; per_row && i < rows; ++i) {
       best[i] = &by_row.emplace_back(kept, Floor(selection, first + i));
     }
-    if (matrix.view().rows > 0) {
-      if (absl::Status s = RunPass(matrix, queries, first, best, selection, crew); !s.ok()) return s;
+    if (base.view.rows > 0) {
+      if (absl::Status s = RunPass(base, queries, first, best, selection, crew); !s.ok()) return s;
     }
     for (TopK& row : by_row) {
       if (absl::Status s = TakeHits(row, selection, scorer, answer); !s.ok()) return s;
@@ -137,7 +150,8 @@ double Products(const PairsQuery::Pair& pair) {
 }  // namespace
 
 struct Engine::Impl {
-  Impl(int threads, bool pin) : workers(threads, pin), scratch(threads), buffers(threads) {}
+  Impl(int threads, bool pin)
+      : workers(threads, pin), scratch(threads), buffers(threads), plain_codes(threads) {}
 
   void ForgetStats() {
     for (Scratch& s : scratch) s.pairs_screened = s.pairs_survived = s.pairs_checked = 0;
@@ -156,19 +170,26 @@ struct Engine::Impl {
     const auto work = [&](Pass& pass, int round) {
       workers.Run([&](int worker) { pass.Work(round, scratch[worker], stop); });
     };
-    return SearchBlocks(matrix, queries, selection, {buffers[0], work}, answer);
+    return SearchBlocks(Base(matrix), queries, selection, {buffers[0], work}, answer);
   }
   // By one of them.
-  absl::Status SearchAlone(int worker, const Matrix& matrix, const MatrixView& queries,
+  absl::Status SearchAlone(int worker, const MatrixView& base, const MatrixView& queries,
                            const Selection& selection, absl::FunctionRef<absl::Status()> stop,
                            Answer& answer) {
     const auto work = [&](Pass& pass, int round) { pass.Work(round, scratch[worker], stop); };
-    return SearchBlocks(matrix, queries, selection, {buffers[worker], work}, answer);
+    const Crew crew = {buffers[worker], work};
+    if (HasVnniKernel() && plain_codes[worker].EncodePlain(base)) {
+      absl::Status status = SearchBlocks({base, &plain_codes[worker]}, queries, selection, crew, answer);
+      if (!absl::IsUnimplemented(status)) return status;
+    }
+    const Matrix matrix({base, nullptr}, ScreenForOnce(queries.rows));
+    return SearchBlocks(Base(matrix), queries, selection, crew, answer);
   }
 
   Workers workers;
   std::vector<Scratch> scratch;      // by worker
   std::vector<PassBuffers> buffers;  // likewise
+  std::vector<Int8Codes> plain_codes;
 };
 
 Engine::Engine(int threads, bool pin) : impl_(std::make_unique<Impl>(threads, pin)) {}
@@ -199,7 +220,7 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
   for (size_t p = 0; p < pairs.size(); ++p) {
     const auto& [queries, base] = pairs[p];
     if (queries.rows == 0 || base.rows == 0) continue;
-    if (threads() > 1 && Products(pairs[p]) < kSharedPairProducts) {
+    if (threads() == 1 || Products(pairs[p]) < kSharedPairProducts) {
       small.push_back(p);
       continue;
     }
@@ -217,8 +238,7 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
     Answer& answer = answers[worker];
     for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < small.size();) {
       const auto& [queries, base] = pairs[small[i]];
-      const Matrix matrix({base, nullptr}, ScreenForOnce(queries.rows));
-      if (absl::Status s = impl_->SearchAlone(worker, matrix, queries, selection, stop, answer); !s.ok()) {
+      if (absl::Status s = impl_->SearchAlone(worker, base, queries, selection, stop, answer); !s.ok()) {
         next.store(small.size());
         absl::MutexLock lock(&mutex);
         status.Update(s);

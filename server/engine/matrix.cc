@@ -21,11 +21,6 @@ constexpr int kTileElements = 1 << 20;
 constexpr int kMinTileRows = kTileElements / static_cast<int>(kMaxDim);
 static_assert(kMinTileRows >= 16);
 
-// Elements in [2^-40, 2^60] are screened unscaled: products of one with a query's (below 2) and sums of
-// 2^16 such stay below 2^78, and float32's underflow (2^-126) is nothing beside them.
-constexpr double kUnscaledMin = 0x1p-40;
-constexpr double kUnscaledMax = 0x1p60;
-
 constexpr int kMaxExponent = 1000;
 
 int TileRows(uint32_t dim) {
@@ -70,7 +65,7 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
       min_norm = std::min(min_norm, norms.back());
     }
     TileStats stats = {max_norm, LeastNorm(min_norm), 0};
-    if (max_abs != 0.0 && !(kUnscaledMin <= max_abs && max_abs <= kUnscaledMax)) {
+    if (!IsOrdinary(max_abs)) {
       // Rare: ‖row‖ ≤ √dim · max|x| is close enough.
       ordinary = false;
       stats.least = 0.0;

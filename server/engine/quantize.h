@@ -100,6 +100,14 @@ class Int8Codes {
                                                                  RowOrder order, Axes axes,
                                                                  bool with_fine = false);
 
+  // Empty: for EncodePlain.
+  Int8Codes() = default;
+
+  // Encodes rows in their own order, unrotated, into the memory that these codes had before: for few rows
+  // that are searched once. One look at them for their largest magnitude, one to encode. False, with the
+  // codes then of no use, for what it does not serve: FLOAT64, and magnitudes beyond those of Encode.
+  bool EncodePlain(const MatrixView& rows);
+
   static constexpr int kTileRows = 512;
 
   const Axes& axes() const { return axes_; }
@@ -131,8 +139,6 @@ class Int8Codes {
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
  private:
-  Int8Codes() = default;
-
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
   // centre.
   void AddBall(float* rows, int count, double norm);
@@ -149,6 +155,7 @@ class Int8Codes {
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
   std::unique_ptr<const FineCodes> fine_;
+  AlignedArray<float> plain_rows_;  // a tile in float32
 };
 
 }  // namespace dotmax
