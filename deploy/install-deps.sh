@@ -9,7 +9,7 @@ set -euo pipefail
 # ocl-icd-opencl-dev: Debian 12's oneDNN has a CMake package that looks for OpenCL, though the CPU engine
 # does without.
 build=(cmake g++ ninja-build
-  libabsl-dev libcivetweb-dev libdnnl-dev libgrpc++-dev libhwy-dev libprotobuf-dev
+  libabsl-dev libcivetweb-dev libdnnl-dev libgmp-dev libgrpc++-dev libhwy-dev libmpfr-dev libprotobuf-dev
   ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev
   python3 python3-grpcio python3-numpy python3-protobuf)

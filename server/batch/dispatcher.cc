@@ -1,11 +1,13 @@
 #include "server/batch/dispatcher.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "server/base/errors.h"
+#include "server/engine/planner.h"
 
 namespace dotmax {
 namespace {
@@ -33,17 +35,22 @@ Dispatcher::Dispatcher(std::unique_ptr<Engine> engine, Snapshots snapshots, Limi
 Dispatcher::~Dispatcher() { Shutdown(); }
 
 void Dispatcher::Search(Query query, Done done) {
-  absl::StatusOr<std::shared_ptr<const Matrix>> matrix = Find(query);
-  if (!matrix.ok()) {
-    done(matrix.status());
+  SearchJob job = {std::move(query), std::move(done), nullptr};
+  if (const absl::Status status = Resolve(job); !status.ok()) {
+    job.done(status);
     return;
   }
-  Pending pending{std::move(query), std::move(done), *std::move(matrix), absl::Now()};
-  const absl::Status accepted = Enqueue(pending);
-  if (!accepted.ok()) pending.done(accepted);
+  const bool resident = job.query.resident.has_value();
+  const uint64_t bytes = (resident ? 0 : job.query.rows.view.bytes()) +
+                         (job.query.base.has_value() ? job.query.base->view.bytes() : 0);
+  Enqueue({std::move(job), bytes, absl::Now()});
 }
 
-void Dispatcher::MaxOfPairs(PairsQuery, PairsDone done) { done(absl::UnimplementedError("MaxOfPairs")); }
+void Dispatcher::MaxOfPairs(PairsQuery query, PairsDone done) {
+  uint64_t bytes = 0;
+  for (const PairsQuery::Pair& pair : query.pairs) bytes += pair.queries.bytes() + pair.base.bytes();
+  Enqueue({PairsJob{std::move(query), std::move(done)}, bytes, absl::Now()});
+}
 
 std::vector<CollectionInfo> Dispatcher::Collections() const {
   std::vector<CollectionInfo> collections;
@@ -66,74 +73,110 @@ void Dispatcher::Shutdown() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::StatusOr<std::shared_ptr<const Matrix>> Dispatcher::Find(const Query& query) const {
-  auto found = snapshots_.find(query.collection);
-  if (query.collection.empty() && snapshots_.size() == 1) found = snapshots_.begin();
-  if (found == snapshots_.end()) {
-    const std::string names = absl::StrJoin(
-        snapshots_, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); });
-    return Error(
-        absl::StatusCode::kNotFound, "COLLECTION_NOT_FOUND",
-        query.collection.empty()
-            ? absl::StrCat("collection: a name is needed, because the server holds ", names)
-            : absl::StrCat("collection: there is no \"", query.collection, "\"; the server holds ", names));
-  }
-  const MatrixView& base = found->second->view();
-  const MatrixView& rows = query.rows.view;
-  if (rows.rows > 0 && rows.dim != base.dim) {
-    return InvalidField("queries.dim", "DIM_MISMATCH",
-                        absl::StrCat("queries.dim: ", rows.dim, ", but collection \"", found->first,
-                                     "\" has dim ", base.dim));
-  }
-  return found->second;
+absl::StatusOr<Dispatcher::Snapshots::const_iterator> Dispatcher::Find(const std::string& collection) const {
+  auto found = snapshots_.find(collection);
+  if (collection.empty() && snapshots_.size() == 1) found = snapshots_.begin();
+  if (found != snapshots_.end()) return found;
+  const std::string names = absl::StrJoin(
+      snapshots_, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); });
+  return Error(absl::StatusCode::kNotFound, "COLLECTION_NOT_FOUND",
+               collection.empty()
+                   ? absl::StrCat("collection: a name is needed, because the server holds ", names)
+                   : absl::StrCat("collection: there is no \"", collection, "\"; the server holds ", names));
 }
 
-absl::Status Dispatcher::Enqueue(Pending& pending) {
-  const uint64_t bytes = pending.query.rows.view.bytes();
+absl::Status Dispatcher::Resolve(SearchJob& job) const {
+  Query& query = job.query;
+  std::string base_name = "the base";
+  if (!query.base.has_value()) {
+    const auto found = Find(query.collection);
+    if (!found.ok()) return found.status();
+    job.base = (*found)->second;
+    base_name = absl::StrCat("collection \"", (*found)->first, "\"");
+  }
+  if (query.resident.has_value()) {
+    ResidentRows& rows = *query.resident;
+    if (rows.collection.empty()) rows.collection = query.collection;
+    const auto found = Find(rows.collection);
+    if (!found.ok()) return found.status();
+    const std::shared_ptr<const Matrix>& matrix = (*found)->second;
+    const MatrixView& all = matrix->view();
+    if (rows.first > all.rows || rows.rows > all.rows - rows.first) {
+      return Error(absl::StatusCode::kOutOfRange, "ROWS_OUT_OF_RANGE",
+                   absl::StrCat("resident_queries: rows ", rows.first, " to ", rows.first, " + ", rows.rows,
+                                ", but collection \"", (*found)->first, "\" has ", all.rows));
+    }
+    const uint64_t count = rows.rows == 0 ? all.rows - rows.first : rows.rows;
+    query.rows = {{all.row(rows.first), count, all.dim, all.dtype}, matrix};
+    query.selection.self_first = rows.first;
+  }
+  const MatrixView& base = job.base != nullptr ? job.base->view() : query.base->view;
+  const MatrixView& rows = query.rows.view;
+  if (rows.rows > 0 && rows.dim != base.dim && (job.base != nullptr || base.rows > 0)) {
+    return InvalidField("queries.dim", "DIM_MISMATCH",
+                        absl::StrCat("queries.dim: ", rows.dim, ", but ", base_name, " has dim ", base.dim));
+  }
+  return absl::OkStatus();
+}
+
+void Dispatcher::Enqueue(Pending pending) {
+  const absl::Status status = Admit(pending);
+  if (!status.ok()) std::visit([&status](auto& job) { job.done(status); }, pending.job);
+}
+
+absl::Status Dispatcher::Admit(Pending& pending) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {
     return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
   }
-  if (queue_.size() >= limits_.requests || bytes > limits_.query_bytes - queued_bytes_) {
+  if (queue_.size() >= limits_.requests || pending.bytes > limits_.query_bytes - queued_bytes_) {
     return Error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
                  absl::StrCat("the queue is full: ", queue_.size(), " requests with ", queued_bytes_,
-                              " bytes wait, and this one has ", bytes, " bytes; at most ", limits_.requests,
-                              " requests with ", limits_.query_bytes, " bytes may wait"));
+                              " bytes wait, and this one has ", pending.bytes, " bytes; at most ",
+                              limits_.requests, " requests with ", limits_.query_bytes, " bytes may wait"));
   }
-  queued_bytes_ += bytes;
+  queued_bytes_ += pending.bytes;
   queue_.push_back(std::move(pending));
   return absl::OkStatus();
 }
 
-absl::StatusOr<Answer> Dispatcher::Run(const Pending& pending) {
-  const absl::Time started = absl::Now();
-  const auto stop = [&pending] { return StopReason(pending.query.limits); };
-  if (absl::Status status = stop(); !status.ok()) return status;
-  MatrixView queries = pending.query.rows.view;
-  queries.dim = pending.matrix->view().dim;  // no query rows need no dim
-  absl::StatusOr<Answer> answer = engine_->Search(*pending.matrix, queries, pending.query.selection, stop);
-  if (answer.ok()) answer->stats.queue_seconds = absl::ToDoubleSeconds(started - pending.accepted);
-  return answer;
+absl::StatusOr<Answer> Dispatcher::Run(const SearchJob& job) {
+  const auto stop = [&job] { return StopReason(job.query.limits); };
+  MatrixView queries = job.query.rows.view;
+  std::optional<Matrix> once;
+  if (job.base == nullptr) once.emplace(*job.query.base, ScreenForOnce(queries.rows));
+  const Matrix& base = job.base != nullptr ? *job.base : *once;
+  queries.dim = base.view().dim;  // no rows need no dim
+  return engine_->Search(base, queries, job.query.selection, stop);
+}
+
+absl::StatusOr<PairsAnswer> Dispatcher::Run(const PairsJob& job) {
+  return engine_->MaxOfPairs(job.query.pairs, job.query.metric,
+                             [&job] { return StopReason(job.query.limits); });
 }
 
 void Dispatcher::Loop() {
   for (;;) {
-    absl::StatusOr<Answer> answer;
-    Done done;
+    Pending pending;
     {
-      Pending pending;
-      {
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(this, &Dispatcher::HasWork));
-        if (queue_.empty()) return;
-        pending = std::move(queue_.front());
-        queue_.pop_front();
-        queued_bytes_ -= pending.query.rows.view.bytes();
-      }
-      answer = Run(pending);
-      done = std::move(pending.done);
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &Dispatcher::HasWork));
+      if (queue_.empty()) return;
+      pending = std::move(queue_.front());
+      queue_.pop_front();
+      queued_bytes_ -= pending.bytes;
     }
-    done(std::move(answer));
+    const absl::Duration queued = absl::Now() - pending.accepted;
+    std::visit(
+        [&](auto& job) {
+          const absl::Status expired = StopReason(job.query.limits);
+          auto answer = expired.ok() ? Run(job) : expired;
+          if (answer.ok()) answer->stats.queue_seconds = absl::ToDoubleSeconds(queued);
+          auto done = std::move(job.done);
+          pending = {};
+          done(std::move(answer));
+        },
+        pending.job);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -28,7 +29,7 @@ class Dispatcher : public Searcher {
   // What may wait, beside the one search that runs: all limits hold together.
   struct Limits {
     uint64_t requests = 1024;
-    uint64_t query_bytes = uint64_t{1} << 30;  // the bytes of Query::rows, summed
+    uint64_t query_bytes = uint64_t{1} << 30;  // of the matrices that came with them, summed
   };
 
   using Snapshots = std::map<std::string, std::shared_ptr<const Matrix>>;
@@ -53,17 +54,29 @@ class Dispatcher : public Searcher {
   void Shutdown();
 
  private:
-  struct Pending {
+  struct SearchJob {
     Query query;
     Done done;
-    std::shared_ptr<const Matrix> matrix;
+    std::shared_ptr<const Matrix> base;  // null: query.base
+  };
+  struct PairsJob {
+    PairsQuery query;
+    PairsDone done;
+  };
+  struct Pending {
+    std::variant<SearchJob, PairsJob> job;
+    uint64_t bytes;
     absl::Time accepted;
   };
 
-  // The snapshot that `query` asks for, when they fit each other.
-  absl::StatusOr<std::shared_ptr<const Matrix>> Find(const Query& query) const;
-  absl::Status Enqueue(Pending& pending) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<Answer> Run(const Pending& pending);
+  // Finds the collections that `job` names, and sees whether all of it fits together. Rows of a resident
+  // collection become its query's.
+  absl::Status Resolve(SearchJob& job) const;
+  absl::StatusOr<Snapshots::const_iterator> Find(const std::string& collection) const;
+  void Enqueue(Pending pending) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Admit(Pending& pending) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<Answer> Run(const SearchJob& job);
+  absl::StatusOr<PairsAnswer> Run(const PairsJob& job);
   void Loop();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return draining_ || !queue_.empty(); }
 

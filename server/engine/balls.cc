@@ -21,8 +21,8 @@ constexpr int kFirstRows = 64;
 
 }  // namespace
 
-Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const TileMatmul* kernel,
-                   int columns) {
+Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries,
+                   const TileMatmul* kernel, int columns) {
   Balls balls;
   const Int8Codes& centres = *rows.centre_codes();
   const size_t count = queries.queries.size();
@@ -59,6 +59,14 @@ Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const T
       const uint64_t ball = centres.id(t, r);
       BallBounds(scores, query_columns, static_cast<int>(count), tile.code_norm, tile.code_error, tile.scale,
                  rows.radius(ball), centre_scores.data(), balls.bounds.data() + ball * count);
+      if (const Metric metric = block.selection->metric; metric != Metric::kInnerProduct) {
+        double* const bounds = balls.bounds.data() + ball * count;
+        const LengthRange lengths = Lengths(rows.tile(ball));
+        for (size_t q = 0; q < count; ++q) {
+          bounds[q] = BestMerit(metric, bounds[q], block.measured[q], lengths);
+          centre_scores[q] = BestMerit(metric, centre_scores[q], block.measured[q], lengths);
+        }
+      }
       const size_t found = SelectReaching(centre_scores.data(), least.data(), count, nearer.data());
       for (size_t n = 0; n < found; ++n) {
         const uint32_t q = nearer[n];

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "server/base/types.h"
+#include "server/engine/measure.h"
 #include "server/engine/quantize.h"
 #include "server/engine/tile.h"
 
@@ -24,17 +26,19 @@ struct EncodedQueries {
 
 // What the balls around tiles say of each query.
 struct Balls {
-  std::vector<double> bounds;  // upper bounds of scores, on the query's scale: tile · queries + query
+  std::vector<double> bounds;  // upper bounds of scaled merits: tile · queries + query
   // Queries by the tiles with the largest scores of their centres: those of tile t are at first[t] to
   // first[t + 1].
   std::vector<uint32_t> queries, first;
 };
 
-// For at most kMaxColumns queries, encoded for `rows`, which have centre codes: scored against these by
+struct QueryBlock;
+
+// For the queries of a block, encoded for `rows`, which have centre codes: scored against these by
 // `kernel` (or vnni.h's, if null) in a block of `columns`. Costs a row's score and about ten instructions per
 // ball and query.
-Balls MeasureBalls(const Int8Codes& rows, const EncodedQueries& queries, const TileMatmul* kernel,
-                   int columns);
+Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries,
+                   const TileMatmul* kernel, int columns);
 
 }  // namespace dotmax
 

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "server/base/types.h"
 #include "server/engine/mutation.h"
 
 namespace dotmax {
@@ -23,6 +24,11 @@ inline constexpr double kUnitFloat64 = 0x1p-53;
 inline const double kOutward = 1.0 + Term("outward", 0x1p-48);  // 32 roundings' worth
 
 inline double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
+
+// Whether rows whose largest magnitude is this are screened as they lie. Elements in [2^-40, 2^60]: products
+// of one with a query's (below 2) and sums of 2^16 such stay below 2^78, and float32's underflow (2^-126) is
+// nothing beside them.
+inline bool IsOrdinary(double max_abs) { return max_abs == 0.0 || (0x1p-40 <= max_abs && max_abs <= 0x1p60); }
 
 // The float32 screen. `S` is a float32 dot product, in any order, of dim elements of the rows a and b, each
 // rounded to float32 first (relative u₃₂ per element; nothing for sources that are float32 or narrower).
@@ -151,12 +157,127 @@ inline double DoubleDoubleDotError(uint32_t dim, double sum_abs) {
          Term("double-double underflow", 2.0 * dim * 0x1p-1074);
 }
 
+// The float64 check of a squared distance. `sum` is the float64 sum of the squares of rounded differences, in
+// any order. Returns e with |sum − Σ(aᵢ − bᵢ)²| ≤ e; not finite when the sum is not:
+//
+//   each difference errs by a factor (1 + δ), |δ| ≤ u₆₄ (a sum or difference does not underflow), so its
+//   square by two, and rounding the square and up to dim − 1 sums by dim more: γ_{dim + 2}·Σ(aᵢ − bᵢ)²
+//   all terms are positive: Σ(aᵢ − bᵢ)² ≤ (sum + dim·2^-1074) / (1 − γ_{dim + 2}), and as above γ_{dim + 3}
+//   squares that underflow: dim·2^-1074, twice as above
+class Float64DistanceError {
+ public:
+  explicit Float64DistanceError(uint32_t dim)
+      : relative_(Term("distance rounding",
+                       Gamma(dim + 1.0 + Term("distance difference", 2.0), kUnitFloat64) * kOutward)),
+        underflow_(Term("distance underflow", 2.0 * dim * 0x1p-1074)) {}
+
+  double operator()(double sum) const { return relative_ * sum + underflow_; }
+
+ private:
+  const double relative_, underflow_;
+};
+
+struct Interval {
+  double lower, upper;
+};
+
+// The float64 check of a cosine. `sum` and `sum_abs` are as above, A and B the float64 sums of squares of a
+// and b, in any order. Returns an interval within [-1, 1] that holds the true cosine, and so its rounding;
+// [0, 0] if a row is zero. With N = √(Σaᵢ²·Σbᵢ²), M = √(A·B) as computed, and e of Float64DotError:
+//
+//   A and B err by γ_dim each, half of which remains of each in the root of their product; rounding the
+//   product and the root: M = N·(1 + θ), |θ| ≤ γ_{dim + 2}
+//   a·b / N = (a·b / M)·(1 + θ), and |a·b − sum| ≤ e, |a·b| ≤ |sum| + e, so
+//   |a·b / N − sum / M| ≤ (e + γ_{dim + 2}·(|sum| + e)) / M =: E
+//   rounding sum / M and then sum / M ± E: two more of γ; what that rounds of E is kOutward's
+//   underflow: A, B ≥ 2^-480 lose less than 2^-500 of themselves to it, which is kOutward's, too; the
+//   quotients at most 2^-1074 each, for which 2^-1000 is added
+//
+// Beyond [2^-480, 2^480] that does not hold, and the answer is [-1, 1]. A sum of squares that is zero means
+// a zero row unless they underflowed, which only float64's squares can.
+class Float64CosineInterval {
+ public:
+  Float64CosineInterval(uint32_t dim, DType a_dtype, DType b_dtype)
+      : dot_error_(dim),
+        relative_(Term("cosine norm rounding", Gamma(dim + 4.0, kUnitFloat64) * kOutward)),
+        a_may_vanish_(a_dtype == DType::kFloat64),
+        b_may_vanish_(b_dtype == DType::kFloat64) {}
+
+  Interval operator()(double sum, double sum_abs, double a_squares, double b_squares) const {
+    if ((a_squares == 0.0 && !a_may_vanish_) || (b_squares == 0.0 && !b_may_vanish_)) return {0.0, 0.0};
+    if (!(std::min(a_squares, b_squares) >= 0x1p-480 && std::max(a_squares, b_squares) <= 0x1p480)) {
+      return {-1.0, 1.0};
+    }
+    const double norms = std::sqrt(a_squares * b_squares);
+    const double e = Term("cosine dot error", dot_error_(sum_abs));
+    const double error =
+        (e + relative_ * (std::abs(sum) + e)) / norms * kOutward + Term("cosine underflow", 0x1p-1000);
+    const double cosine = sum / norms;
+    return {std::max(-1.0, cosine - error), std::min(1.0, cosine + error)};
+  }
+
+ private:
+  const Float64DotError dot_error_;
+  const double relative_;
+  const bool a_may_vanish_, b_may_vanish_;
+};
+
+// The double-double squared distance of exact.cc: hi + lo, both from Σ(h + l)², h + l = aᵢ − bᵢ exactly
+// (TwoSum). Returns e with |hi + lo − Σ(aᵢ − bᵢ)²| ≤ e, unless something overflowed. With D = Σ(aᵢ − bᵢ)²:
+//
+//   per element, l² ≤ u₆₄²h² is left out, and h²'s error + 2hl is rounded, unfused twice: 2u₆₄²h² for 2hl
+//   and 3u₆₄²h² for the sum, so 6u₆₄²·D in all, (1 + 2^-50) aside
+//   the errors so collected, 3u₆₄·h² each, and those of the dim − 1 sums, at most u₆₄·(1 + γ)·D each, are
+//   together ≤ (dim + 2)·u₆₄·(1 + γ)·D; summing less than 2·dim of them errs by γ_{2·dim} of that
+//   an element's h² and 2hl, and their rests, are lost below 2^-1074: 4·dim·2^-1074, twice as above
+//
+// dim + 3 instead of dim + 2 covers the γ here and in hi; 8 instead of 6 leaves u₆₄²·hi as above.
+inline double DoubleDoubleDistanceError(uint32_t dim, double hi) {
+  const double errors = ((dim + 3.0) * Gamma(2.0 * dim, kUnitFloat64) + 8.0 * kUnitFloat64) * kUnitFloat64;
+  return Term("double-double distance rounding", errors * hi * kOutward) +
+         Term("double-double distance underflow", 8.0 * dim * 0x1p-1074);
+}
+
+// A cosine in double-double, from P ≈ a·b, Q ≈ Σaᵢ², R ≈ Σbᵢ², each a rounded hi and the rest, |lo| ≤
+// u₆₄·|hi|. Steps and their errors, relative to the result and but for terms of u₆₄³ (√ and ÷ are Newton's
+// steps on the float64 result, whose rest fma gives exactly):
+//
+//   T = Q·R   qₕ·rₕ exactly by fma, + (qₕ·rₗ + qₗ·rₕ); qₗ·rₗ is left out: 1 + 1 + 1 + 2 + 3 = 8 u₆₄²
+//   S = √T    s = √tₕ, + (tₕ − s² + tₗ) / 2s: the numerator is ≤ 3u₆₄·T and rounded, 1.5 u₆₄²; divided,
+//             1.5 u₆₄²; the root's next term, (3u₆₄)²/8: together ≤ 4.5 u₆₄²
+//   C = P/S   c = pₕ/s, + (pₕ − c·s − c·s' + pₗ) / s, s' = S − s ≤ 1.5u₆₄·s: rounding c·s' 1.5, the
+//             differences 2.5 and 3.5, the quotient 3.5; s instead of S below 1.5·3.5: together ≤ 16.5 u₆₄²
+//
+// In all 8/2 + 4.5 + 16.5 = 25 u₆₄² < 28 u₆₄²; 32 leaves more than u₆₄²·|C|, as above. What P lacks of a·b
+// counts by S, what Q and R lack of the sums of squares (relative α, β) by half each: (1 + α)^-½ ≥ 1 − α/2
+// and ≤ 1 + α/2·(1 + 2α). That all of it is small (dim ≤ 2^16: α < 2^-71), kOutward covers products of
+// errors. REQUIRES: sums of squares within [2^-400, 2^400] and |C| ≥ 2^-200, so that nothing underflows.
+inline double DoubleDoubleCosineError(double cosine, double dot_error, double lengths, double a_relative,
+                                      double b_relative) {
+  return (Term("cosine double-double dot", dot_error / lengths) +
+          std::abs(cosine) * (Term("cosine double-double squares", 0.5 * (a_relative + b_relative)) +
+                              Term("cosine double-double rounding", 32.0 * kUnitFloat64 * kUnitFloat64))) *
+         kOutward;
+}
+
 // An upper bound of the Euclidean norm, from the float64 sum of n squares (each rounded, any order) of
 // values whose squares neither overflow nor lose more than 2^-1074 each.
 inline double NormUpperBound(uint32_t n, double sum_of_squares) {
   return std::sqrt(sum_of_squares * (1.0 + Term("norm rounding", Gamma(n + 1.0, kUnitFloat64))) +
                    Term("norm underflow", n * 0x1p-1073)) *
          kOutward;
+}
+
+// A lower bound of ‖x‖, from `upper`, what NormUpperBound(n, s) returned for x, n ≤ 2^16:
+//
+//   s ≤ ‖x‖²·(1 + γₙ) + n·2^-1074, so upper² ≤ (‖x‖²·(1 + γₙ)·(1 + γ_{n + 1}) + n·2^-1072)·kOutward²·(1 +
+//   2^-50) n·2^-1072 ≤ 2^-1056 is less than 2^-256 of upper² if upper ≥ 2^-400 γ_{n + 1} < 2^-36.99, so upper
+//   ≤ ‖x‖·(1 + 2^-36.99)·(1 + 2^-47) < ‖x‖·(1 + 2^-36.9), and upper·(1 − 2^-36) < ‖x‖
+//
+// 0 below 2^-400, where underflow may be all there is, and for what overflowed.
+inline double LeastNorm(double upper) {
+  if (!(upper >= Term("least norm underflow", 0x1p-400)) || std::isinf(upper)) return 0.0;
+  return upper * (1.0 - Term("least norm rounding", 0x1p-36));
 }
 
 // The screen's test: a float32 T such that a·b ≥ score implies S > T for every finite S with

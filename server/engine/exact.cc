@@ -1,5 +1,8 @@
 #include "server/engine/exact.h"
 
+#include <mpfr.h>
+
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -16,7 +19,7 @@ namespace dotmax {
 namespace {
 
 // Fixed point over the whole range of float64 products: bit 0 weighs 2^-2148 = (2^-1074)². The largest
-// product stays below 2^2048, and 2^16 of them below 2^2064, which is bit 4212.
+// product stays below 2^2048, and 4·2^16 of them (of a squared distance) below 2^2066, which is bit 4214.
 class ProductAccumulator {
  public:
   void Add(double a, double b) {
@@ -36,6 +39,23 @@ class ProductAccumulator {
     for (unsigned __int128 rest = high; rest != 0; rest >>= kDigitBits) {
       digits_[++digit] += sign * static_cast<int64_t>(static_cast<uint32_t>(rest));
     }
+  }
+
+  // The sum itself.
+  void Move(mpfr_t to) {
+    const bool negative = Normalise();
+    size_t first = 0, end = kDigits;
+    while (end > 0 && digits_[end - 1] == 0) --end;
+    while (first < end && digits_[first] == 0) ++first;
+    mpz_t integer;
+    mpz_init(integer);
+    // Digits are the lower halves of their int64.
+    mpz_import(integer, end - first, -1, sizeof(int64_t), 0, 8 * sizeof(int64_t) - kDigitBits,
+               digits_.data() + first);
+    if (negative) mpz_neg(integer, integer);
+    mpfr_set_prec(to, std::max<mpfr_prec_t>(kDigitBits * (end - first), MPFR_PREC_MIN));
+    mpfr_set_z_2exp(to, integer, static_cast<mpfr_exp_t>(first * kDigitBits) + kLowestExponent, MPFR_RNDZ);
+    mpz_clear(integer);
   }
 
   // The sum rounded once.
@@ -118,24 +138,92 @@ class ProductAccumulator {
     return std::ldexp(static_cast<double>(mantissa), exponent + dropped);
   }
 
-  // Each of up to 2^16 additions moves a digit by less than 2^32: no int64 overflows.
+  // Each of up to 4·2^16 additions moves a digit by less than 2^32: no int64 overflows.
   std::array<int64_t, kDigits> digits_ = {};
 };
 
-// The rounded sum if the double-double result proves what it is.
-std::optional<double> Certified(const DoubleDoubleSums& sums, size_t dim) {
-  const auto [hi, lo, sum_abs] = sums;
-  // Far from overflow, every step was exact or counted. NaN fails this, too.
-  if (!(sum_abs < 0x1p1000)) return std::nullopt;
+// hi + lo rounded, if that is what every number within `error` of it rounds to.
+std::optional<double> Certified(double hi, double lo, double error) {
   const double rounded = hi + lo;
   const double rest = (hi - rounded) + lo;  // FastTwoSum, exact unless |lo| > |hi|, which is then caught
   if (std::abs(lo) > std::abs(hi)) return std::nullopt;
-  const double margin = DoubleDoubleDotError(static_cast<uint32_t>(dim), sum_abs);
-  if (rounded + (rest - margin) != rounded || rounded + (rest + margin) != rounded) return std::nullopt;
+  if (rounded + (rest - error) != rounded || rounded + (rest + error) != rounded) return std::nullopt;
   return rounded + 0.0;
 }
 
+// Far from overflow, every step of a double-double sum was exact or counted. NaN fails this, too.
+constexpr double kNoOverflow = 0x1p1000;
+
+std::optional<double> CertifiedCosine(const DoubleDoubleDots& sums, uint32_t dim) {
+  const double a_squares = sums.a_squares.hi, b_squares = sums.b_squares.hi;
+  if (!(std::min(a_squares, b_squares) >= 0x1p-400 && std::max(a_squares, b_squares) <= 0x1p400)) {
+    return std::nullopt;
+  }
+  const auto [cosine, lengths] =
+      DoubleDoubleCosine({sums.dot.hi, sums.dot.lo}, sums.a_squares, sums.b_squares);
+  if (!(std::abs(cosine.hi) >= 0x1p-200)) return std::nullopt;
+  const double error = DoubleDoubleCosineError(cosine.hi, DoubleDoubleDotError(dim, sums.dot.sum_abs),
+                                               lengths, DoubleDoubleDotError(dim, a_squares) / a_squares,
+                                               DoubleDoubleDotError(dim, b_squares) / b_squares);
+  return Certified(cosine.hi, cosine.lo, error);
+}
+
+// The same number, its hi rounded. REQUIRES: |lo| ≤ |hi|.
+DoubleDouble Normalised(DoubleDouble x) {
+  const double hi = x.hi + x.lo;
+  return {hi, (x.hi - hi) + x.lo};
+}
+
+// An MPFR number, 0 to begin with.
+class Real {
+ public:
+  explicit Real(mpfr_prec_t bits = MPFR_PREC_MIN) {
+    mpfr_init2(value_, bits);
+    mpfr_set_zero(value_, 1);
+  }
+  ~Real() { mpfr_clear(value_); }
+  Real(const Real&) = delete;
+  Real& operator=(const Real&) = delete;
+
+  mpfr_ptr get() { return value_; }
+  mpfr_prec_t bits() const { return mpfr_get_prec(value_); }
+
+ private:
+  mpfr_t value_;
+};
+
+// |P| / √T rounded to nearest even, for P ≠ 0 and T > 0 as they are, |P| ≤ √T.
+double RoundedQuotient(Real& p, Real& t) {
+  constexpr mpfr_prec_t kGuessBits = 128;
+  // Off by less than 2^-120 of itself, so that the rounded cosine is the float64 below or the one above.
+  Real guess(kGuessBits);
+  mpfr_sqrt(guess.get(), t.get(), MPFR_RNDN);
+  mpfr_div(guess.get(), p.get(), guess.get(), MPFR_RNDN);
+  mpfr_abs(guess.get(), guess.get(), MPFR_RNDN);
+  const double below = mpfr_get_d(guess.get(), MPFR_RNDZ);
+  const double above = std::nextafter(below, 2.0);
+  constexpr mpfr_prec_t kFloat64Bits = 53;
+  Real middle(kFloat64Bits + 1);
+  mpfr_set_d(middle.get(), below, MPFR_RNDN);
+  mpfr_add_d(middle.get(), middle.get(), above, MPFR_RNDN);
+  mpfr_div_2ui(middle.get(), middle.get(), 1, MPFR_RNDN);
+  // |P| / √T against the midpoint, both squared and times T; every product has the bits that it needs.
+  Real left(2 * p.bits()), middle_squared(2 * middle.bits()), right(2 * middle.bits() + t.bits());
+  mpfr_sqr(left.get(), p.get(), MPFR_RNDN);
+  mpfr_sqr(middle_squared.get(), middle.get(), MPFR_RNDN);
+  mpfr_mul(right.get(), middle_squared.get(), t.get(), MPFR_RNDN);
+  const int order = mpfr_cmp(left.get(), right.get());
+  if (order != 0) return order < 0 ? below : above;
+  return (std::bit_cast<uint64_t>(below) & 1) == 0 ? below : above;
+}
+
 bool IsNarrow(DType dtype) { return dtype != DType::kFloat64; }
+
+std::vector<double> Widened(const std::byte* row, DType dtype, size_t dim) {
+  std::vector<double> wide(dim);
+  ToFloat64(row, dtype, dim, wide.data());
+  return wide;
+}
 
 }  // namespace
 
@@ -152,10 +240,71 @@ double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> 
 
 double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
   const DoubleDoubleSums sums = DoubleDoubleDot(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
-  if (const std::optional<double> certified = Certified(sums, a.size())) return *certified;
-  std::vector<double> wide(a.size());
-  ToFloat64(b, b_dtype, a.size(), wide.data());
-  return AccumulatedDot(a, wide);
+  if (sums.sum_abs < kNoOverflow) {
+    const double error = DoubleDoubleDotError(static_cast<uint32_t>(a.size()), sums.sum_abs);
+    if (const std::optional<double> certified = Certified(sums.hi, sums.lo, error)) return *certified;
+  }
+  return AccumulatedDot(a, Widened(b, b_dtype, a.size()));
+}
+
+double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const double> b) {
+  if (std::equal(a.begin(), a.end(), b.begin())) return 0.0;  // what no error bound certifies
+  ProductAccumulator sum;
+  for (size_t i = 0; i < a.size(); ++i) {
+    sum.Add(a[i], a[i]);
+    sum.Add(a[i], -b[i]);
+    sum.Add(a[i], -b[i]);
+    sum.Add(b[i], b[i]);
+  }
+  return sum.Round();
+}
+
+double CorrectlyRoundedSquaredDistance(absl::Span<const double> a, DType /*a_dtype*/, const std::byte* b,
+                                       DType b_dtype) {
+  const auto [hi, lo] = DoubleDoubleSquaredDistance(a.data(), b, b_dtype, a.size());
+  if (hi < kNoOverflow) {
+    const double error = DoubleDoubleDistanceError(static_cast<uint32_t>(a.size()), hi);
+    if (const std::optional<double> certified = Certified(hi, lo, error)) return *certified;
+  }
+  return AccumulatedSquaredDistance(a, Widened(b, b_dtype, a.size()));
+}
+
+DoubleDoubleQuotient DoubleDoubleCosine(DoubleDouble p, DoubleDouble q, DoubleDouble r) {
+  p = Normalised(p);
+  q = Normalised(q);
+  r = Normalised(r);
+  DoubleDouble t;
+  t.hi = q.hi * r.hi;
+  t.lo = std::fma(q.hi, r.hi, -t.hi) + (q.hi * r.lo + q.lo * r.hi);
+  t = Normalised(t);
+  const double s = std::sqrt(t.hi);
+  const double s_rest = (std::fma(-s, s, t.hi) + t.lo) / (2.0 * s);
+  const double c = p.hi / s;
+  const double c_rest = ((std::fma(-c, s, p.hi) - c * s_rest) + p.lo) / s;
+  return {Normalised({c, c_rest}), s};
+}
+
+double AccumulatedCosine(absl::Span<const double> a, absl::Span<const double> b) {
+  const auto accumulate = [](absl::Span<const double> x, absl::Span<const double> y, Real& to) {
+    ProductAccumulator sum;
+    for (size_t i = 0; i < x.size(); ++i) sum.Add(x[i], y[i]);
+    sum.Move(to.get());
+    return mpfr_sgn(to.get());
+  };
+  Real p, q, r;
+  const int sign = accumulate(a, b, p);
+  if (sign == 0) return 0.0;  // zero rows, too
+  accumulate(a, a, q);
+  accumulate(b, b, r);
+  Real t(q.bits() + r.bits());
+  mpfr_mul(t.get(), q.get(), r.get(), MPFR_RNDN);  // exact
+  return sign * RoundedQuotient(p, t) + 0.0;       // a negative cosine that rounds to zero is +0.0
+}
+
+double CorrectlyRoundedCosine(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
+  const DoubleDoubleDots sums = DoubleDoubleDotAndSquares(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
+  const std::optional<double> certified = CertifiedCosine(sums, static_cast<uint32_t>(a.size()));
+  return certified ? *certified : AccumulatedCosine(a, Widened(b, b_dtype, a.size()));
 }
 
 }  // namespace dotmax

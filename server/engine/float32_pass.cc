@@ -55,8 +55,9 @@ class Float32Pass final : public Pass {
                                             scratch_.float_thresholds.data(), scratch_.survivors.data());
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
-        const Candidate candidate = pass_.Check(survivor.column, first_row + survivor.row);
-        pass_.block_.best[survivor.column]->Offer(candidate, scorer_);
+        const uint64_t id = first_row + survivor.row;
+        if (!pass_.IsHit(survivor.column, id)) continue;
+        pass_.block_.best[survivor.column]->Offer(pass_.Check(survivor.column, id), scorer_);
       }
       scratch_.pairs_screened += rows * pass_.block_.best.size();
       scratch_.pairs_survived += count;
@@ -68,22 +69,32 @@ class Float32Pass final : public Pass {
       const QueryBlock& block = pass_.block_;
       float* const thresholds = scratch_.float_thresholds.data();
       for (size_t q = 0; q < block.best.size(); ++q) {
-        if (block.best[q]->threshold() == -kInfinity) {
+        if (block.best[q]->WantsSeeds()) {
           scratch_.seeds.resize(1);
           std::vector<uint64_t>& keys = scratch_.seeds[0];
           keys.clear();
           for (int row = 0; row < rows; ++row) {
+            if (!pass_.IsHit(q, first_row + row)) continue;
             const size_t at = static_cast<size_t>(row) * pass_.matmul_.columns() + q;
             keys.push_back(SeedKey(scratch_.float_scores.data()[at], static_cast<uint32_t>(row)));
           }
           pass_.Seed(q, keys, [first_row](uint32_t row) { return first_row + row; });
         }
         const double error = pass_.screen_error_(block.norms[q], tile.norm);
-        const double score =
-            ScaleByPowerOfTwo(block.best[q]->threshold(), -(block.exponents[q] + tile.exponent));
-        thresholds[q] = ScreenThreshold(score, error);
+        thresholds[q] = ScreenThreshold(ScoreToReach(q, tile), error);
       }
       std::fill(thresholds + block.best.size(), thresholds + pass_.matmul_.columns(), kInfinity);
+    }
+
+    // The inner product that query `q` asks of the tile's rows, on both their scales.
+    double ScoreToReach(size_t q, const TileStats& tile) const {
+      const QueryBlock& block = pass_.block_;
+      if (pass_.metric_ == Metric::kInnerProduct) {  // at once: either step could overflow
+        return ScaleByPowerOfTwo(block.best[q]->threshold(), -(block.exponents[q] + tile.exponent));
+      }
+      const LengthRange lengths = {tile.least, ScaleByPowerOfTwo(tile.norm, tile.exponent)};
+      const double score = LeastDot(pass_.metric_, pass_.MeritToReach(q), block.measured[q], lengths);
+      return ScaleByPowerOfTwo(score, -tile.exponent);
     }
 
     Float32Pass& pass_;

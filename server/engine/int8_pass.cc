@@ -27,7 +27,6 @@ constexpr uint64_t kClaimsPerLook = 4;
 constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
-constexpr float kNever = std::numeric_limits<float>::infinity();
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
@@ -80,6 +79,10 @@ class Int8Pass final : public Pass {
           const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
           active_.resize(last - first * kSeededTogether);
           std::iota(active_.begin(), active_.end(), first * kSeededTogether);
+          if (std::none_of(active_.begin(), active_.end(),
+                           [&](uint32_t q) { return pass_.block_.best[q]->WantsSeeds(); })) {
+            return true;
+          }
           Pack();
           SeedQueries(0, pass_.SeedTiles());
           return true;
@@ -88,7 +91,7 @@ class Int8Pass final : public Pass {
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
-        if (claims_++ % kClaimsPerLook == 0) LookUpScores();
+        if (claims_++ % kClaimsPerLook == 0) LookUpMerits();
         for (uint64_t t = first; t < end; ++t) {
           if (ChooseQueries(t)) SearchTile(t);
         }
@@ -98,26 +101,21 @@ class Int8Pass final : public Pass {
     }
 
    private:
-    // A query's score to reach, on its own scale; as of now, for a few tiles: other workers keep raising it.
-    double ScoreToReach(uint32_t q) const {
-      return ScaleByPowerOfTwo(pass_.block_.best[q]->threshold(), -pass_.queries_[q].exponent);
-    }
-
-    void LookUpScores() {
-      for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = ScoreToReach(q);
+    // As of now, for a few tiles: other workers keep raising them.
+    void LookUpMerits() {
+      for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = pass_.MeritToReach(q);
     }
 
     // Lets go of queries that neither this tile nor a later one can serve; false if none is left. Their
-    // columns stay, with scores out of reach, until packing anew saves more than it costs.
+    // columns stay, with merits out of reach, until packing anew saves more than it costs.
     bool DropFinished(uint64_t tile) {
-      // ‖a‖‖b‖ bounds every score of this tile and, as norms descend, of all later ones.
+      // Norms descend: this one bounds those of all later rows.
       const double row_norm = pass_.rows_.tile(tile).norm;
       live_ = 0;
       for (size_t c = 0; c < active_.size(); ++c) {
-        const QueryCode& query = pass_.queries_[active_[c]];
-        const double score = ScoreToReach(active_[c]);
-        const bool finished = query.norm * row_norm * kOutward < score;
-        scores_[c] = finished ? kInfinity : score;
+        const double merit = pass_.MeritToReach(active_[c]);
+        const bool finished = Finished(pass_.metric_, merit, pass_.block_.measured[active_[c]], row_norm);
+        merits_[c] = finished ? kInfinity : merit;
         live_ += finished ? 0 : 1;
       }
       if (live_ == 0) return false;
@@ -126,9 +124,9 @@ class Int8Pass final : public Pass {
         return true;
       size_t kept = 0;
       for (size_t c = 0; c < active_.size(); ++c) {
-        if (scores_[c] == kInfinity) continue;
+        if (merits_[c] == kInfinity) continue;
         active_[kept] = active_[c];
-        scores_[kept++] = scores_[c];
+        merits_[kept++] = merits_[c];
       }
       active_.resize(kept);
       Pack();
@@ -150,7 +148,7 @@ class Int8Pass final : public Pass {
       }
       if (active_.empty()) return false;
       for (size_t c = 0; c < active_.size(); ++c) {
-        scores_[c] = ScoreToReach(active_[c]);
+        merits_[c] = pass_.MeritToReach(active_[c]);
         centre_scores_[c] = round_ == 0 ? CentreScore(active_[c], tile) : centres_[active_[c]];
       }
       live_ = active_.size();
@@ -197,22 +195,32 @@ class Int8Pass final : public Pass {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
       std::array<float, kMaxColumns> least;
+      std::array<bool, kMaxColumns> seeded;
       size_t unseeded = 0;
       scratch_.seeds.resize(kMaxColumns);
       for (size_t c = 0; c < active_.size(); ++c) {
-        scores_[c] = ScoreToReach(active_[c]);
-        least[c] = scores_[c] == -kInfinity ? -std::numeric_limits<float>::infinity() : kNever;
-        unseeded += scores_[c] == -kInfinity ? 1 : 0;
+        merits_[c] = pass_.MeritToReach(active_[c]);
+        seeded[c] = !pass_.block_.best[active_[c]]->WantsSeeds();
+        least[c] = static_cast<float>(merits_[c]);
+        unseeded += seeded[c] ? 0 : 1;
         scratch_.seeds[c].clear();
       }
       if (unseeded == 0) return;
-      const size_t top_k = pass_.block_.top_k;
+      if (pass_.block_.selection->top_k == 1 && pass_.all_are_hits()) {
+        SeedByBest(first, seeded);
+        return;
+      }
+      const size_t top_k = pass_.block_.selection->top_k;
       for (uint64_t t = first; t < end; ++t) {
         const CodeTile& tile = pass_.rows_.tile(t);
         const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows);
+        // All of its rows are taken to be of one length.
+        const LengthRange lengths = {tile.norm, tile.norm};
         for (size_t c = 0; c < active_.size(); ++c) {
+          if (seeded[c]) continue;
+          const double score = LeastDot(pass_.metric_, least[c], pass_.block_.measured[active_[c]], lengths);
           thresholds[c] =
-              Int8Threshold(least[c], 0.0, columns_.inverse_scale[c] / tile.scale, columns_.offset[c]);
+              Int8Threshold(score, 0.0, columns_.inverse_scale[c] / tile.scale, columns_.offset[c]);
         }
         const size_t count =
             CollectSurvivors(scores, tile.rows, columns, thresholds, scratch_.survivors.data());
@@ -220,8 +228,11 @@ class Int8Pass final : public Pass {
           const Survivor s = scratch_.survivors.data()[i];
           const double units = scores[size_t{s.row} * columns + s.column] - columns_.offset[s.column];
           const double score = units * tile.scale / columns_.inverse_scale[s.column];
+          const uint32_t q = active_[s.column];
+          if (!pass_.IsHit(q, pass_.rows_.id_at(tile.first + s.row))) continue;
+          const double merit = BestMerit(pass_.metric_, score, pass_.block_.measured[q], lengths);
           scratch_.seeds[s.column].push_back(
-              SeedKey(static_cast<float>(score), static_cast<uint32_t>(tile.first + s.row)));
+              SeedKey(static_cast<float>(merit), static_cast<uint32_t>(tile.first + s.row)));
         }
         for (size_t c = 0; t + 1 < end && c < active_.size(); ++c) {
           std::vector<uint64_t>& keys = scratch_.seeds[c];
@@ -231,19 +242,55 @@ class Int8Pass final : public Pass {
         }
       }
       for (size_t c = 0; c < active_.size(); ++c) {
-        if (scores_[c] != -kInfinity) continue;
+        if (seeded[c]) continue;
         pass_.Seed(active_[c], scratch_.seeds[c], [&](uint32_t place) { return pass_.rows_.id_at(place); });
-        scores_[c] = ScoreToReach(active_[c]);
+        merits_[c] = pass_.MeritToReach(active_[c]);
+      }
+    }
+
+    // For the one best hit: what scores highest in the tile.
+    void SeedByBest(uint64_t t, const std::array<bool, kMaxColumns>& seeded) {
+      const CodeTile& tile = pass_.rows_.tile(t);
+      LargestByColumn(scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows), tile.rows,
+                      scratch_.scorer.columns(), scratch_.largest);
+      const bool global = pass_.block_.selection->reduction == Reduction::kGlobal;
+      double best = -kInfinity;
+      for (size_t c = 0; c < active_.size(); ++c) {
+        if (seeded[c]) continue;
+        const uint32_t q = active_[c];
+        if (global) {  // only what may be the best of all queries
+          const QueryCode& query = pass_.queries_[q];
+          const double score = (scratch_.largest.score[c] - query.offset) * query.scale;
+          const double own = ScaleByPowerOfTwo(score, query.exponent);
+          if (own <= best) continue;
+          best = own;
+        }
+        const uint64_t id = pass_.rows_.id(t, scratch_.largest.row[c]);
+        pass_.block_.best[q]->RaiseThreshold(pass_.Check(q, id).lower);
+      }
+      for (size_t c = 0; c < active_.size(); ++c) merits_[c] = pass_.MeritToReach(active_[c]);
+    }
+
+    // The inner products that queries need for their merits, in a tile of rows of such lengths.
+    void AskForScores(const LengthRange& lengths) {
+      for (size_t c = 0; c < active_.size(); ++c) {
+        const double score = LeastDot(pass_.metric_, merits_[c], pass_.block_.measured[active_[c]], lengths);
+        scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
       }
     }
 
     void SetThresholds(uint64_t t) {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
+      const CodeTile& tile = pass_.rows_.tile(t);
+      if (pass_.metric_ == Metric::kInnerProduct) {
+        std::copy_n(merits_.begin(), columns, scores_.begin());
+      } else {
+        AskForScores(Lengths(tile));
+      }
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
         for (int c = 0; c < columns; ++c) scores_[c] -= centre_scores_[c];
       }
-      const CodeTile& tile = pass_.rows_.tile(t);
       Int8Thresholds({scores_.data(), columns_.code_error.data(), columns_.projection_norm.data(),
                       columns_.tail_excess.data(), columns_.inverse_scale.data(), columns_.offset.data()},
                      columns, tile.code_norm, tile.code_error, tile.scale, thresholds);
@@ -276,7 +323,9 @@ class Int8Pass final : public Pass {
     // The bound again, without the error of the centre's code: half of what is close goes. Keeps a·centre.
     bool CentreCanReach(uint32_t q, uint64_t tile) {
       centres_[q] = CentreScore(q, tile);
-      return BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile)) >= to_reach_[q];
+      const double bound = BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile));
+      return BestMerit(pass_.metric_, bound, pass_.block_.measured[q], Lengths(pass_.rows_.tile(tile))) >=
+             to_reach_[q];
     }
 
     // At least a·centre, on the query's scale.
@@ -293,6 +342,7 @@ class Int8Pass final : public Pass {
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
         const Waiting next = {active_[survivor.column], pass_.rows_.id(t, survivor.row)};
+        if (!pass_.IsHit(next.query, next.id)) continue;
         const std::byte* const row = view.row(next.id);
         for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
         Waiting& slot = waiting_[arrived_++ % kChecksInFlight];
@@ -320,12 +370,13 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     const PairScorer& scorer_;
     uint64_t claims_ = 0;
-    std::vector<double> to_reach_;             // by query of the block, as of some claims ago
+    std::vector<double> to_reach_;             // merits, by query of the block, as of some claims ago
     std::array<double, kMaxColumns> centres_;  // a·centre of the tile, by query of the block
     size_t live_ = 0;                          // those of `active_` that are not finished
     std::vector<uint32_t> active_;             // the queries of the block by column
     // By column, too.
-    std::array<double, kMaxColumns> scores_;         // to reach
+    std::array<double, kMaxColumns> merits_;         // to reach
+    std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
     struct {
       std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
@@ -348,8 +399,8 @@ class Int8Pass final : public Pass {
   }
   // The longest rows; the more of them, the closer the k-th best is to that of all.
   uint64_t SeedTiles() const {
-    const uint64_t wanted =
-        std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+    const uint64_t wanted = std::clamp<uint64_t>(
+        block_.selection->top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
     return std::min(rows_.tiles(), wanted);
   }
 
@@ -409,7 +460,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
                   buffers.fine_codes);
   }
   Balls balls;
-  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, kernels[columns], columns);
+  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, block, encoded, kernels[columns], columns);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
                                     std::move(encoded), std::move(fine));
 }

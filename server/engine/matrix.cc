@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "server/base/dtype.h"
@@ -19,11 +20,6 @@ constexpr int kTileRows = 256;
 constexpr int kTileElements = 1 << 20;
 constexpr int kMinTileRows = kTileElements / static_cast<int>(kMaxDim);
 static_assert(kMinTileRows >= 16);
-
-// Elements in [2^-40, 2^60] are screened unscaled: products of one with a query's (below 2) and sums of
-// 2^16 such stay below 2^78, and float32's underflow (2^-126) is nothing beside them.
-constexpr double kUnscaledMin = 0x1p-40;
-constexpr double kUnscaledMax = 0x1p60;
 
 constexpr int kMaxExponent = 1000;
 
@@ -56,6 +52,7 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
     const uint64_t last = std::min<uint64_t>(first + tile_rows_, b.rows);
     double max_abs = 0.0;
     double max_norm = 0.0;
+    double min_norm = std::numeric_limits<double>::infinity();
     for (uint64_t i = first; i < last; ++i) {
       ToFloat64(b.row(i), b.dtype, b.dim, row.data());
       double squares = 0.0;
@@ -65,11 +62,13 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
       }
       norms.push_back(NormUpperBound(b.dim, squares));  // right unless squares over- or underflow
       max_norm = std::max(max_norm, norms.back());
+      min_norm = std::min(min_norm, norms.back());
     }
-    TileStats stats = {max_norm, 0};
-    if (max_abs != 0.0 && !(kUnscaledMin <= max_abs && max_abs <= kUnscaledMax)) {
+    TileStats stats = {max_norm, LeastNorm(min_norm), 0};
+    if (!IsOrdinary(max_abs)) {
       // Rare: ‖row‖ ≤ √dim · max|x| is close enough.
       ordinary = false;
+      stats.least = 0.0;
       stats.exponent = ScreenExponent(max_abs);
       stats.norm =
           std::sqrt(static_cast<double>(b.dim)) * ScaleByPowerOfTwo(max_abs, -stats.exponent) * kOutward;

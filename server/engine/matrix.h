@@ -25,6 +25,7 @@ double ScaleByPowerOfTwo(double x, int exponent);
 // What the screen knows of a tile: its rows are seen as row · 2^-exponent.
 struct TileStats {
   double norm;   // upper bound of the largest ‖row · 2^-exponent‖
+  double least;  // lower bound of the least ‖row‖
   int exponent;  // 0 for tiles that are screened where they lie
 };
 

@@ -68,25 +68,36 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
   return int8_[{dim, columns}] = wins > kTrials / 2 ? *matmul : nullptr;
 }
 
-PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base)
-    : queries_(queries), base_(base), query_(queries.dim) {}
+PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric)
+    : queries_(queries), base_(base), metric_(metric), query_(queries.dim) {}
 
 double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
   if (query_row != query_row_) {
     ToFloat64(queries_.row(query_row), queries_.dtype, queries_.dim, query_.data());
     query_row_ = query_row;
   }
-  return CorrectlyRoundedDot(query_, queries_.dtype, base_.row(id), base_.dtype);
+  const std::byte* const row = base_.row(id);
+  switch (metric_) {
+    case Metric::kInnerProduct:
+      return CorrectlyRoundedDot(query_, queries_.dtype, row, base_.dtype);
+    case Metric::kCosine:
+      return CorrectlyRoundedCosine(query_, queries_.dtype, row, base_.dtype);
+    case Metric::kSquaredEuclidean:
+      return MeritOf(metric_, CorrectlyRoundedSquaredDistance(query_, queries_.dtype, row, base_.dtype));
+  }
+  return 0.0;
 }
 
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
-                                uint32_t top_k) {
+                                const Selection& selection) {
   const size_t dim = queries.dim;
   wide_.Reserve(best.size() * dim);
   scaled_.Reserve(best.size() * dim);
   ToFloat64(queries.row(first), queries.dtype, best.size() * dim, wide_.data());
   exponents_.clear();
   norms_.clear();
+  measured_.clear();
+  squares_.clear();
   for (size_t i = 0; i < best.size(); ++i) {
     const absl::Span<const double> row(wide_.data() + i * dim, dim);
     double max_abs = 0.0;
@@ -96,12 +107,15 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
     const double squares = ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled);
     exponents_.push_back(exponent);
     norms_.push_back(NormUpperBound(queries.dim, squares));
+    squares_.push_back(std::ldexp(squares, 2 * exponent));
+    measured_.emplace_back(LeastNorm(norms_.back()), norms_.back(), exponent);
   }
-  return {&queries, first, best, top_k, wide_.data(), scaled_.data(), exponents_, norms_};
+  return {&queries,       first,      best,   &selection, wide_.data(),
+          scaled_.data(), exponents_, norms_, measured_,  squares_};
 }
 
 void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
-  const PairScorer scorer(*block_.queries, base_);
+  const PairScorer scorer(*block_.queries, base_, metric_);
   const std::unique_ptr<Worker> worker = MakeWorker(round, scratch, scorer);
   while (!stopped_.load(std::memory_order_relaxed)) {
     const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
@@ -121,7 +135,31 @@ absl::Status Pass::status() {
   return status_;
 }
 
-Pass::Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
+bool Pass::IsSelected(size_t q, uint64_t id) const {
+  const Selection& selection = *block_.selection;
+  const uint64_t row = block_.first + q;
+  const uint64_t self = selection.self_first + row;
+  if (selection.self == Selection::Self::kNotItself && id == self) return false;
+  if (selection.self == Selection::Self::kOnce && id <= self) return false;
+  if (selection.excluded_splits.empty()) return true;
+  const auto ids = selection.excluded.begin();
+  return !std::binary_search(ids + selection.excluded_splits[row], ids + selection.excluded_splits[row + 1],
+                             id);
+}
+
+Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
+  const double* const query = block_.wide + q * base_.dim;
+  if (metric_ == Metric::kSquaredEuclidean) {
+    const double sum = CheckSquaredDistance(query, row, base_.dtype, base_.dim);
+    const double error = distance_error_(sum);
+    if (!std::isfinite(sum + error)) return {-std::numeric_limits<double>::infinity(), 0.0};
+    return {-(sum + error), std::min(0.0, error - sum)};
+  }
+  const DotAndSquares sums = CheckDotAndSquares(query, row, base_.dtype, base_.dim);
+  return cosine_interval_(sums.sum, sums.sum_abs, block_.squares[q], sums.squares);
+}
+
+Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
   // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.

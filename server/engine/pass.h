@@ -21,10 +21,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "server/base/searcher.h"
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
 #include "server/engine/matrix.h"
+#include "server/engine/measure.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
 #include "server/engine/tile.h"
@@ -55,20 +57,21 @@ class Kernels {
   bool has_vnni() const { return has_vnni_; }
 
  private:
-  const bool has_vnni_ = HasVnniKernel();  // asking takes microseconds
+  const bool has_vnni_ = HasVnniKernel();
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };
 
-// The correctly rounded score of any pair of two matrices. Not thread-safe.
+// The merit of the correctly rounded score of any pair of two matrices. Not thread-safe.
 class PairScorer {
  public:
-  PairScorer(const MatrixView& queries, const MatrixView& base);
+  PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric);
   double operator()(uint64_t query_row, uint64_t id) const;
 
  private:
   const MatrixView& queries_;
   const MatrixView& base_;
+  const Metric metric_;
   // The query row that was scored last: most calls come for the same again.
   mutable uint64_t query_row_ = UINT64_MAX;
   mutable std::vector<double> query_;
@@ -83,6 +86,7 @@ struct Scratch {
   AlignedArray<int32_t> int_thresholds, fine_scores;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
+  LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
@@ -94,18 +98,21 @@ struct QueryBlock {
   const MatrixView* queries;     // all query rows
   uint64_t first;                // the block's first
   absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
-  uint32_t top_k;
-  const double* wide;   // in float64: best.size() × dim
-  const float* scaled;  // in float32, divided by 2^exponents[i]
+  const Selection* selection;    // its top_k is that of `best`
+  const double* wide;            // in float64: best.size() × dim
+  const float* scaled;           // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
+  absl::Span<const MeasuredQuery> measured;
+  absl::Span<const double> squares;  // float64 sums of the queries' own squares, unless beyond float64
 };
 
 // Everything about a pass that is reused by the next one. Not thread-safe.
 class PassBuffers {
  public:
-  // Queries [first, first + best.size()) of `queries`; valid until the next call.
-  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k);
+  // Queries [first, first + best.size()) of `queries`; valid until the next call. `selection` outlives it.
+  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
+                     const Selection& selection);
 
   Kernels kernels;
   AlignedArray<float> projected;
@@ -117,6 +124,8 @@ class PassBuffers {
   AlignedArray<float> scaled_;
   std::vector<int> exponents_;
   std::vector<double> norms_;
+  std::vector<MeasuredQuery> measured_;
+  std::vector<double> squares_;
 };
 
 // Keys that sort as (score, place) do.
@@ -140,7 +149,14 @@ class Pass {
  public:
   // All that is given outlives the pass.
   Pass(const MatrixView& base, const QueryBlock& block)
-      : base_(base), block_(block), check_error_(base.dim) {}
+      : base_(base),
+        block_(block),
+        metric_(block.selection->metric),
+        all_are_hits_(block.selection->excluded_splits.empty() &&
+                      block.selection->self == Selection::Self::kAll),
+        check_error_(base.dim),
+        distance_error_(base.dim),
+        cosine_interval_(base.dim, block.queries->dtype, base.dtype) {}
   virtual ~Pass() = default;
 
   static constexpr int kMaxRounds = 2;
@@ -164,23 +180,31 @@ class Pass {
   virtual uint64_t tiles(int round) const = 0;
 
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
-  struct Interval {
-    double lower, upper;
-  };
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
-  // Level two: query `q` of the block against row `id`, over the caller's own numbers.
+  // Whether query `q` of the block may have row `id` for a hit.
+  bool IsHit(size_t q, uint64_t id) const { return all_are_hits_ || IsSelected(q, id); }
+
+  bool all_are_hits() const { return all_are_hits_; }
+
+  // Level two: the merit of query `q` of the block and row `id`, over the caller's own numbers.
   Candidate Check(size_t q, uint64_t id) const {
-    const Interval score = DotInterval(q, base_.row(id), base_.dtype);
-    return {score.lower, score.upper, block_.first + q, id};
+    const Interval merit = metric_ == Metric::kInnerProduct ? DotInterval(q, base_.row(id), base_.dtype)
+                                                            : MeritInterval(q, base_.row(id));
+    return {merit.lower, merit.upper, block_.first + q, id};
   }
 
-  // A query that knows nothing yet tries the top_k rows that `keys` name, by screened score, and raises its
-  // threshold to what they prove. Without this, the whole first tile would survive.
+  // A query's merit to reach, on the screens' scale.
+  double MeritToReach(size_t q) const {
+    return ScaledMerit(metric_, block_.best[q]->threshold(), block_.measured[q].unit);
+  }
+
+  // A query that knows nothing yet tries the top_k rows that `keys` name, by screened merit, and raises its
+  // threshold to what they prove. Without this, the whole first tile would survive. All of them may be hits.
   template <typename IdOf>
   void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
-    if (keys.size() < block_.top_k) return;
-    KeepLargest(keys, block_.top_k);
+    if (keys.size() < block_.selection->top_k) return;
+    KeepLargest(keys, block_.selection->top_k);
     double least = std::numeric_limits<double>::infinity();
     for (const uint64_t key : keys)
       least = std::min(least, Check(q, id_of(static_cast<uint32_t>(key))).lower);
@@ -189,9 +213,16 @@ class Pass {
 
   const MatrixView& base_;
   const QueryBlock& block_;
+  const Metric metric_;
 
  private:
+  bool IsSelected(size_t q, uint64_t id) const;
+  Interval MeritInterval(size_t q, const std::byte* row) const;
+
+  const bool all_are_hits_;
   const Float64DotError check_error_;
+  const Float64DistanceError distance_error_;
+  const Float64CosineInterval cosine_interval_;
   std::array<std::atomic<uint64_t>, kMaxRounds> next_tile_ = {};  // by round
   std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;

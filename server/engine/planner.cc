@@ -46,6 +46,9 @@ constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows
 constexpr double kMostCodeBytesPerDim = 1.3;
 constexpr uint32_t kOtherCodeBytes = 24;
 
+// Codes take about as long to make as the float32 products of so many queries.
+constexpr uint64_t kFewestForCodes = 8;
+
 constexpr double kAboutAsFast = 1.15;  // in the product of two times
 
 constexpr double kScatteredBytesPerSecond = 1e10;     // rows here and there, prefetched (Zen 5)
@@ -195,7 +198,8 @@ class Planner {
     std::deque<TopK> top;
     std::vector<TopK*> best;
     for (uint64_t i = 0; i < kSampleQueries; ++i) best.push_back(&top.emplace_back(2));
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, 2);
+    const Selection selection = {.top_k = 2};
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, selection);
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
     const absl::Time start = absl::Now();
@@ -203,7 +207,7 @@ class Planner {
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start) / kSampleQueries;
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
     least_ = seconds * seconds;  // as if a single query cost its share
-    const PairScorer scorer(sample_.queries.view, view_);
+    const PairScorer scorer(sample_.queries.view, view_, Metric::kInnerProduct);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
       double threshold = -std::numeric_limits<double>::infinity();
       for (const Hit& hit : top[i].Take(scorer)) {
@@ -225,7 +229,8 @@ class Planner {
       best.push_back(&top.emplace_back(top_k));
       if (!of_others) best.back()->RaiseThreshold(sample_.thresholds[first + i]);
     }
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k);
+    const Selection selection = {.top_k = top_k};
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, selection);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
@@ -340,9 +345,16 @@ class Planner {
 
 }  // namespace
 
+ScreenOptions ScreenForOnce(uint64_t queries) {
+  ScreenOptions options;
+  options.kind = queries < kFewestForCodes ? ScreenOptions::Kind::kFloat32 : ScreenOptions::Kind::kInt8;
+  options.axes = kMaxDim;
+  return options;
+}
+
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options) {
   if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return {};
-  if (!TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return {};  // without VNNI, say
+  if (!HasVnniKernel() && !TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return {};
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
   if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};

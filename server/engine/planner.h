@@ -27,6 +27,9 @@ struct ScreenOptions {
   uint32_t clusters = 0;    // for kInt8, unrotated: rows grouped around so many centres; 0: measured
 };
 
+// For a matrix that is searched once, for so many queries: nothing that only more searches repay.
+ScreenOptions ScreenForOnce(uint64_t queries);
+
 class Matrix;
 
 struct ScreenPlan {

@@ -121,10 +121,12 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
     double norm = 0.0;
+    double least_norm = std::numeric_limits<double>::infinity();
     for (int r = 0; r < tile_rows; ++r) {
       const uint32_t id = codes->order_[first + r];
       ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
       norm = std::max(norm, norms[id]);
+      least_norm = std::min(least_norm, norms[id]);
     }
     if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
     const float* const projected = projector->Project(gathered.data());
@@ -132,7 +134,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
     const double length = order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
-    CodeTile tile = {first, tile_rows, scale, norm, 0.0, 0.0};
+    CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
     double tile_tail = 0.0;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
@@ -181,6 +183,48 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   // that.
   codes->tail_unit_ *= 1.0 + 0x1p-40;
   return std::unique_ptr<const Int8Codes>(std::move(codes));
+}
+
+bool Int8Codes::EncodePlain(const MatrixView& rows) {
+  if (rows.dtype == DType::kFloat64) return false;
+  if (axes_.dim != rows.dim) axes_ = IdentityAxes(rows.dim);
+  const uint32_t dim = rows.dim;
+  code_dim_ = RoundUp(static_cast<int>(dim));
+  order_.resize(rows.rows);
+  std::iota(order_.begin(), order_.end(), 0);
+  tiles_.clear();
+  uint8_t* to = codes_.Reserve((rows.rows + kTileRows) * code_dim_ + kReadableBytes);
+  for (uint64_t first = 0; first < rows.rows; first += kTileRows) {
+    const int count = static_cast<int>(std::min<uint64_t>(kTileRows, rows.rows - first));
+    const float* x = reinterpret_cast<const float*>(rows.row(first));
+    if (rows.dtype != DType::kFloat32) {
+      float* const converted = plain_rows_.Reserve(static_cast<size_t>(kTileRows) * dim);
+      ToFloat32(rows.row(first), rows.dtype, static_cast<size_t>(count) * dim, converted);
+      x = converted;
+    }
+    const double max_abs = MaxAbs(x, static_cast<size_t>(count) * dim);
+    if (!IsOrdinary(max_abs)) return false;
+    // A row's length is at most 2^8 times its largest element.
+    const double scale = CodeScale(max_abs, 0.0);
+    const float inverse_scale = static_cast<float>(1.0 / scale);
+    double least = std::numeric_limits<double>::infinity();
+    CodeTile tile = {first, count, scale, 0.0, 0.0, 0.0, 0.0};
+    for (int r = 0; r < count; ++r, x += dim, to += code_dim_) {
+      const CodeSums sums = EncodeUnsigned(x, dim, scale, inverse_scale, kMaxCode, kZeroCode, to);
+      std::fill(to + dim, to + code_dim_, uint8_t{0});
+      const CodeLengths lengths = Lengths(sums, dim);
+      const double norm = NormUpperBound(dim, sums.squares);
+      tile.norm = std::max(tile.norm, norm);
+      least = std::min(least, norm);
+      tile.code_norm = std::max(tile.code_norm, lengths.norm);
+      tile.code_error = std::max(tile.code_error, lengths.error);
+    }
+    tile.least_norm = LeastNorm(least);
+    tile.code_error =
+        (tile.code_error + Term("row projection error", AxesError(axes_, tile.norm))) * kOutward;
+    tiles_.push_back(tile);
+  }
+  return true;
 }
 
 void Int8Codes::AddBall(float* rows, int count, double norm) {

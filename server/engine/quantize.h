@@ -12,6 +12,7 @@
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
+#include "server/engine/measure.h"
 #include "server/engine/rotate.h"
 
 namespace dotmax {
@@ -32,6 +33,7 @@ struct CodeTile {
   int rows;
   double scale;       // t: a coordinate is about code · t
   double norm;        // ≥ ‖b‖
+  double least_norm;  // ≤ ‖b‖
   double code_norm;   // ≥ ‖ct‖
   double code_error;  // ≥ ‖Pb − ct‖
 };
@@ -47,6 +49,9 @@ struct QueryCode {
   double tail_excess;      // tail that did not fit into the codes: add tail_excess · t to the error
   double offset;           // what the rows' unsigned codes add to every integer score
 };
+
+// The lengths of the rows of a tile.
+inline LengthRange Lengths(const CodeTile& tile) { return {tile.least_norm, tile.norm}; }
 
 // E of bound.h: what the integer score of a query and a row of the tile, scaled, may lack.
 inline double CodeError(const QueryCode& query, const CodeTile& tile) {
@@ -95,6 +100,14 @@ class Int8Codes {
                                                                  RowOrder order, Axes axes,
                                                                  bool with_fine = false);
 
+  // Empty: for EncodePlain.
+  Int8Codes() = default;
+
+  // Encodes rows in their own order, unrotated, into the memory that these codes had before: for few rows
+  // that are searched once. One look at them for their largest magnitude, one to encode. False, with the
+  // codes then of no use, for what it does not serve: FLOAT64, and magnitudes beyond those of Encode.
+  bool EncodePlain(const MatrixView& rows);
+
   static constexpr int kTileRows = 512;
 
   const Axes& axes() const { return axes_; }
@@ -126,8 +139,6 @@ class Int8Codes {
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
  private:
-  Int8Codes() = default;
-
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
   // centre.
   void AddBall(float* rows, int count, double norm);
@@ -144,6 +155,7 @@ class Int8Codes {
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
   std::unique_ptr<const FineCodes> fine_;
+  AlignedArray<float> plain_rows_;  // a tile in float32
 };
 
 }  // namespace dotmax

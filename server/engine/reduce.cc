@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <type_traits>
-#include <vector>
 
-#include "server/base/dtype.h"
 #include "server/engine/bound.h"
 
 // Compiles the rest of this file once per instruction set.
@@ -98,6 +94,23 @@ size_t CollectFloats(const float* scores, int rows, int columns, const float* th
 size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                    Survivor* survivors) {
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
+}
+
+void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, LargestScores& largest) {
+  const hn::ScalableTag<int32_t> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int c = 0; c < columns; c += lanes) {  // beyond the last column it is padding that is written
+    auto best = hn::LoadU(d, scores + c);
+    auto row = hn::Zero(d);
+    for (int r = 1; r < rows; ++r) {
+      const auto score = hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c);
+      const auto larger = hn::Gt(score, best);
+      best = hn::IfThenElse(larger, score, best);
+      row = hn::IfThenElse(larger, hn::Set(d, r), row);
+    }
+    hn::StoreU(best, d, largest.score.data() + c);
+    hn::StoreU(row, d, largest.row.data() + c);
+  }
 }
 
 float LargestAbs(const float* HWY_RESTRICT x, size_t n) {
@@ -241,175 +254,7 @@ void ScoreEach(const uint8_t* tile, int dim, const int8_t* const* queries,
   for (const Survivor& s : survivors) *scores++ = DotCodes(tile + s.row * n, queries[s.column], n);
 }
 
-// Element formats: each loads Lanes(double) elements from any address as float64, exactly.
-struct LoadFloat64 {
-  using Element = double;
-  template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const double* from) {
-    return hn::LoadU(d, from);
-  }
-};
-struct LoadFloat32 {
-  using Element = float;
-  template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const float* from) {
-    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), from));
-  }
-};
-struct LoadFloat16 {
-  using Element = hwy::float16_t;
-  template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const hwy::float16_t* from) {
-    const hn::Rebind<float, D> d32;
-    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from)));
-  }
-};
-struct LoadBFloat16 {
-  using Element = hwy::bfloat16_t;
-  template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const hwy::bfloat16_t* from) {
-    const hn::Rebind<float, D> d32;
-    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<hwy::bfloat16_t, D>(), from)));
-  }
-};
-struct LoadInt8 {
-  using Element = int8_t;
-  template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const int8_t* from) {
-    const hn::Rebind<int32_t, D> d32;
-    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<int8_t, D>(), from)));
-  }
-};
-
-// The first n < Lanes(double) elements, and zeros. Only AVX masks loads from any address; others read it all.
-template <class Loader, class D>
-HWY_INLINE hn::Vec<D> LoadFirst(D d, const typename Loader::Element* from, size_t n) {
-  using Element = typename Loader::Element;
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  if constexpr (std::is_same_v<Element, double>) return hn::MaskedLoad(hn::FirstN(d, n), d, from);
-  if constexpr (std::is_same_v<Element, float>) {
-    const hn::Rebind<float, D> d32;
-    return hn::PromoteTo(d, hn::MaskedLoad(hn::FirstN(d32, n), d32, from));
-  }
-#endif
-  HWY_ALIGN Element first[HWY_MAX_BYTES / sizeof(double)] = {};
-  std::memcpy(first, from, n * sizeof(Element));
-  return Loader::Load(d, first);
-}
-
-// Calls step(accumulator, a, b) with all elements of two rows, a vector at a time, zeros at the end. Two
-// accumulators in turn (0 and 1) hide latencies.
-template <class Loader, class Step>
-HWY_INLINE void ForEachPair(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT bytes, size_t dim,
-                            const Step& step) {
-  const hn::ScalableTag<double> d;
-  const size_t lanes = hn::Lanes(d);
-  const auto* b = reinterpret_cast<const typename Loader::Element*>(bytes);
-  size_t i = 0;
-  for (; i + 2 * lanes <= dim; i += 2 * lanes) {
-    step(0, hn::LoadU(d, a + i), Loader::Load(d, b + i));
-    step(1, hn::LoadU(d, a + i + lanes), Loader::Load(d, b + i + lanes));
-  }
-  for (; i + lanes <= dim; i += lanes) step(0, hn::LoadU(d, a + i), Loader::Load(d, b + i));
-  if (i < dim) step(1, LoadFirst<LoadFloat64>(d, a + i, dim - i), LoadFirst<Loader>(d, b + i, dim - i));
-}
-
-template <class Loader>
-HWY_INLINE DotSums CheckDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, size_t dim) {
-  const hn::ScalableTag<double> d;
-  using V = hn::Vec<decltype(d)>;
-  V sum[2] = {hn::Zero(d), hn::Zero(d)}, sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
-  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
-    const V product = hn::Mul(x, y);
-    sum[i] = hn::Add(sum[i], product);
-    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
-  });
-  return {hn::GetLane(hn::SumOfLanes(d, hn::Add(sum[0], sum[1]))),
-          hn::GetLane(hn::SumOfLanes(d, hn::Add(sum_abs[0], sum_abs[1])))};
-}
-
-// hi += x, and lo += what rounding that lost (Knuth's TwoSum).
-template <class V>
-HWY_INLINE void AddTwoSum(V x, V& hi, V& lo) {
-  const V sum = hn::Add(hi, x);
-  const V back = hn::Sub(sum, hi);
-  lo = hn::Add(lo, hn::Add(hn::Sub(hi, hn::Sub(sum, back)), hn::Sub(x, back)));
-  hi = sum;
-}
-
-template <class Loader, bool kExactProducts>
-HWY_INLINE DoubleDoubleSums DoubleDoubleDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
-                                              size_t dim) {
-  const hn::ScalableTag<double> d;
-  using V = hn::Vec<decltype(d)>;
-  V hi[2] = {hn::Zero(d), hn::Zero(d)}, lo[2] = {hn::Zero(d), hn::Zero(d)};
-  V sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
-  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
-    const V product = hn::Mul(x, y);
-    AddTwoSum(product, hi[i], lo[i]);
-    if constexpr (!kExactProducts) lo[i] = hn::Add(lo[i], hn::MulSub(x, y, product));
-    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
-  });
-  lo[0] = hn::Add(lo[0], lo[1]);
-  AddTwoSum(hi[1], hi[0], lo[0]);
-  // Halves onto halves; what stays in the other lanes no longer counts.
-  HWY_ALIGN double lanes[2 * HWY_MAX_BYTES / sizeof(double)] = {};
-  double rest = 0.0;
-  for (size_t half = hn::Lanes(d) / 2; half > 0; half /= 2) {
-    hn::Store(hi[0], d, lanes);
-    V lost = hn::Zero(d);
-    AddTwoSum(hn::LoadU(d, lanes + half), hi[0], lost);
-    HWY_ALIGN double losses[HWY_MAX_BYTES / sizeof(double)];
-    hn::Store(lost, d, losses);
-    for (size_t i = 0; i < half; ++i) rest += losses[i];
-  }
-  return {hn::GetLane(hi[0]), hn::GetLane(hn::SumOfLanes(d, lo[0])) + rest,
-          hn::GetLane(hn::SumOfLanes(d, hn::Add(sum_abs[0], sum_abs[1])))};
-}
-
 const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
-
-DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return CheckDotOf<LoadFloat64>(a, b, dim);
-    case DType::kFloat32:
-      return CheckDotOf<LoadFloat32>(a, b, dim);
-    case DType::kFloat16:
-      return CheckDotOf<LoadFloat16>(a, b, dim);
-    case DType::kBFloat16:
-      return CheckDotOf<LoadBFloat16>(a, b, dim);
-    case DType::kInt8:
-      return CheckDotOf<LoadInt8>(a, b, dim);
-  }
-  return {};
-}
-
-// Products of which one factor is float64 lose something, which only a fused multiply-subtract tells.
-HWY_INLINE DoubleDoubleSums WideDot(const double* a, const double* b, size_t dim) {
-#if HWY_NATIVE_FMA
-  return DoubleDoubleDotOf<LoadFloat64, false>(a, reinterpret_cast<const std::byte*>(b), dim);
-#else
-  double hi = 0.0, lo = 0.0, sum_abs = 0.0;
-  for (size_t i = 0; i < dim; ++i) {
-    const double product = a[i] * b[i];
-    const double sum = hi + product, back = sum - hi;
-    lo += (hi - (sum - back)) + (product - back) + std::fma(a[i], b[i], -product);
-    hi = sum;
-    sum_abs += std::abs(product);
-  }
-  return {hi, lo, sum_abs};
-#endif
-}
-
-DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
-  if (dtype == DType::kFloat32 && narrow) return DoubleDoubleDotOf<LoadFloat32, true>(a, b, dim);
-  if (dtype == DType::kFloat64) return WideDot(a, reinterpret_cast<const double*>(b), dim);
-  std::vector<double> wide(dim);
-  ToFloat64(b, dtype, dim, wide.data());
-  if (!narrow) return WideDot(a, wide.data(), dim);
-  return DoubleDoubleDotOf<LoadFloat64, true>(a, reinterpret_cast<const std::byte*>(wide.data()), dim);
-}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace dotmax
@@ -420,6 +265,7 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
+HWY_EXPORT(LargestColumns);
 HWY_EXPORT(LargestAbs);
 HWY_EXPORT(EncodeS8);
 HWY_EXPORT(EncodeU8);
@@ -428,9 +274,7 @@ HWY_EXPORT(Thresholds);
 HWY_EXPORT(BoundBalls);
 HWY_EXPORT(Select);
 HWY_EXPORT(ScoreEach);
-HWY_EXPORT(CheckDot);
 HWY_EXPORT(TargetName);
-HWY_EXPORT(DoubleDoubleDot);
 
 size_t CollectSurvivors(const float* scores, int rows, int columns, const float* thresholds,
                         Survivor* survivors) {
@@ -440,6 +284,10 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors) {
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
+}
+
+void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest) {
+  HWY_DYNAMIC_DISPATCH(LargestColumns)(scores, rows, columns, largest);
 }
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }
@@ -477,14 +325,6 @@ void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,
 }
 
 std::string SimdName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }
-
-DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
-  return HWY_DYNAMIC_DISPATCH(CheckDot)(a, b, dtype, dim);
-}
-
-DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
-  return HWY_DYNAMIC_DISPATCH(DoubleDoubleDot)(a, narrow, b, dtype, dim);
-}
 
 }  // namespace dotmax
 #endif  // HWY_ONCE

@@ -1,8 +1,9 @@
 // The SIMD loops around the tile kernel, for every instruction set, chosen at run time (Highway). The only
-// door to Highway.
+// door to Highway; what sums over a pair of rows is in pair_sums.cc, the rest in reduce.cc.
 #ifndef DOTMAX_SERVER_ENGINE_REDUCE_H_
 #define DOTMAX_SERVER_ENGINE_REDUCE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -35,6 +36,13 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 // The same for integer scores; INT32_MAX rules a column out.
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
+
+// For each column, the largest of its scores and the first row that has it. About two instructions per vector
+// of scores. `scores` as for CollectSurvivors; rows ≥ 1, columns ≤ 256.
+struct LargestScores {
+  std::array<int32_t, 256 + kScoresPadding> score, row;
+};
+void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest);
 
 // max |xᵢ|; 0 for none.
 float MaxAbs(const float* x, size_t n);
@@ -90,6 +98,24 @@ struct DotSums {
 // Float64DotError(dim)(sum_abs); not finite when something overflowed. Memory-bound on scattered rows.
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim);
 
+struct DotAndSquares {
+  double sum;      // Σ aᵢ·bᵢ, as above
+  double sum_abs;  // Σ |aᵢ·bᵢ|
+  double squares;  // Σ bᵢ²
+};
+
+// The same for a cosine (Float64CosineInterval), reading the row once.
+DotAndSquares CheckDotAndSquares(const double* a, const std::byte* b, DType dtype, size_t dim);
+
+// Σ (aᵢ − bᵢ)² in float64, in some order, each operation rounded, the additions perhaps fused. Its error is
+// Float64DistanceError(dim)(of itself); infinite when something overflowed.
+double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim);
+
+// The number hi + lo.
+struct DoubleDouble {
+  double hi, lo;
+};
+
 struct DoubleDoubleSums {
   double hi, lo;   // hi + lo is about Σ aᵢ·bᵢ
   double sum_abs;  // Σ |aᵢ·bᵢ|, each operation rounded
@@ -99,6 +125,19 @@ struct DoubleDoubleSums {
 // `narrow` says that a's elements have at most 24 bits, as float32's have: then products with rows of such
 // dtypes are exact, and cost nothing more.
 DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim);
+
+struct DoubleDoubleDots {
+  DoubleDoubleSums dot;
+  DoubleDouble a_squares,
+      b_squares;  // Σ aᵢ², Σ bᵢ²: sums of magnitudes themselves, their hi serves as sum_abs
+};
+
+// The same for a cosine, reading the row once.
+DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
+                                           size_t dim);
+
+// Σ (aᵢ − bᵢ)² in double-double: its error is DoubleDoubleDistanceError(dim, hi) unless something overflowed.
+DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim);
 
 }  // namespace dotmax
 

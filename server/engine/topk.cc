@@ -11,7 +11,7 @@ size_t Capacity(uint64_t k) { return 2 * k + 16; }
 
 }  // namespace
 
-TopK::TopK(uint64_t k) : k_(k) {}
+TopK::TopK(uint64_t k, double floor) : k_(k), floor_(floor), threshold_(floor) {}
 
 void TopK::RaiseThreshold(double bound) {
   // Infinite scores are an error that every later one must live to take part in.
@@ -24,6 +24,12 @@ void TopK::RaiseThreshold(double bound) {
 void TopK::Offer(const Candidate& candidate, Resolve resolve) {
   if (candidate.upper < threshold()) return;
   absl::MutexLock lock(&mutex_);
+  if (k_ == 0) {
+    const bool known = candidate.lower >= floor_;
+    resolved_ += known ? 0 : 1;
+    counted_ += known || resolve(candidate.query_row, candidate.id) >= floor_ ? 1 : 0;
+    return;
+  }
   candidates_.push_back(candidate);
   NoteLower(candidate.lower);
   if (candidates_.size() < Capacity(k_)) return;
@@ -68,12 +74,18 @@ std::vector<Hit> TopK::Take(Resolve resolve) {
   absl::MutexLock lock(&mutex_);
   DropHopeless();
   ResolveAll(resolve);
+  std::erase_if(candidates_, [this](const Candidate& c) { return c.lower < floor_; });
   std::vector<Hit> hits;
   hits.reserve(candidates_.size());
   for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
   std::sort(hits.begin(), hits.end(), Better);
   candidates_ = {};
   return hits;
+}
+
+uint64_t TopK::counted() const {
+  absl::MutexLock lock(&mutex_);
+  return counted_;
 }
 
 uint64_t TopK::resolved() const {

@@ -30,11 +30,15 @@ class TopK {
   // The correctly rounded score of a pair. Must be pure; called under this object's lock.
   using Resolve = absl::FunctionRef<double(uint64_t query_row, uint64_t id)>;
 
-  explicit TopK(uint64_t k);  // k ≥ 1
+  // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept.
+  explicit TopK(uint64_t k, double floor = -std::numeric_limits<double>::infinity());
 
-  // A lower bound of the k-th best score over all pairs of the search, −infinity at first; only rises.
+  // A lower bound of the k-th best score over all pairs of the search, `floor` at first; only rises.
   // Whatever is below it can be dropped unseen; what equals it cannot (ties).
   double threshold() const { return threshold_.load(std::memory_order_relaxed); }
+
+  // Whether nothing is known yet that some pairs, scored for a start, could raise the threshold by.
+  bool WantsSeeds() const { return k_ > 0 && threshold() == floor_; }
 
   // The caller has proved that k pairs score at least `bound`.
   void RaiseThreshold(double bound);
@@ -45,6 +49,7 @@ class TopK {
   // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
   std::vector<Hit> Take(Resolve resolve);
 
+  uint64_t counted() const;   // with k = 0
   uint64_t resolved() const;  // how many scores were resolved
 
  private:
@@ -55,10 +60,12 @@ class TopK {
   void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t k_;
-  std::atomic<double> threshold_{-std::numeric_limits<double>::infinity()};
+  const double floor_;
+  std::atomic<double> threshold_;
 
   mutable absl::Mutex mutex_;
   uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t counted_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
   std::vector<double> lowers_
       ABSL_GUARDED_BY(mutex_);  // the k largest lower ends, a heap with the least in front

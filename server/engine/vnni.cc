@@ -324,7 +324,9 @@ void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed) {
 
 #ifdef DOTMAX_VNNI
 bool HasVnniKernel() {
-  return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
+  // Asking takes microseconds.
+  static const bool has = (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
+  return has;
 }
 
 void ScoreVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {

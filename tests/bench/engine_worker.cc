@@ -46,6 +46,7 @@ struct Command {
   uint64_t first = 0;
   uint64_t count = 0;
   uint32_t top_k = 1;
+  Metric metric = Metric::kInnerProduct;
 };
 
 absl::StatusOr<Command> Parse(const std::string& line, uint64_t queries) {
@@ -53,6 +54,11 @@ absl::StatusOr<Command> Parse(const std::string& line, uint64_t queries) {
   std::istringstream words(line);
   words >> command.name >> command.threads >> command.calls >> command.first >> command.count;
   if (command.name == "search") words >> command.top_k;
+  int metric = 0;
+  if (words && words >> metric)
+    command.metric = static_cast<Metric>(metric);
+  else
+    words.clear();
   if (!words || command.threads < 1 || command.calls < 1 || command.count < 1 || command.top_k < 1 ||
       command.first + command.calls * command.count > queries) {
     return absl::InvalidArgumentError(absl::StrCat("cannot do: ", line));
@@ -86,7 +92,7 @@ class Worker {
           testing::Slice(queries_, command.first + call * command.count, command.count);
       absl::StatusOr<dotmax::Answer> answer;
       seconds += Seconds([&] {
-        answer = engine_->Search(matrix_, batch.view, {.top_k = static_cast<uint32_t>(command.top_k)},
+        answer = engine_->Search(matrix_, batch.view, {.top_k = command.top_k, .metric = command.metric},
                                  [] { return absl::OkStatus(); });
       });
       if (!answer.ok()) return answer.status();

@@ -1,0 +1,374 @@
+// The part of reduce.h that sums over a pair of rows.
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "server/base/dtype.h"
+#include "server/engine/reduce.h"
+
+// Compiles the rest of this file once per instruction set.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "server/engine/pair_sums.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dotmax {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Element formats: each loads Lanes(double) elements from any address as float64, exactly.
+struct LoadFloat64 {
+  using Element = double;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const double* from) {
+    return hn::LoadU(d, from);
+  }
+};
+struct LoadFloat32 {
+  using Element = float;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const float* from) {
+    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), from));
+  }
+};
+struct LoadFloat16 {
+  using Element = hwy::float16_t;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const hwy::float16_t* from) {
+    const hn::Rebind<float, D> d32;
+    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from)));
+  }
+};
+struct LoadBFloat16 {
+  using Element = hwy::bfloat16_t;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const hwy::bfloat16_t* from) {
+    const hn::Rebind<float, D> d32;
+    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<hwy::bfloat16_t, D>(), from)));
+  }
+};
+struct LoadInt8 {
+  using Element = int8_t;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const int8_t* from) {
+    const hn::Rebind<int32_t, D> d32;
+    return hn::PromoteTo(d, hn::PromoteTo(d32, hn::LoadU(hn::Rebind<int8_t, D>(), from)));
+  }
+};
+
+// The first n < Lanes(double) elements, and zeros. Only AVX masks loads from any address; others read it all.
+template <class Loader, class D>
+HWY_INLINE hn::Vec<D> LoadFirst(D d, const typename Loader::Element* from, size_t n) {
+  using Element = typename Loader::Element;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  if constexpr (std::is_same_v<Element, double>) return hn::MaskedLoad(hn::FirstN(d, n), d, from);
+  if constexpr (std::is_same_v<Element, float>) {
+    const hn::Rebind<float, D> d32;
+    return hn::PromoteTo(d, hn::MaskedLoad(hn::FirstN(d32, n), d32, from));
+  }
+#endif
+  HWY_ALIGN Element first[HWY_MAX_BYTES / sizeof(double)] = {};
+  std::memcpy(first, from, n * sizeof(Element));
+  return Loader::Load(d, first);
+}
+
+// Calls step(accumulator, a, b) with all elements of two rows, a vector at a time, zeros at the end. Two
+// accumulators in turn (0 and 1) hide latencies.
+template <class Loader, class Step>
+HWY_INLINE void ForEachPair(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT bytes, size_t dim,
+                            const Step& step) {
+  const hn::ScalableTag<double> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto* b = reinterpret_cast<const typename Loader::Element*>(bytes);
+  size_t i = 0;
+  for (; i + 2 * lanes <= dim; i += 2 * lanes) {
+    step(0, hn::LoadU(d, a + i), Loader::Load(d, b + i));
+    step(1, hn::LoadU(d, a + i + lanes), Loader::Load(d, b + i + lanes));
+  }
+  for (; i + lanes <= dim; i += lanes) step(0, hn::LoadU(d, a + i), Loader::Load(d, b + i));
+  if (i < dim) step(1, LoadFirst<LoadFloat64>(d, a + i, dim - i), LoadFirst<Loader>(d, b + i, dim - i));
+}
+
+// sums_of(loader) for the loader of a dtype.
+template <class SumsOf>
+HWY_INLINE auto WithLoader(DType dtype, const SumsOf& sums_of) {
+  switch (dtype) {
+    case DType::kFloat64:
+      break;
+    case DType::kFloat32:
+      return sums_of(LoadFloat32());
+    case DType::kFloat16:
+      return sums_of(LoadFloat16());
+    case DType::kBFloat16:
+      return sums_of(LoadBFloat16());
+    case DType::kInt8:
+      return sums_of(LoadInt8());
+  }
+  return sums_of(LoadFloat64());
+}
+
+template <class V>
+HWY_INLINE double SumOf(const V* two) {
+  const hn::ScalableTag<double> d;
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(two[0], two[1])));
+}
+
+template <class Loader>
+HWY_INLINE DotSums CheckDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, size_t dim) {
+  const hn::ScalableTag<double> d;
+  using V = hn::Vec<decltype(d)>;
+  V sum[2] = {hn::Zero(d), hn::Zero(d)}, sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V product = hn::Mul(x, y);
+    sum[i] = hn::Add(sum[i], product);
+    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
+  });
+  return {SumOf(sum), SumOf(sum_abs)};
+}
+
+template <class Loader>
+HWY_INLINE DotAndSquares CheckDotAndSquaresOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                              size_t dim) {
+  const hn::ScalableTag<double> d;
+  using V = hn::Vec<decltype(d)>;
+  V sum[2] = {hn::Zero(d), hn::Zero(d)}, sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
+  V squares[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V product = hn::Mul(x, y);
+    sum[i] = hn::Add(sum[i], product);
+    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
+    squares[i] = hn::MulAdd(y, y, squares[i]);
+  });
+  return {SumOf(sum), SumOf(sum_abs), SumOf(squares)};
+}
+
+template <class Loader>
+HWY_INLINE double CheckSquaredDistanceOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                         size_t dim) {
+  const hn::ScalableTag<double> d;
+  using V = hn::Vec<decltype(d)>;
+  V sum[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V difference = hn::Sub(x, y);
+    sum[i] = hn::MulAdd(difference, difference, sum[i]);
+  });
+  return SumOf(sum);
+}
+
+DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR { return CheckDotOf<decltype(loader)>(a, b, dim); });
+}
+
+DotAndSquares CheckDotAndSquares(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return WithLoader(dtype,
+                    [&](auto loader) HWY_ATTR { return CheckDotAndSquaresOf<decltype(loader)>(a, b, dim); });
+}
+
+double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return WithLoader(
+      dtype, [&](auto loader) HWY_ATTR { return CheckSquaredDistanceOf<decltype(loader)>(a, b, dim); });
+}
+
+// What rounding x + y to `sum` lost (Knuth's TwoSum).
+template <class V>
+HWY_INLINE V SumError(V x, V y, V sum) {
+  const V back = hn::Sub(sum, x);
+  return hn::Add(hn::Sub(x, hn::Sub(sum, back)), hn::Sub(y, back));
+}
+
+// What rounding x·y to `product` lost, exact down to 2^-1074.
+template <class D, class V>
+HWY_INLINE V ProductError(D d, V x, V y, V product) {
+#if HWY_NATIVE_FMA
+  (void)d;
+  return hn::MulSub(x, y, product);
+#else
+  constexpr size_t kLanes = HWY_MAX_BYTES / sizeof(double);
+  HWY_ALIGN double xs[kLanes], ys[kLanes], products[kLanes];
+  hn::Store(x, d, xs);
+  hn::Store(y, d, ys);
+  hn::Store(product, d, products);
+  for (size_t i = 0; i < hn::Lanes(d); ++i) xs[i] = std::fma(xs[i], ys[i], -products[i]);
+  return hn::Load(d, xs);
+#endif
+}
+
+// A running sum per lane, and what its additions (and whoever else) lost.
+template <class D>
+struct PreciseSum {
+  using V = hn::Vec<D>;
+  V hi, lo;
+
+  HWY_INLINE void Add(V x) {
+    const V sum = hn::Add(hi, x);
+    lo = hn::Add(lo, SumError(hi, x, sum));
+    hi = sum;
+  }
+
+  // Adds x·y, which is exact if kExact says so.
+  template <bool kExact>
+  HWY_INLINE void AddProduct(V x, V y, V product) {
+    Add(product);
+    if constexpr (!kExact) lo = hn::Add(lo, ProductError(D(), x, y, product));
+  }
+
+  // Over all lanes: halves onto halves; what stays in the other lanes no longer counts.
+  HWY_INLINE DoubleDouble Total() {
+    const D d;
+    HWY_ALIGN double lanes[2 * HWY_MAX_BYTES / sizeof(double)] = {};
+    double rest = 0.0;
+    for (size_t half = hn::Lanes(d) / 2; half > 0; half /= 2) {
+      hn::Store(hi, d, lanes);
+      const V other = hn::LoadU(d, lanes + half);
+      const V sum = hn::Add(hi, other);
+      HWY_ALIGN double losses[HWY_MAX_BYTES / sizeof(double)];
+      hn::Store(SumError(hi, other, sum), d, losses);
+      for (size_t i = 0; i < half; ++i) rest += losses[i];
+      hi = sum;
+    }
+    return {hn::GetLane(hi), hn::GetLane(hn::SumOfLanes(d, lo)) + rest};
+  }
+};
+
+template <class D>
+HWY_INLINE PreciseSum<D> NoSum(D d) {
+  return {hn::Zero(d), hn::Zero(d)};
+}
+
+// The sum of two.
+template <class D>
+HWY_INLINE DoubleDouble TotalOf(PreciseSum<D>* two) {
+  two[0].Add(two[1].hi);
+  two[0].lo = hn::Add(two[0].lo, two[1].lo);
+  return two[0].Total();
+}
+
+template <class Loader, bool kExact>
+HWY_INLINE DoubleDoubleSums DoubleDoubleDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                              size_t dim) {
+  const hn::ScalableTag<double> d;
+  using D = hn::ScalableTag<double>;
+  using V = hn::Vec<D>;
+  PreciseSum<D> sum[2] = {NoSum(d), NoSum(d)};
+  V sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V product = hn::Mul(x, y);
+    sum[i].template AddProduct<kExact>(x, y, product);
+    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
+  });
+  const DoubleDouble total = TotalOf(sum);
+  return {total.hi, total.lo, SumOf(sum_abs)};
+}
+
+// Three sums side by side hide each other's latencies.
+template <class Loader, bool kExact>
+HWY_INLINE DoubleDoubleDots DoubleDoubleDotsOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                               size_t dim) {
+  const hn::ScalableTag<double> d;
+  using D = hn::ScalableTag<double>;
+  using V = hn::Vec<D>;
+  PreciseSum<D> ab = NoSum(d), aa = NoSum(d), bb = NoSum(d);
+  V sum_abs = hn::Zero(d);
+  ForEachPair<Loader>(a, b, dim, [&](int, V x, V y) HWY_ATTR {
+    const V product = hn::Mul(x, y);
+    ab.template AddProduct<kExact>(x, y, product);
+    sum_abs = hn::Add(sum_abs, hn::Abs(product));
+    aa.template AddProduct<kExact>(x, x, hn::Mul(x, x));
+    bb.template AddProduct<kExact>(y, y, hn::Mul(y, y));
+  });
+  const DoubleDouble total = ab.Total();
+  return {{total.hi, total.lo, hn::GetLane(hn::SumOfLanes(d, sum_abs))}, aa.Total(), bb.Total()};
+}
+
+// (h + l)² = h² + 2hl + l², where h + l = x - y exactly; l² is left to the bound.
+template <class Loader>
+HWY_INLINE DoubleDouble DoubleDoubleDistanceOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                               size_t dim) {
+  const hn::ScalableTag<double> d;
+  using D = hn::ScalableTag<double>;
+  using V = hn::Vec<D>;
+  PreciseSum<D> sum[2] = {NoSum(d), NoSum(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V h = hn::Sub(x, y);
+    const V l = SumError(x, hn::Neg(y), h);
+    const V square = hn::Mul(h, h);
+    const V rest = hn::MulAdd(hn::Add(h, h), l, ProductError(d, h, h, square));
+    sum[i].Add(square);
+    sum[i].lo = hn::Add(sum[i].lo, rest);
+  });
+  return TotalOf(sum);
+}
+
+// The loaders that are worth a loop of their own in double-double; others' rows are made float64 first.
+DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
+  if (dtype == DType::kFloat32 && narrow) return DoubleDoubleDotOf<LoadFloat32, true>(a, b, dim);
+  if (dtype == DType::kFloat64) return DoubleDoubleDotOf<LoadFloat64, false>(a, b, dim);
+  std::vector<double> wide(dim);
+  ToFloat64(b, dtype, dim, wide.data());
+  b = reinterpret_cast<const std::byte*>(wide.data());
+  if (!narrow) return DoubleDoubleDotOf<LoadFloat64, false>(a, b, dim);
+  return DoubleDoubleDotOf<LoadFloat64, true>(a, b, dim);
+}
+
+DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
+                                           size_t dim) {
+  if (dtype == DType::kFloat32 && narrow) return DoubleDoubleDotsOf<LoadFloat32, true>(a, b, dim);
+  if (dtype == DType::kFloat64) return DoubleDoubleDotsOf<LoadFloat64, false>(a, b, dim);
+  std::vector<double> wide(dim);
+  ToFloat64(b, dtype, dim, wide.data());
+  b = reinterpret_cast<const std::byte*>(wide.data());
+  if (!narrow) return DoubleDoubleDotsOf<LoadFloat64, false>(a, b, dim);
+  return DoubleDoubleDotsOf<LoadFloat64, true>(a, b, dim);
+}
+
+DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  if (dtype == DType::kFloat32) return DoubleDoubleDistanceOf<LoadFloat32>(a, b, dim);
+  if (dtype == DType::kFloat64) return DoubleDoubleDistanceOf<LoadFloat64>(a, b, dim);
+  std::vector<double> wide(dim);
+  ToFloat64(b, dtype, dim, wide.data());
+  return DoubleDoubleDistanceOf<LoadFloat64>(a, reinterpret_cast<const std::byte*>(wide.data()), dim);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace dotmax
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dotmax {
+
+HWY_EXPORT(CheckDot);
+HWY_EXPORT(CheckDotAndSquares);
+HWY_EXPORT(CheckSquaredDistance);
+HWY_EXPORT(DoubleDoubleDot);
+HWY_EXPORT(DoubleDoubleDotAndSquares);
+HWY_EXPORT(DoubleDoubleSquaredDistance);
+
+DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(CheckDot)(a, b, dtype, dim);
+}
+
+DotAndSquares CheckDotAndSquares(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(CheckDotAndSquares)(a, b, dtype, dim);
+}
+
+double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(CheckSquaredDistance)(a, b, dtype, dim);
+}
+
+DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(DoubleDoubleDot)(a, narrow, b, dtype, dim);
+}
+
+DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
+                                           size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(DoubleDoubleDotAndSquares)(a, narrow, b, dtype, dim);
+}
+
+DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(DoubleDoubleSquaredDistance)(a, b, dtype, dim);
+}
+
+}  // namespace dotmax
+#endif  // HWY_ONCE
