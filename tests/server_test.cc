@@ -318,9 +318,9 @@ TEST_F(ServerTest, BytesThatAreNoRequestAreRefused) {
     EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT) << error.message;
     EXPECT_EQ(error.reason, "MALFORMED_REQUEST");
   }
-  grpc::Status status;  // no bytes are a request: of no rows, for the only collection
+  grpc::Status status;  // no bytes are a request: one without queries
   CallRaw(shared_->channel, "/dotmax.v1.Dotmax/Search", "", &status);
-  EXPECT_EQ(ErrorOf(status).reason, "COLLECTION_NOT_FOUND");
+  EXPECT_EQ(ErrorOf(status).reason, "NO_QUERIES");
 }
 
 TEST_F(ServerTest, AMessageOverTheLimitIsRefusedWithTheLimit) {
