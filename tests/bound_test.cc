@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/engine/exact.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -146,6 +147,157 @@ TEST(BoundTest, Float64DotErrorCountsUnderflow) {
   EXPECT_GE(Float64DotError(8)(0.0), sum);
 }
 
+double Exact(const std::vector<double>& a, const std::vector<double>& b, Metric metric) {
+  const uint32_t dim = static_cast<uint32_t>(a.size());
+  return testing::ExactScore(testing::MakeMatrix(a, dim, DType::kFloat64).view, 0,
+                             testing::MakeMatrix(b, dim, DType::kFloat64).view, 0, metric);
+}
+
+TEST(BoundTest, DistancesStayWithinTheirErrors) {
+  Random random(5);
+  double tightest = 0.0;
+  for (int round = 0; round < 1000; ++round) {
+    const uint32_t dim = 1 + random.Next() % (round % 2 == 0 ? 2 : 300);
+    std::vector<double> a(dim), b(dim);
+    double sum = 0.0;
+    for (uint32_t i = 0; i < dim; ++i) {
+      a[i] = random.Normal();
+      b[i] = random.Normal() * 1e-3;
+      sum += (a[i] - b[i]) * (a[i] - b[i]);
+    }
+    const double error = std::abs(sum - Exact(a, b, Metric::kSquaredEuclidean));
+    EXPECT_LE(error, Float64DistanceError(dim)(sum));
+    tightest = std::max(tightest, error / Float64DistanceError(dim)(sum));
+    EXPECT_LT(DoubleDoubleDistanceError(dim, sum), Float64DistanceError(dim)(sum));
+  }
+  EXPECT_GT(tightest, 0.3) << "the bound is so loose that the test above shows nothing";
+}
+
+TEST(BoundTest, Float64DistanceErrorCountsUnderflow) {
+  // Eight squares of three eighths of the least float64, each lost.
+  const double sum = Exact(std::vector<double>(8, 0x1.3988e1409212ep-538), std::vector<double>(8, 0.0),
+                           Metric::kSquaredEuclidean);
+  EXPECT_EQ(sum, 3 * 0x1p-1074);
+  EXPECT_GE(Float64DistanceError(8)(0.0), sum);
+}
+
+struct CosineSums {
+  double sum = 0.0, sum_abs = 0.0, a_squares = 0.0, b_squares = 0.0;
+};
+CosineSums SumUp(const std::vector<double>& a, const std::vector<double>& b) {
+  CosineSums sums;
+  for (size_t i = 0; i < a.size(); ++i) {
+    sums.sum += a[i] * b[i];
+    sums.sum_abs += std::abs(a[i] * b[i]);
+    sums.a_squares += a[i] * a[i];
+    sums.b_squares += b[i] * b[i];
+  }
+  return sums;
+}
+
+Interval CosineIntervalOf(const std::vector<double>& a, const std::vector<double>& b) {
+  const CosineSums s = SumUp(a, b);
+  return Float64CosineInterval(static_cast<uint32_t>(a.size()), DType::kFloat64, DType::kFloat64)(
+      s.sum, s.sum_abs, s.a_squares, s.b_squares);
+}
+
+void ExpectWithin(double x, const Interval& interval) {
+  EXPECT_LE(interval.lower, x);
+  EXPECT_GE(interval.upper, x);
+  EXPECT_GE(interval.lower, -1.0);
+  EXPECT_LE(interval.upper, 1.0);
+}
+
+TEST(BoundTest, CosinesAreWithinTheirIntervals) {
+  Random random(6);
+  for (int round = 0; round < 1000; ++round) {
+    const uint32_t dim = 1 + random.Next() % 300;
+    std::vector<double> a, b;
+    FillHardCase(random, dim, a, b);
+    for (uint32_t i = 0; i < dim; ++i) {
+      a[i] = std::ldexp(a[i] * (1.0 + random.Uniform() * 1e-9), round % 400 - 200);
+      if (round % 5 == 0) b[i] = 3.0 * a[i];
+    }
+    const Interval interval = CosineIntervalOf(a, b);
+    ExpectWithin(Exact(a, b, Metric::kCosine), interval);
+    EXPECT_LT(interval.upper - interval.lower, 4.0 * Gamma(dim + 6.0, kUnitFloat64));
+  }
+}
+
+TEST(BoundTest, CosineIntervalsCountTheErrorsOfProducts) {
+  // They cancel, and only rounding is left.
+  const std::vector<double> a = {1.0 + 0x1p-52, -1.0, 0.0}, b = {1.0 + 0x1p-52, 1.0 + 0x1p-51, 1.0};
+  EXPECT_EQ(SumUp(a, b).sum, 0.0);
+  ExpectWithin(Exact(a, b, Metric::kCosine), CosineIntervalOf(a, b));
+}
+
+TEST(BoundTest, CosineIntervalsCountTheErrorsOfSquares) {
+  // Each of the small elements makes Σab lose, and Σa² gain, as much as rounding can: more than the error of
+  // the product alone allows.
+  constexpr uint32_t kSmall = 1000;
+  const double unit = std::sqrt(0x1p-53) * (1.0 + 0x1p-20);
+  std::vector<double> a(kSmall, unit), b(kSmall, -1.5 * unit);
+  a.insert(a.begin(), {1.0, 0.0});
+  b.insert(b.begin(), {0.5 + 0x1p-30, std::sqrt(0.75)});
+  const CosineSums s = SumUp(a, b);
+  const double exact = Exact(a, b, Metric::kCosine);
+  EXPECT_GT(exact - s.sum / std::sqrt(s.a_squares * s.b_squares), Float64DotError(kSmall + 2)(s.sum_abs));
+  ExpectWithin(exact, CosineIntervalOf(a, b));
+}
+
+TEST(BoundTest, CosineIntervalsCountUnderflow) {
+  // Three quarters of the least float64, as a quotient and less its error, are rounded to all of it.
+  const double least = 0x1p-1074;
+  const Float64CosineInterval interval(1, DType::kFloat64, DType::kFloat64);
+  EXPECT_LE(interval(3.0 * least, 3.0 * least, 16.0, 1.0).lower, 0.0);
+  EXPECT_GE(interval(-3.0 * least, 3.0 * least, 16.0, 1.0).upper, 0.0);
+}
+
+TEST(BoundTest, CosineIntervalsOfExtremesAreEverything) {
+  const auto is_everything = [](const Interval& interval) {
+    return interval.lower == -1.0 && interval.upper == 1.0;
+  };
+  EXPECT_TRUE(is_everything(CosineIntervalOf({1e200}, {1.0})));
+  EXPECT_TRUE(is_everything(CosineIntervalOf({1.0}, {1e-200})));
+  EXPECT_TRUE(is_everything(CosineIntervalOf({1e-100}, {5e-324})));
+  EXPECT_TRUE(is_everything(CosineIntervalOf({0.0}, {1.0})));  // of float64, it may be a square that vanished
+  EXPECT_TRUE(is_everything(CosineIntervalOf({1e100, 1e100}, {1e100, 1e-200})));
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Float64CosineInterval narrow(3, DType::kFloat32, DType::kInt8);
+  EXPECT_TRUE(is_everything(narrow(nan, nan, nan, nan)));
+  EXPECT_TRUE(is_everything(narrow(1.0, 1.0, 1.0, nan)));
+  EXPECT_TRUE(is_everything(narrow(1.0, 1.0, nan, 1.0)));
+  for (const Interval& zero : {narrow(0.0, 0.0, 0.0, 5.0), narrow(0.0, 0.0, 5.0, 0.0)}) {
+    EXPECT_EQ(zero.lower, 0.0);
+    EXPECT_EQ(zero.upper, 0.0);
+  }
+  EXPECT_TRUE(is_everything(Float64CosineInterval(3, DType::kFloat64, DType::kInt8)(0.0, 0.0, 0.0, 5.0)));
+}
+
+TEST(BoundTest, DoubleDoubleCosineErrorCountsItsSums) {
+  EXPECT_GE(DoubleDoubleCosineError(0.5, 0x1p-80, 2.0, 0.0, 0.0), 0x1p-81);  // of the product, by the lengths
+  // 1 / √(1 + α) and so on.
+  EXPECT_GE(DoubleDoubleCosineError(1.0, 0.0, 1.0, 0x1p-70, 0.0), 0x1p-71);
+  EXPECT_GE(DoubleDoubleCosineError(-1.0, 0.0, 1.0, 0x1p-70, 0x1p-70), 0x1p-70);
+}
+
+// With Q = q² and R = 1 the cosine is p/q, whose rest can be told exactly.
+TEST(BoundTest, DoubleDoubleCosinesStayWithinTheirError) {
+  Random random(7);
+  double tightest = 0.0;
+  for (int round = 0; round < 10000; ++round) {
+    const double p = 1.0 + random.Uniform(), q = 1.0 + random.Uniform();
+    const auto [cosine, lengths] =
+        DoubleDoubleCosine({p, 0.0}, {q * q, std::fma(q, q, -(q * q))}, {1.0, 0.0});
+    EXPECT_NEAR(lengths, q, 1e-15);
+    const double rest = std::fma(-cosine.lo, q, std::fma(-cosine.hi, q, p));
+    const double error = std::abs(rest) / q;
+    EXPECT_LE(error, DoubleDoubleCosineError(cosine.hi, 0.0, lengths, 0.0, 0.0));
+    tightest = std::max(tightest, error / DoubleDoubleCosineError(cosine.hi, 0.0, lengths, 0.0, 0.0));
+  }
+  EXPECT_GT(tightest, 0.01) << "the bound is so loose that the test above shows nothing";
+}
+
 TEST(BoundTest, NormIsNotBelowTheTrueOne) {
   EXPECT_EQ(NormUpperBound(3, 0.0) >= 0.0, true);
   for (const double x : {3.0, 1e-30, 1e30, 0.1}) {
@@ -164,6 +316,24 @@ TEST(BoundTest, NormCountsWhatItsSumLost) {
   EXPECT_GE(NormUpperBound(kSmall + 1, squares), std::sqrt(1.0 + kSmall * 0x1p-54));
   // Squares that underflow: of four elements 2^-540.
   EXPECT_GE(NormUpperBound(4, 0.0), 0x1p-539);
+}
+
+TEST(BoundTest, LeastNormIsNotAboveTheTrueOne) {
+  // A sum whose terms all round up, squared elements and all: x is the same 60,000 times.
+  constexpr uint32_t kDim = 60000;
+  for (const double x : {1.0, 3.1, 0x1.6a09e667f3bcdp-1, 1e-30, 1e60}) {
+    double squares = 0.0;
+    for (uint32_t i = 0; i < kDim; ++i) squares += x * x;
+    const double least = LeastNorm(NormUpperBound(kDim, squares));
+    EXPECT_LE(least, std::sqrt(1.0L * kDim) * x);
+    EXPECT_GE(least, std::sqrt(1.0L * kDim) * x * (1.0 - 0x1p-34));
+  }
+  // The upper bound itself rounds up.
+  EXPECT_LE(LeastNorm(NormUpperBound(1, 1.0)), 1.0);
+  EXPECT_EQ(LeastNorm(0.0), 0.0);
+  EXPECT_EQ(LeastNorm(NormUpperBound(100, 0.0)), 0.0);  // nothing but what may have underflowed
+  EXPECT_EQ(LeastNorm(std::numeric_limits<double>::infinity()), 0.0);
+  EXPECT_EQ(LeastNorm(std::numeric_limits<double>::quiet_NaN()), 0.0);
 }
 
 TEST(BoundTest, ThresholdIsBelowScoreLessError) {

@@ -42,15 +42,15 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
 }
 
 void ExpectAnswer(const Answer& answer, const std::vector<Hit>& expected, const MatrixView& a,
-                  const MatrixView& b, uint32_t top_k, Reduction reduction) {
+                  const MatrixView& b, const Selection& selection) {
   ASSERT_EQ(answer.hits.size(), expected.size());
   for (size_t i = 0; i < expected.size(); ++i) {
     ASSERT_EQ(answer.hits[i], expected[i])
         << "hit " << i << ": got " << answer.hits[i].score << " at " << answer.hits[i].id << ", expected "
         << expected[i].score << " at " << expected[i].id;
   }
-  if (reduction == Reduction::kPerRow) {
-    const uint64_t each = std::min<uint64_t>(top_k, b.rows);
+  if (selection.reduction == Reduction::kPerRow) {
+    const uint64_t each = std::min<uint64_t>(selection.top_k, b.rows);
     ASSERT_EQ(answer.row_splits.size(), a.rows + 1);
     for (uint64_t i = 0; i <= a.rows; ++i) EXPECT_EQ(answer.row_splits[i], i * each);
   } else {
@@ -58,14 +58,17 @@ void ExpectAnswer(const Answer& answer, const std::vector<Hit>& expected, const 
   }
   EXPECT_EQ(answer.best.has_value(), !expected.empty());
   if (!expected.empty()) {
-    EXPECT_EQ(*answer.best, *std::min_element(expected.begin(), expected.end(), Better));
+    EXPECT_EQ(*answer.best,
+              *std::min_element(expected.begin(), expected.end(), [&](const Hit& x, const Hit& y) {
+                return BetterBy(selection.metric, x, y);
+              }));
   }
   EXPECT_LE(answer.stats.pairs_survived, answer.stats.pairs_screened);
   EXPECT_LE(answer.stats.pairs_screened, a.rows * b.rows);
 }
 
 // Searches by every screen, with 1 and 3 threads, both reductions, and compares with the oracle at zero
-// tolerance.
+// tolerance. Metrics but the inner product are asked for one top_k, and one number of threads a reduction.
 void ExpectExact(const SharedMatrix& a, const SharedMatrix& b, std::vector<uint32_t> top_ks = {1, 7}) {
   std::vector<std::unique_ptr<Matrix>> matrices;
   for (const ScreenOptions& screen : Screens(b.view.dim))
@@ -73,17 +76,28 @@ void ExpectExact(const SharedMatrix& a, const SharedMatrix& b, std::vector<uint3
   Engine one(1), three(3);
   for (const uint32_t top_k : top_ks) {
     for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
-      const std::vector<Hit> expected = ExactTopK(a.view, b.view, top_k, reduction);
-      for (const auto& matrix : matrices) {
-        for (Engine* engine : {&one, &three}) {
-          SCOPED_TRACE(::testing::Message()
-                       << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
-                       << ", threads " << engine->threads() << ", reduction " << static_cast<int>(reduction)
-                       << ", screen " << matrix->screen());
-          const absl::StatusOr<Answer> answer =
-              engine->Search(*matrix, a.view, {.top_k = top_k, .reduction = reduction}, Never);
-          ASSERT_TRUE(answer.ok()) << answer.status();
-          ExpectAnswer(*answer, expected, a.view, b.view, top_k, reduction);
+      for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+        const bool inner = metric == Metric::kInnerProduct;
+        if (!inner && top_k != top_ks.back()) continue;
+        const Selection selection = {.top_k = top_k, .reduction = reduction, .metric = metric};
+        const std::vector<Hit> expected = ExactTopK(a.view, b.view, top_k, reduction, metric);
+        const bool overflows = std::any_of(expected.begin(), expected.end(),
+                                           [](const Hit& hit) { return !std::isfinite(hit.score); });
+        for (const auto& matrix : matrices) {
+          for (Engine* engine : {&one, &three}) {
+            if (!inner && (engine == &one) == (reduction == Reduction::kPerRow)) continue;
+            SCOPED_TRACE(::testing::Message()
+                         << a.view.rows << " x " << b.view.rows << " x " << b.view.dim << ", top_k " << top_k
+                         << ", threads " << engine->threads() << ", reduction " << static_cast<int>(reduction)
+                         << ", metric " << static_cast<int>(metric) << ", screen " << matrix->screen());
+            const absl::StatusOr<Answer> answer = engine->Search(*matrix, a.view, selection, Never);
+            if (!inner && overflows) {
+              EXPECT_EQ(answer.status().code(), absl::StatusCode::kOutOfRange);
+              continue;
+            }
+            ASSERT_TRUE(answer.ok()) << answer.status();
+            ExpectAnswer(*answer, expected, a.view, b.view, selection);
+          }
         }
       }
     }

@@ -1,10 +1,12 @@
 #include "server/engine/exact.h"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/base/dtype.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -15,11 +17,12 @@ using testing::ExactScore;
 using testing::MakeMatrix;
 using testing::Random;
 
-double Oracle(const std::vector<double>& a, const std::vector<double>& b) {
+double Oracle(const std::vector<double>& a, const std::vector<double>& b,
+              Metric metric = Metric::kInnerProduct) {
   const uint32_t dim = static_cast<uint32_t>(a.size());
   const SharedMatrix x = MakeMatrix(a, dim, DType::kFloat64);
   const SharedMatrix y = MakeMatrix(b, dim, DType::kFloat64);
-  return ExactScore(x.view, 0, y.view, 0);
+  return ExactScore(x.view, 0, y.view, 0, metric);
 }
 
 void ExpectExact(const std::vector<double>& a, const std::vector<double>& b) {
@@ -99,6 +102,196 @@ TEST(ExactTest, RandomVectorsOfEveryScale) {
     }
     ExpectExact(a, b);
   }
+}
+
+const std::byte* Bytes(const std::vector<double>& row) {
+  return reinterpret_cast<const std::byte*>(row.data());
+}
+
+double Cosine(const std::vector<double>& a, const std::vector<double>& b) {
+  return CorrectlyRoundedCosine(a, DType::kFloat64, Bytes(b), DType::kFloat64);
+}
+
+double SquaredDistance(const std::vector<double>& a, const std::vector<double>& b) {
+  return CorrectlyRoundedSquaredDistance(a, DType::kFloat64, Bytes(b), DType::kFloat64);
+}
+
+// Bits, so that -0.0 is not 0.0.
+uint64_t Bits(double x) { return std::bit_cast<uint64_t>(x); }
+
+void ExpectExactMetrics(const std::vector<double>& a, const std::vector<double>& b) {
+  const double cosine = Oracle(a, b, Metric::kCosine);
+  EXPECT_EQ(Bits(Cosine(a, b)), Bits(cosine)) << Cosine(a, b) << " instead of " << cosine;
+  EXPECT_EQ(Bits(AccumulatedCosine(a, b)), Bits(cosine)) << AccumulatedCosine(a, b);
+  const double distance = Oracle(a, b, Metric::kSquaredEuclidean);
+  EXPECT_EQ(Bits(SquaredDistance(a, b)), Bits(distance)) << SquaredDistance(a, b);
+  EXPECT_EQ(Bits(AccumulatedSquaredDistance(a, b)), Bits(distance)) << AccumulatedSquaredDistance(a, b);
+}
+
+TEST(ExactTest, MetricsOfEmptyAndZeroRowsAreZero) {
+  EXPECT_EQ(Bits(Cosine({}, {})), 0);
+  EXPECT_EQ(Bits(SquaredDistance({}, {})), 0);
+  for (const std::vector<double>& other : {std::vector<double>{-1.0, 5.0}, {-0.0, 0.0}, {5e-324, 1e308}}) {
+    EXPECT_EQ(Bits(Cosine({0.0, -0.0}, other)), 0);
+    EXPECT_EQ(Bits(Cosine(other, {-0.0, -0.0})), 0);
+    ExpectExactMetrics({-0.0, 0.0}, other);
+  }
+}
+
+TEST(ExactTest, ParallelRowsHaveACosineOfOne) {
+  Random random(8);
+  for (int round = 0; round < 1000; ++round) {
+    const size_t dim = 1 + random.Next() % 40;
+    const int scale = static_cast<int>(random.Next() % 1900) - 950;
+    const double factor = round % 2 == 0 ? -std::ldexp(1.0, scale / 2) : std::ldexp(3.0, scale / 4);
+    std::vector<double> a(dim), b(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      a[i] = std::ldexp(double{static_cast<float>(random.Normal())}, scale / 3);
+      b[i] = factor * a[i];
+    }
+    EXPECT_EQ(Cosine(a, b), factor < 0.0 ? -1.0 : 1.0);
+    EXPECT_EQ(Bits(SquaredDistance(a, a)), 0);
+  }
+  ExpectExactMetrics({5e-324, -1e-323}, {1e308, -1e308});
+  ExpectExactMetrics({5e-324, -1e-323}, {5e307, -1e308});
+  ExpectExactMetrics({1e200, 1e200}, {2e200, 2e200});
+}
+
+TEST(ExactTest, NearlyParallelRowsDifferInTheLastBit) {
+  Random random(9);
+  for (int round = 0; round < 1000; ++round) {
+    const size_t dim = 1 + random.Next() % 20;
+    std::vector<double> a(dim), b(dim);
+    for (size_t i = 0; i < dim; ++i) a[i] = b[i] = static_cast<float>(random.Normal());
+    const size_t changed = random.Next() % dim;
+    if (round % 3 == 0) b[changed] = std::nextafter(b[changed], 9.0);
+    if (round % 3 == 1) b[changed] = std::nextafter(static_cast<float>(b[changed]), 9.0f);
+    if (round % 3 == 2) b[changed] += std::ldexp(1.0, -27);  // about where the cosine leaves 1
+    ExpectExactMetrics(a, b);
+  }
+}
+
+TEST(ExactTest, OrthogonalRowsHaveACosineOfZero) {
+  EXPECT_EQ(Bits(Cosine({1.0, 1.0}, {-1.0, 1.0})), 0);
+  EXPECT_EQ(Bits(Cosine({1e16, 1.0, -1e16}, {1.0, 0.0, 1.0})), 0);
+  ExpectExactMetrics({1e16, 1.0, -1e16}, {1.0, 1.0, 1.0});
+  ExpectExactMetrics({1e16, 1.0, -1e16}, {1.0, -1e-300, 1.0});
+}
+
+TEST(ExactTest, RationalCosinesAreTheirRounding) {
+  EXPECT_EQ(Cosine({3.0, 4.0}, {1.0, 0.0}), 0.6);
+  EXPECT_EQ(Cosine({3.0, 4.0}, {0.0, -7.0}), -0.8);
+  EXPECT_EQ(Cosine({1.0, 1.0, 1.0, 1.0}, {0.0, 0.0, 1e-310, 0.0}), 0.5);
+}
+
+// b₁ is odd, |b| = 2^54 and 3b₁ + 4b₂ = 5M with an odd M in [2^53, 2^54), so the cosine with (3, 4, 0, 0, 0)
+// is M/2^54, a midpoint. Found in Python: b₁ odd, b₂ = 2 mod 4, b₃ odd at random until half the rest, p =
+// (4^54 - b₁² - b₂² - b₃²) / 2, is a prime of the form 4n + 1; then p = x² + y² (Cornacchia), and 2p = (x +
+// y)² + (x - y)².
+TEST(ExactTest, CosinesThatTieRoundToEven) {
+  for (const std::vector<double>& b :
+       {std::vector<double>{8230400470010391, 10951522504471638, 6911933843646273, 7132899231374741,
+                            6179816800831689},  // M = 1 mod 4: down
+        {2886388417637121, 17167688943491418, 4560429365921997, 811407271686429, 43291319802029},  // up
+        {3934457736599531, 13436002933909058, 5638232226537337, 8473867857252781, 4991625189733299},
+        {7062135700331177, 14009295042585186, 4857540601401815, 5381169324794075, 5082495589959809}}) {
+    std::vector<double> a = {3.0, 4.0, 0.0, 0.0, 0.0};
+    ExpectExactMetrics(a, b);
+    for (double& x : a) x *= -0x1p-700;
+    ExpectExactMetrics(a, b);
+    // Off the tie by less than double-double tells, on either side.
+    std::vector<double> longer = b;
+    longer.push_back(0x1p-100);
+    for (const double side : {0.0, 0x1p-300, 0x1p-80, -0x1p-80})
+      ExpectExactMetrics({3, 4, 0, 0, 0, side}, longer);
+  }
+}
+
+TEST(ExactTest, DenormalCosinesRoundOnce) {
+  ExpectExactMetrics({1e308, 1e-308, 0.0}, {0.0, 1e-308, 1e308});   // beyond float64
+  ExpectExactMetrics({1.0, 0x1p-540, 0.0}, {0.0, 0x1p-534, 1.0});   // the least
+  ExpectExactMetrics({1.0, 0x1p-540, 0.0}, {0.0, -0x1p-535, 1.0});  // half of it, but for the lengths
+  ExpectExactMetrics({1.0, 0x1.8p-540, 0.0}, {0.0, -0x1p-535, 1.0});
+  ExpectExactMetrics({1.0, 0x1.8p-540, 0.0}, {0.0, -0x1.4p-530, 1.0});
+  ExpectExactMetrics({1.0, 0x1.8p-540, 0.0}, {0.0, 0x1.7p-490, 1.0});
+}
+
+TEST(ExactTest, DistancesOfAllMagnitudes) {
+  const double max = std::numeric_limits<double>::max();
+  EXPECT_EQ(SquaredDistance({max}, {-max}), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(SquaredDistance({1e200, 1.0}, {1e200, 3.0}), 4.0);
+  ExpectExactMetrics({max, 1.0}, {std::nextafter(max, 0.0), 1.0});
+  ExpectExactMetrics({0x1p512, 0x1p485}, {0.0, 0.0});  // just overflows, and just does not
+  ExpectExactMetrics({0x1p512}, {0x1p459});
+  ExpectExactMetrics({0x1p512}, {0x1p458});
+  ExpectExactMetrics({0x1p-537, 0x1p-538}, {0.0, 0.0});
+  ExpectExactMetrics({0x1p-538, 0x1p-538}, {0.0, 0.0});  // a tie of 0 and the least
+  ExpectExactMetrics({0x1p-538, 0x1p-538, 0x1p-1074}, {0.0, 0.0, 0.0});
+  ExpectExactMetrics({5e-324}, {-5e-324});
+}
+
+TEST(ExactTest, DistancesThatTieRoundToEven) {
+  ExpectExactMetrics({1.0, 0x1p-27, 0x1p-27}, {0.0, 0.0, 0.0});
+  ExpectExactMetrics({1.0, 0x1p-27, 0x1p-27, 0x1p-100}, {0.0, 0.0, 0.0, 0.0});
+  ExpectExactMetrics({1.0, 0x1p-27, 0x1p-27, 0x1p-530}, {0.0, 0.0, 0.0, 0.0});
+  ExpectExactMetrics({0x1p-500, 0x1p-527, 0x1p-527, 0x1p-540},
+                     {0.0, 0.0, 0.0, 0.0});  // what underflows decides
+  ExpectExactMetrics({1.0, 0x1p-27, 0.0}, {0x1p-60, 0.0, 0x1p-27});
+  ExpectExactMetrics({1.0, 0x1p-27, 0x1p-27}, {0x1p-140, 0.0, 0.0});
+  ExpectExactMetrics({1.0, 0x1p-27, 0x1p-27}, {-0x1p-140, 0.0, 0.0});
+}
+
+TEST(ExactTest, MetricsOfRandomVectorsOfEveryScale) {
+  Random random(10);
+  for (int round = 0; round < 2000; ++round) {
+    const size_t dim = 1 + random.Next() % 40;
+    const int spread = round % 4 == 0 ? 0 : static_cast<int>(random.Next() % 900);
+    std::vector<double> a(dim), b(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      a[i] = std::ldexp(random.Normal(), static_cast<int>(random.Next() % (spread + 1)) - spread / 2);
+      b[i] = std::ldexp(random.Normal(), static_cast<int>(random.Next() % (spread + 1)) - spread / 2);
+    }
+    // Half of them cancel but for the last elements.
+    for (size_t i = 0; round % 2 == 1 && 2 * i + 1 < dim; ++i) {
+      a[2 * i + 1] = -a[2 * i];
+      b[2 * i + 1] = i % 3 == 0 ? b[2 * i] : std::nextafter(b[2 * i], 1e300);
+    }
+    ExpectExactMetrics(a, b);
+  }
+}
+
+// Where rows lie, and with what is said of queries of narrow dtypes.
+TEST(ExactTest, MetricsOfEveryDtypeSizeAndAddress) {
+  constexpr DType kAll[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64,
+                            DType::kInt8};
+  for (const DType a_dtype : kAll) {
+    for (const DType b_dtype : kAll) {
+      for (const uint32_t dim : {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 100}) {
+        const SharedMatrix a = testing::RandomNormal(1, dim, dim, a_dtype);
+        const SharedMatrix b = testing::RandomNormal(3, dim, dim + 1, b_dtype);
+        std::vector<double> wide(dim);
+        ToFloat64(a.view.data, a_dtype, dim, wide.data());
+        for (uint64_t row = 0; row < 3; ++row) {  // odd rows of odd dims are misaligned for vectors
+          EXPECT_EQ(CorrectlyRoundedCosine(wide, a_dtype, b.view.row(row), b_dtype),
+                    ExactScore(a.view, 0, b.view, row, Metric::kCosine));
+          EXPECT_EQ(CorrectlyRoundedSquaredDistance(wide, a_dtype, b.view.row(row), b_dtype),
+                    ExactScore(a.view, 0, b.view, row, Metric::kSquaredEuclidean));
+        }
+      }
+    }
+  }
+}
+
+TEST(ExactTest, TheLargestDimOfTheLargestNumbers) {
+  const std::vector<double> a(kMaxDim, std::numeric_limits<double>::max());
+  std::vector<double> b(kMaxDim, -std::numeric_limits<double>::max());
+  EXPECT_EQ(SquaredDistance(a, b), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(Cosine(a, b), -1.0);
+  b = a;
+  b[77] = std::nextafter(b[77], 0.0);
+  ExpectExactMetrics(a, b);
+  const std::vector<double> ones(kMaxDim, 1.0), tenths(kMaxDim, 0.1);
+  ExpectExactMetrics(ones, tenths);
 }
 
 }  // namespace

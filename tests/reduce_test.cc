@@ -113,6 +113,49 @@ TEST(ReduceTest, CheckDotThatOverflowsIsNotFinite) {
   EXPECT_FALSE(std::isfinite(dot.sum_abs));
 }
 
+// Within their errors, and the same as the obvious loop but for the order.
+TEST(ReduceTest, ChecksOfOtherMetricsAreWithinTheirErrors) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
+    for (const uint32_t dim : {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 100, 1000}) {
+      const SharedMatrix a = testing::RandomNormal(1, dim, dim, DType::kFloat64);
+      const SharedMatrix b = testing::RandomNormal(3, dim, dim + 1, dtype);
+      std::vector<double> wide(dim), row_wide(dim);
+      ToFloat64(a.view.data, DType::kFloat64, dim, wide.data());
+      double a_squares = 0.0;
+      for (const double x : wide) a_squares += x * x;
+      for (uint64_t row = 0; row < 3; ++row) {
+        const std::byte* const at = b.view.row(row);
+        ToFloat64(at, dtype, dim, row_wide.data());
+        double squares = 0.0;
+        for (const double x : row_wide) squares += x * x;
+        const DotAndSquares got = CheckDotAndSquares(wide.data(), at, dtype, dim);
+        const DotSums dot = CheckDot(wide.data(), at, dtype, dim);
+        EXPECT_EQ(got.sum, dot.sum);
+        EXPECT_EQ(got.sum_abs, dot.sum_abs);
+        EXPECT_NEAR(got.squares, squares, squares * 1e-13);
+        const double cosine = testing::ExactScore(a.view, 0, b.view, row, Metric::kCosine);
+        const Interval interval =
+            Float64CosineInterval(dim, DType::kFloat64, dtype)(got.sum, got.sum_abs, a_squares, got.squares);
+        EXPECT_LE(interval.lower, cosine) << DTypeName(dtype) << dim;
+        EXPECT_GE(interval.upper, cosine) << DTypeName(dtype) << dim;
+        EXPECT_LE(interval.upper - interval.lower, 1e-12);
+        const double distance = CheckSquaredDistance(wide.data(), at, dtype, dim);
+        const double exact = testing::ExactScore(a.view, 0, b.view, row, Metric::kSquaredEuclidean);
+        EXPECT_LE(std::abs(distance - exact), Float64DistanceError(dim)(distance)) << DTypeName(dtype) << dim;
+      }
+    }
+  }
+}
+
+TEST(ReduceTest, ChecksOfOtherMetricsThatOverflowAreNotFinite) {
+  const std::vector<double> a = {1e300, 1.0}, b = {1e200, -1e300};
+  const std::byte* const row = reinterpret_cast<const std::byte*>(b.data());
+  EXPECT_FALSE(std::isfinite(CheckDotAndSquares(a.data(), row, DType::kFloat64, 2).squares));
+  EXPECT_FALSE(std::isfinite(CheckSquaredDistance(a.data(), row, DType::kFloat64, 2)));
+  EXPECT_FALSE(std::isfinite(Float64DistanceError(2)(std::numeric_limits<double>::infinity())));
+}
+
 TEST(ReduceTest, CodesAreThoseOfTheObviousLoop) {
   Random random(5);
   for (const size_t n : {0, 1, 3, 7, 8, 9, 15, 16, 17, 100, 784}) {

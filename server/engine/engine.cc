@@ -46,9 +46,9 @@ absl::Status MakeScores(Metric metric, std::vector<Hit>& hits) {
 }
 
 // How many candidates a query keeps: one more than wanted to know whether there are more.
-uint64_t Kept(const Selection& selection) {
+uint32_t Kept(const Selection& selection) {
   if (selection.count_only) return 0;
-  return uint64_t{selection.top_k} + (selection.tell_truncated ? 1 : 0);
+  return selection.top_k + (selection.tell_truncated ? 1 : 0);
 }
 
 // The least merit that a hit of query row `row` has.
@@ -97,8 +97,9 @@ struct Base {
 
 // One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
 absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first,
-                     absl::Span<TopK* const> best, const Selection& selection, const Crew& crew) {
-  const QueryBlock block = crew.buffers.Prepare(queries, first, best, selection);
+                     absl::Span<TopK* const> best, uint32_t kept, const Selection& selection,
+                     const Crew& crew) {
+  const QueryBlock block = crew.buffers.Prepare(queries, first, best, kept, selection);
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
                                                    : absl::UnimplementedError("no codes");
@@ -118,7 +119,7 @@ absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Sel
   if (per_row) answer.row_splits.assign(1, 0);
   const uint64_t block_rows = LargestBlock(queries.dim);
   const PairScorer scorer(queries, base.view, selection.metric);
-  const uint64_t kept = Kept(selection);
+  const uint32_t kept = Kept(selection);
   TopK global(kept, per_row ? 0.0 : Floor(selection, 0));
   std::deque<TopK> by_row;
   std::vector<TopK*> best;
@@ -130,7 +131,7 @@ absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Sel
       best[i] = &by_row.emplace_back(kept, Floor(selection, first + i));
     }
     if (base.view.rows > 0) {
-      if (absl::Status s = RunPass(base, queries, first, best, selection, crew); !s.ok()) return s;
+      if (absl::Status s = RunPass(base, queries, first, best, kept, selection, crew); !s.ok()) return s;
     }
     for (TopK& row : by_row) {
       if (absl::Status s = TakeHits(row, selection, scorer, answer); !s.ok()) return s;

@@ -206,11 +206,11 @@ class Int8Pass final : public Pass {
         scratch_.seeds[c].clear();
       }
       if (unseeded == 0) return;
-      if (pass_.block_.selection->top_k == 1 && pass_.all_are_hits()) {
+      if (pass_.block_.top_k == 1 && pass_.all_are_hits()) {
         SeedByBest(first, seeded);
         return;
       }
-      const size_t top_k = pass_.block_.selection->top_k;
+      const size_t top_k = pass_.block_.top_k;
       for (uint64_t t = first; t < end; ++t) {
         const CodeTile& tile = pass_.rows_.tile(t);
         const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows);
@@ -399,8 +399,8 @@ class Int8Pass final : public Pass {
   }
   // The longest rows; the more of them, the closer the k-th best is to that of all.
   uint64_t SeedTiles() const {
-    const uint64_t wanted = std::clamp<uint64_t>(
-        block_.selection->top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+    const uint64_t wanted =
+        std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
     return std::min(rows_.tiles(), wanted);
   }
 

@@ -89,7 +89,7 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
 }
 
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
-                                const Selection& selection) {
+                                uint32_t top_k, const Selection& selection) {
   const size_t dim = queries.dim;
   wide_.Reserve(best.size() * dim);
   scaled_.Reserve(best.size() * dim);
@@ -110,8 +110,8 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
     squares_.push_back(std::ldexp(squares, 2 * exponent));
     measured_.emplace_back(LeastNorm(norms_.back()), norms_.back(), exponent);
   }
-  return {&queries,       first,      best,   &selection, wide_.data(),
-          scaled_.data(), exponents_, norms_, measured_,  squares_};
+  return {&queries,       first,      best,   top_k,     &selection, wide_.data(),
+          scaled_.data(), exponents_, norms_, measured_, squares_};
 }
 
 void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {

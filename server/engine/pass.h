@@ -98,9 +98,10 @@ struct QueryBlock {
   const MatrixView* queries;     // all query rows
   uint64_t first;                // the block's first
   absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
-  const Selection* selection;    // its top_k is that of `best`
-  const double* wide;            // in float64: best.size() × dim
-  const float* scaled;           // in float32, divided by 2^exponents[i]
+  uint32_t top_k;                // that `best` keep, which may be more than are asked for
+  const Selection* selection;
+  const double* wide;   // in float64: best.size() × dim
+  const float* scaled;  // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
   absl::Span<const MeasuredQuery> measured;
@@ -111,7 +112,7 @@ struct QueryBlock {
 class PassBuffers {
  public:
   // Queries [first, first + best.size()) of `queries`; valid until the next call. `selection` outlives it.
-  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
+  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k,
                      const Selection& selection);
 
   Kernels kernels;
@@ -203,8 +204,8 @@ class Pass {
   // threshold to what they prove. Without this, the whole first tile would survive. All of them may be hits.
   template <typename IdOf>
   void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
-    if (keys.size() < block_.selection->top_k) return;
-    KeepLargest(keys, block_.selection->top_k);
+    if (keys.size() < block_.top_k) return;
+    KeepLargest(keys, block_.top_k);
     double least = std::numeric_limits<double>::infinity();
     for (const uint64_t key : keys)
       least = std::min(least, Check(q, id_of(static_cast<uint32_t>(key))).lower);

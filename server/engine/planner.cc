@@ -198,8 +198,8 @@ class Planner {
     std::deque<TopK> top;
     std::vector<TopK*> best;
     for (uint64_t i = 0; i < kSampleQueries; ++i) best.push_back(&top.emplace_back(2));
-    const Selection selection = {.top_k = 2};
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, selection);
+    const Selection selection;
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, 2, selection);
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
     const absl::Time start = absl::Now();
@@ -229,8 +229,8 @@ class Planner {
       best.push_back(&top.emplace_back(top_k));
       if (!of_others) best.back()->RaiseThreshold(sample_.thresholds[first + i]);
     }
-    const Selection selection = {.top_k = top_k};
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, selection);
+    const Selection selection;
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k, selection);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
