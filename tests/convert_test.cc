@@ -16,7 +16,6 @@
 namespace dotmax {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::MakeMatrix;
 
@@ -156,80 +155,6 @@ TEST(MatrixFromProtoTest, ANumberThatIsNotFiniteIsRefusedWithItsPlace) {
   ExpectRefused(values, "queries.values", "NOT_FINITE", {"row 0, column 1", "inf"});
 }
 
-TEST(QueryFromProtoTest, DefaultsAreOneHitPerRow) {
-  v1::SearchRequest request;
-  *request.mutable_queries() = Good();
-  const absl::StatusOr<Query> query = QueryFromProto(request, RequestLimits(), {});
-  ASSERT_TRUE(query.ok()) << query.status();
-  EXPECT_EQ(query->collection, "");
-  EXPECT_EQ(query->selection.top_k, 1u);
-  EXPECT_EQ(query->selection.reduction, Reduction::kPerRow);
-  EXPECT_EQ(query->rows.view.rows, 2u);
-}
-
-TEST(QueryFromProtoTest, LimitsAndEnumsAreHeld) {
-  const RequestLimits limits = {.max_top_k = 10};
-  v1::SearchRequest request;
-  *request.mutable_queries() = Good();
-  request.set_top_k(10);
-  EXPECT_TRUE(QueryFromProto(request, limits, {}).ok());
-  request.set_top_k(11);
-  absl::Status status = QueryFromProto(request, limits, {}).status();
-  EXPECT_EQ(ErrorField(status), "top_k");
-  EXPECT_EQ(ErrorReason(status), "TOP_K_TOO_LARGE");
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("11"), HasSubstr("10 "), HasSubstr("--max-top-k")));
-
-  request.set_top_k(1);
-  request.set_reduction(static_cast<v1::Reduction>(9));
-  status = QueryFromProto(request, limits, {}).status();
-  EXPECT_EQ(ErrorField(status), "reduction");
-  EXPECT_EQ(ErrorReason(status), "UNKNOWN_REDUCTION");
-}
-
-TEST(QueryFromProtoTest, AReplyThatCannotBeSentIsRefusedBeforeItIsComputed) {
-  const std::vector<CollectionInfo> resident = {{"big", 1'000'000, 3, DType::kFloat32, 0, "", {}},
-                                                {"small", 2, 3, DType::kFloat32, 0, "", {}}};
-  const RequestLimits limits = {.max_top_k = 1000, .max_message_bytes = 10'000};
-  v1::SearchRequest request;
-  *request.mutable_queries() = Good();
-  request.set_top_k(1000);
-  request.set_collection("small");  // has no 1,000 rows to send
-  EXPECT_TRUE(QueryFromProto(request, limits, resident).ok());
-  request.set_collection("big");
-  const absl::Status status = QueryFromProto(request, limits, resident).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(ErrorField(status), "top_k");
-  EXPECT_EQ(ErrorReason(status), "REPLY_TOO_LARGE");
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("10000"), HasSubstr("--max-message-bytes")));
-}
-
-// The bound holds for the largest ids, and wastes at most its fixed part.
-TEST(MaxReplyBytesTest, IsAnUpperBoundOfWhatIsSent) {
-  constexpr uint64_t kRows = 1'000'000;
-  for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
-    for (const uint64_t queries : {uint64_t{0}, uint64_t{1}, uint64_t{300}}) {
-      constexpr uint32_t kTopK = 200;
-      Answer answer;
-      const uint64_t hits = reduction == Reduction::kGlobal ? (queries > 0 ? kTopK : 0) : queries * kTopK;
-      for (uint64_t i = 0; i < hits; ++i) answer.hits.push_back({-1e300, queries - 1, kRows - 1});
-      if (reduction == Reduction::kPerRow) answer.row_splits.assign(queries + 1, hits);
-      if (hits > 0) answer.best = answer.hits[0];
-      answer.rows_held = answer.rows_searched = kRows;
-      answer.stats = {1.5, 1.5, ~uint64_t{0}, ~uint64_t{0}, ~uint64_t{0}};
-      v1::SearchResponse response;
-      AnswerToProto(answer, reduction, &response);
-      const uint64_t bound = MaxReplyBytes(queries, kRows, kTopK, reduction);
-      EXPECT_LE(response.ByteSizeLong(), bound);
-      EXPECT_GE(response.ByteSizeLong() + 256, bound);
-    }
-  }
-}
-
-TEST(MaxReplyBytesTest, SaturatesBeyond64Bits) {
-  EXPECT_EQ(MaxReplyBytes(~uint64_t{0}, ~uint64_t{0}, ~uint32_t{0}, Reduction::kPerRow), ~uint64_t{0});
-}
-
 TEST(AnswerToProtoTest, HitsBecomeParallelArrays) {
   Answer answer;
   answer.hits = {{3.5, 0, 7}, {2.5, 0, 1}, {-1, 1, 2}};
@@ -258,6 +183,38 @@ TEST(AnswerToProtoTest, HitsBecomeParallelArrays) {
   AnswerToProto(answer, Reduction::kGlobal, &global);
   EXPECT_EQ(global.row_splits_size(), 0);
   EXPECT_THAT(global.query_rows(), ::testing::ElementsAre(0, 0, 1));
+}
+
+TEST(AnswerToProtoTest, WhatWasAskedOfARange) {
+  Answer answer;
+  answer.row_splits = {0, 0, 0};
+  answer.truncated = {true, false};
+  answer.counts = {7, 0};
+  v1::SearchResponse response;
+  AnswerToProto(answer, Reduction::kPerRow, &response);
+  EXPECT_THAT(response.truncated(), ::testing::ElementsAre(true, false));
+  EXPECT_THAT(response.counts(), ::testing::ElementsAre(7, 0));
+}
+
+TEST(PairsAnswerToProtoTest, HitsBecomeParallelArrays) {
+  PairsAnswer answer;
+  answer.hits = {{0, {3.5, 1, 7}}, {2, {2.5, 0, 9}}};
+  answer.best = answer.hits[0];
+  answer.stats = {0.5, 0.25, 18, 5, 4, 3};
+  v1::BatchMaxInnerProductResponse response;
+  PairsAnswerToProto(answer, &response);
+  EXPECT_THAT(response.pairs(), ::testing::ElementsAre(0, 2));
+  EXPECT_THAT(response.query_rows(), ::testing::ElementsAre(1, 0));
+  EXPECT_THAT(response.ids(), ::testing::ElementsAre(7, 9));
+  EXPECT_THAT(response.scores(), ::testing::ElementsAre(3.5, 2.5));
+  EXPECT_EQ(response.best().pair(), 0u);
+  EXPECT_EQ(response.best().query_row(), 1u);
+  EXPECT_EQ(response.best().id(), 7u);
+  EXPECT_EQ(response.best().score(), 3.5);
+  EXPECT_EQ(response.stats().pairs_screened(), 18u);
+  v1::BatchMaxInnerProductResponse empty;
+  PairsAnswerToProto(PairsAnswer(), &empty);
+  EXPECT_FALSE(empty.has_best());
 }
 
 TEST(AnswerToProtoTest, AnEmptyCollectionIsWhollyCovered) {

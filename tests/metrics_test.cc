@@ -11,13 +11,14 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr char kService[] = "dotmax.v1.Dotmax";
+constexpr Metrics::Rpc kSearch = {"unary", "dotmax.v1.Dotmax", "Search"};
+constexpr Metrics::Rpc kStream = {"client_stream", "dotmax.v1.Dotmax", "MaxInnerProductStream"};
 
 TEST(MetricsTest, RpcsAreCountedByMethodAndCode) {
   Metrics metrics("1.2.3", "2.6.3");
-  for (int i = 0; i < 3; ++i) metrics.RpcStarted(kService, "Search");
-  metrics.RpcHandled(kService, "Search", absl::StatusCode::kOk, absl::Milliseconds(2));
-  metrics.RpcHandled(kService, "Search", absl::StatusCode::kInvalidArgument, absl::Milliseconds(200));
+  for (int i = 0; i < 3; ++i) metrics.RpcStarted(kSearch);
+  metrics.RpcHandled(kSearch, absl::StatusCode::kOk, absl::Milliseconds(2));
+  metrics.RpcHandled(kSearch, absl::StatusCode::kInvalidArgument, absl::Milliseconds(200));
 
   const std::string text = metrics.Text();
   const std::string labels = R"(grpc_method="Search",grpc_service="dotmax.v1.Dotmax",grpc_type="unary")";
@@ -30,6 +31,12 @@ TEST(MetricsTest, RpcsAreCountedByMethodAndCode) {
   EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"0.01\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{" + labels + ",le=\"+Inf\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_rpcs_in_flight 1\n"));
+
+  metrics.RpcStarted(kStream);
+  EXPECT_THAT(
+      metrics.Text(),
+      HasSubstr("grpc_server_started_total{grpc_method=\"MaxInnerProductStream\",grpc_service=\"dotmax."
+                "v1.Dotmax\",grpc_type=\"client_stream\"} 1\n"));
 }
 
 TEST(MetricsTest, SearchesAddWhatTheyCost) {
@@ -52,6 +59,14 @@ TEST(MetricsTest, SearchesAddWhatTheyCost) {
   EXPECT_THAT(text, HasSubstr("dotmax_search_queue_seconds_sum 1\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_search_compute_seconds_sum 0.5\n"));
   EXPECT_THAT(text, HasSubstr("dotmax_search_compute_seconds_count 2\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_matrix_pairs_total 0\n"));
+
+  metrics.PairsAnswered(5, 7, stats);
+  const std::string pairs = metrics.Text();
+  EXPECT_THAT(pairs, HasSubstr("dotmax_matrix_pairs_total 5\n"));
+  EXPECT_THAT(pairs, HasSubstr("dotmax_query_rows_total 27\n"));
+  EXPECT_THAT(pairs, HasSubstr("dotmax_pairs_screened_total 3000\n"));
+  EXPECT_THAT(pairs, HasSubstr("dotmax_search_compute_seconds_count 3\n"));
 }
 
 TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {

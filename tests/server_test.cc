@@ -187,6 +187,7 @@ TEST_F(ServerTest, NoQueryRowsGiveAnEmptyReply) {
   for (const v1::Reduction reduction : {v1::PER_ROW, v1::GLOBAL}) {
     v1::SearchRequest request;
     request.set_collection("float32");
+    request.mutable_queries();
     request.set_reduction(reduction);
     v1::SearchResponse response;
     const grpc::Status status = Search(request, &response);
@@ -317,9 +318,9 @@ TEST_F(ServerTest, BytesThatAreNoRequestAreRefused) {
     EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT) << error.message;
     EXPECT_EQ(error.reason, "MALFORMED_REQUEST");
   }
-  grpc::Status status;  // no bytes are a request: of no rows, for the only collection
+  grpc::Status status;  // no bytes are a request: one without queries
   CallRaw(shared_->channel, "/dotmax.v1.Dotmax/Search", "", &status);
-  EXPECT_EQ(ErrorOf(status).reason, "COLLECTION_NOT_FOUND");
+  EXPECT_EQ(ErrorOf(status).reason, "NO_QUERIES");
 }
 
 TEST_F(ServerTest, AMessageOverTheLimitIsRefusedWithTheLimit) {

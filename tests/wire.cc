@@ -42,14 +42,20 @@ std::shared_ptr<grpc::Channel> Channel(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
+v1::Matrix MatrixOf(const SharedMatrix& matrix) {
+  v1::Matrix message;
+  message.set_rows(matrix.view.rows);
+  message.set_dim(matrix.view.dim);
+  message.set_dtype(DTypeOf(matrix.view.dtype));
+  message.set_data(matrix.view.data, matrix.view.bytes());
+  return message;
+}
+
 v1::SearchRequest SearchRequestOf(const std::string& collection, const SharedMatrix& queries, uint32_t top_k,
                                   v1::Reduction reduction) {
   v1::SearchRequest request;
   request.set_collection(collection);
-  request.mutable_queries()->set_rows(queries.view.rows);
-  request.mutable_queries()->set_dim(queries.view.dim);
-  request.mutable_queries()->set_dtype(DTypeOf(queries.view.dtype));
-  request.mutable_queries()->set_data(queries.view.data, queries.view.bytes());
+  *request.mutable_queries() = MatrixOf(queries);
   request.set_top_k(top_k);
   request.set_reduction(reduction);
   return request;

@@ -16,6 +16,8 @@ namespace dotmax::testing {
 // A connection of its own, without limits on message sizes.
 std::shared_ptr<grpc::Channel> Channel(const std::string& address);
 
+v1::Matrix MatrixOf(const SharedMatrix& matrix);
+
 v1::SearchRequest SearchRequestOf(const std::string& collection, const SharedMatrix& queries, uint32_t top_k,
                                   v1::Reduction reduction);
 

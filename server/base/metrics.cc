@@ -31,6 +31,8 @@ constexpr NamedMetric kRpcSeconds = {
     "From an RPC's start to its status. {grpc_type, grpc_service, grpc_method}"};
 constexpr NamedMetric kInFlight = {"dotmax_rpcs_in_flight", "RPCs started and not yet done."};
 constexpr NamedMetric kQueryRows = {"dotmax_query_rows_total", "Query vectors answered."};
+constexpr NamedMetric kMatrixPairs = {"dotmax_matrix_pairs_total",
+                                      "Pairs of matrices answered, in batches of them."};
 constexpr NamedMetric kPairsScreened = {"dotmax_pairs_screened_total",
                                         "(query row, row) pairs scored in low precision."};
 constexpr NamedMetric kPairsSurvived = {"dotmax_pairs_survived_total",
@@ -56,9 +58,8 @@ constexpr NamedMetric kBuildInfo = {"dotmax_build_info", "Always 1. {version, on
 const Histogram::BucketBoundaries kSeconds = {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2,
                                               0.1,  0.25,   0.5,  1,    2.5,    5,    10,   30,     60};
 
-prometheus::Labels RpcLabels(absl::string_view service, absl::string_view method) {
-  return {
-      {"grpc_type", "unary"}, {"grpc_service", std::string(service)}, {"grpc_method", std::string(method)}};
+prometheus::Labels RpcLabels(const Metrics::Rpc& rpc) {
+  return {{"grpc_type", rpc.type}, {"grpc_service", rpc.service}, {"grpc_method", rpc.method}};
 }
 
 }  // namespace
@@ -82,6 +83,7 @@ struct Metrics::Impl {
 
   Gauge& in_flight = Add<Gauge>(kInFlight).Add({});
   Counter& query_rows = Add<Counter>(kQueryRows).Add({});
+  Counter& matrix_pairs = Add<Counter>(kMatrixPairs).Add({});
   Counter& pairs_screened = Add<Counter>(kPairsScreened).Add({});
   Counter& pairs_survived = Add<Counter>(kPairsSurvived).Add({});
   Counter& pairs_checked = Add<Counter>(kPairsChecked).Add({});
@@ -99,14 +101,13 @@ Metrics::Metrics(absl::string_view version, absl::string_view onednn_version)
 
 Metrics::~Metrics() = default;
 
-void Metrics::RpcStarted(absl::string_view service, absl::string_view method) {
-  impl_->rpc_started.Add(RpcLabels(service, method)).Increment();
+void Metrics::RpcStarted(const Rpc& rpc) {
+  impl_->rpc_started.Add(RpcLabels(rpc)).Increment();
   impl_->in_flight.Increment();
 }
 
-void Metrics::RpcHandled(absl::string_view service, absl::string_view method, absl::StatusCode code,
-                         absl::Duration took) {
-  prometheus::Labels labels = RpcLabels(service, method);
+void Metrics::RpcHandled(const Rpc& rpc, absl::StatusCode code, absl::Duration took) {
+  prometheus::Labels labels = RpcLabels(rpc);
   impl_->rpc_seconds.Add(labels, kSeconds).Observe(absl::ToDoubleSeconds(took));
   labels["grpc_code"] = absl::StatusCodeToString(code);
   impl_->rpc_handled.Add(labels).Increment();
@@ -121,6 +122,11 @@ void Metrics::SearchAnswered(uint64_t query_rows, const SearchStats& stats) {
   impl_->pairs_rescored.Increment(static_cast<double>(stats.pairs_rescored));
   impl_->queue_seconds.Observe(stats.queue_seconds);
   impl_->compute_seconds.Observe(stats.compute_seconds);
+}
+
+void Metrics::PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const SearchStats& stats) {
+  impl_->matrix_pairs.Increment(static_cast<double>(matrix_pairs));
+  SearchAnswered(query_rows, stats);
 }
 
 void Metrics::SetResident(const std::vector<CollectionInfo>& collections) {

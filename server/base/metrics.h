@@ -23,13 +23,23 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // Every RPC: once when it starts, once when its status is known. `service` is "dotmax.v1.Dotmax".
-  void RpcStarted(absl::string_view service, absl::string_view method);
-  void RpcHandled(absl::string_view service, absl::string_view method, absl::StatusCode code,
-                  absl::Duration took);
+  // An RPC in the words of the gRPC ecosystem: {"unary", "dotmax.v1.Dotmax", "Search"}, all literals. The
+  // type is unary, client_stream, server_stream or bidi_stream.
+  struct Rpc {
+    const char* type;
+    const char* service;
+    const char* method;
+  };
 
-  // Every search that was answered.
+  // Every RPC: once when it starts, once when its status is known.
+  void RpcStarted(const Rpc& rpc);
+  void RpcHandled(const Rpc& rpc, absl::StatusCode code, absl::Duration took);
+
+  // Every search that was answered, in however many blocks.
   void SearchAnswered(uint64_t query_rows, const SearchStats& stats);
+
+  // Every batch of pairs of matrices that was answered.
+  void PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const SearchStats& stats);
 
   // What is resident. Collections not named again keep their last figures.
   void SetResident(const std::vector<CollectionInfo>& collections);

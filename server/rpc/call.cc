@@ -1,6 +1,7 @@
 #include "server/rpc/call.h"
 
 #include "absl/time/clock.h"
+#include "server/base/errors.h"
 
 namespace dotmax {
 namespace {
@@ -31,42 +32,39 @@ void OpenCalls::CloseAndWait(absl::Time deadline) {
   mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::None), deadline);
 }
 
-Call::Call(const Backend& backend, OpenCalls* open, const char* service, const char* method)
-    : backend_(backend),
-      open_(open),
-      service_(service),
-      method_(method),
-      counted_(open->Begin()),
-      started_(absl::Now()) {
-  backend_.metrics->RpcStarted(service_, method_);
+CallRecord::CallRecord(const Backend& backend, OpenCalls* open, const Metrics::Rpc& rpc)
+    : backend_(backend), open_(open), rpc_(rpc), counted_(open->Begin()), started_(absl::Now()) {
+  backend_.metrics->RpcStarted(rpc_);
 }
 
-void Call::End(const absl::Status& status) {
+CallRecord::~CallRecord() {
+  if (counted_) open_->End();
+}
+
+bool CallRecord::End(const absl::Status& status) {
   const absl::Duration took = absl::Now() - started_;
-  backend_.metrics->RpcHandled(service_, method_, status.code(), took);
+  backend_.metrics->RpcHandled(rpc_, status.code(), took);
   const LogLevel level = IsOurFault(status.code()) ? LogLevel::kError : LogLevel::kDebug;
   if (backend_.log->Enabled(level)) {
     backend_.log->Write(level, "rpc",
-                        {{"service", service_},
-                         {"method", method_},
+                        {{"service", rpc_.service},
+                         {"method", rpc_.method},
                          {"code", absl::StatusCodeToString(status.code())},
                          {"message", status.message()},
                          {"seconds", absl::ToDoubleSeconds(took)}});
   }
   // A held call is finished by its cancellation, which may have come already.
-  if (!counted_ && open_->holding() && state_.exchange(State::kHeld) == State::kRunning) return;
-  Finish(ToGrpcStatus(status));
+  return counted_ || !open_->holding() || state_.exchange(State::kHeld) != State::kRunning;
 }
 
-void Call::OnCancel() {
-  const State before = state_.exchange(State::kCancelled);
-  Cancelled();
-  if (before == State::kHeld) Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server has stopped"));
-}
+bool CallRecord::Cancel() { return state_.exchange(State::kCancelled) == State::kHeld; }
 
-void Call::OnDone() {
-  if (counted_) open_->End();
-  delete this;
+absl::Status CallerIsGone(absl::Time deadline) {
+  if (absl::Now() >= deadline) {
+    return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                 "the deadline passed before the stream was done");
+  }
+  return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the stream");
 }
 
 }  // namespace dotmax

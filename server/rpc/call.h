@@ -15,6 +15,7 @@
 #include "server/base/metrics.h"
 #include "server/base/searcher.h"
 #include "server/rpc/convert.h"
+#include "server/rpc/request.h"
 
 namespace dotmax {
 
@@ -48,17 +49,47 @@ class OpenCalls {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// The reactor of one unary call, from its arrival on: counts, logs and ends it. Made with new, owns itself:
-// gRPC calls OnDone when the call is over and neither request nor reply is used any more, which is only
-// after End, also for a cancelled call.
-class Call : public grpc::ServerUnaryReactor {
+// What is counted and logged of one call, from its arrival on, and whether it gets a reply.
+class CallRecord {
  public:
-  // `service` and `method` are literals: "dotmax.v1.Dotmax", "Search".
-  Call(const Backend& backend, OpenCalls* open, const char* service, const char* method);
+  CallRecord(const Backend& backend, OpenCalls* open, const Metrics::Rpc& rpc);
+  ~CallRecord();  // the call is over
+
+  CallRecord(const CallRecord&) = delete;
+  CallRecord& operator=(const CallRecord&) = delete;
+
+  // The call's status is known: exactly once. Whether it is to be finished with it; otherwise (see
+  // OpenCalls::HoldLate) that is left to the call's cancellation.
+  bool End(const absl::Status& status);
+  // The call was cancelled: at most once, also after End. Whether it is now to be finished.
+  bool Cancel();
+
+ private:
+  enum class State { kRunning, kHeld, kCancelled };
+
+  const Backend& backend_;
+  OpenCalls* const open_;
+  const Metrics::Rpc rpc_;
+  const bool counted_;
+  const absl::Time started_;
+  std::atomic<State> state_{State::kRunning};
+};
+
+// The reactor of one call (grpc::ServerUnaryReactor, or one of a stream). Made with new, owns itself: gRPC
+// calls OnDone when the call is over and neither requests nor replies are used any more, which is only after
+// End, also for a cancelled call.
+template <typename Reactor>
+class Call : public Reactor {
+ public:
+  Call(const Backend& backend, OpenCalls* open, const Metrics::Rpc& rpc)
+      : backend_(backend), record_(backend, open, rpc) {}
 
  protected:
-  // Ends the call with `status`. Exactly once, from any thread; the object may be gone when it returns.
-  void End(const absl::Status& status);
+  // Ends the call with `status`. Exactly once, from any thread, when neither a search nor a write of its is
+  // under way; a read may be. The object may be gone when it returns.
+  void End(const absl::Status& status) {
+    if (record_.End(status)) this->Finish(ToGrpcStatus(status));
+  }
 
   // The caller withdrew, the deadline passed, or the connection broke. On any thread, at most once, also
   // after End.
@@ -67,19 +98,21 @@ class Call : public grpc::ServerUnaryReactor {
   const Backend& backend() const { return backend_; }
 
  private:
-  enum class State { kRunning, kHeld, kCancelled };
-
-  void OnCancel() final;
-  void OnDone() final;
+  void OnCancel() final {
+    const bool finish = record_.Cancel();
+    Cancelled();
+    if (finish) this->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server has stopped"));
+  }
+  void OnDone() final { delete this; }
 
   const Backend& backend_;
-  OpenCalls* const open_;
-  const char* const service_;
-  const char* const method_;
-  const bool counted_;
-  const absl::Time started_;
-  std::atomic<State> state_{State::kRunning};
+  CallRecord record_;
 };
+
+using UnaryCall = Call<grpc::ServerUnaryReactor>;
+
+// What a stream says that ended because its caller is gone.
+absl::Status CallerIsGone(absl::Time deadline);
 
 }  // namespace dotmax
 

@@ -3,10 +3,10 @@
 namespace dotmax {
 namespace {
 
-class ListCollectionsCall final : public Call {
+class ListCollectionsCall final : public UnaryCall {
  public:
   ListCollectionsCall(const Backend& backend, OpenCalls* open)
-      : Call(backend, open, v1::Collections::service_full_name(), "ListCollections") {}
+      : UnaryCall(backend, open, {"unary", v1::Collections::service_full_name(), "ListCollections"}) {}
 
   void Start(v1::ListCollectionsResponse* response) {
     for (const CollectionInfo& info : backend().searcher->Collections()) {

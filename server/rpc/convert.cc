@@ -1,8 +1,6 @@
 #include "server/rpc/convert.h"
 
-#include <algorithm>
 #include <bit>
-#include <limits>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -62,18 +60,6 @@ v1::DType DTypeToProto(DType dtype) {
   return v1::DTYPE_UNSPECIFIED;
 }
 
-std::optional<Reduction> ReductionFromProto(v1::Reduction reduction) {
-  switch (reduction) {
-    case v1::REDUCTION_UNSPECIFIED:
-    case v1::PER_ROW:
-      return Reduction::kPerRow;
-    case v1::GLOBAL:
-      return Reduction::kGlobal;
-    default:
-      return std::nullopt;
-  }
-}
-
 // InvalidField for a part of a matrix: the message opens with the field, as every message about one does.
 absl::Status InvalidPart(absl::string_view matrix, absl::string_view part, absl::string_view reason,
                          absl::string_view what) {
@@ -81,15 +67,13 @@ absl::Status InvalidPart(absl::string_view matrix, absl::string_view part, absl:
   return InvalidField(field, reason, absl::StrCat(field, ": ", what));
 }
 
-// Bytes of the largest varint up to `value`.
-uint64_t VarintBytes(uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
-
-// The rows of the collection that `name` means; 0 when there is none, which the searcher will say.
-uint64_t RowsOf(const std::vector<CollectionInfo>& resident, absl::string_view name) {
-  if (name.empty() && resident.size() == 1) return resident[0].rows;
-  const auto found =
-      std::find_if(resident.begin(), resident.end(), [&](const auto& info) { return info.name == name; });
-  return found == resident.end() ? 0 : found->rows;
+void StatsToProto(const SearchStats& stats, v1::SearchStats* out) {
+  out->set_queue_seconds(stats.queue_seconds);
+  out->set_compute_seconds(stats.compute_seconds);
+  out->set_pairs_screened(stats.pairs_screened);
+  out->set_pairs_survived(stats.pairs_survived);
+  out->set_pairs_checked(stats.pairs_checked);
+  out->set_pairs_rescored(stats.pairs_rescored);
 }
 
 }  // namespace
@@ -147,53 +131,6 @@ absl::StatusOr<SharedMatrix> MatrixFromProto(const v1::Matrix& matrix, absl::str
   return SharedMatrix{view, nullptr};
 }
 
-uint64_t MaxReplyBytes(uint64_t queries, uint64_t rows, uint32_t top_k, Reduction reduction) {
-  // Tags and lengths of the arrays, best, coverage and stats, each field at its largest.
-  constexpr uint64_t kFixedBytes = 256;
-  constexpr uint64_t kScoreBytes = 8;
-  const bool global = reduction == Reduction::kGlobal;
-  const absl::uint128 hits = global ? std::min<absl::uint128>(top_k, absl::uint128(queries) * rows)
-                                    : absl::uint128(queries) * std::min<uint64_t>(top_k, rows);
-  const uint64_t hit_bytes = kScoreBytes + VarintBytes(rows) + (global ? VarintBytes(queries) : 0);
-  const absl::uint128 splits = global ? absl::uint128(0) : absl::uint128(queries) + 1;
-  const uint64_t split_bytes = VarintBytes(
-      absl::Uint128High64(hits) > 0 ? std::numeric_limits<uint64_t>::max() : absl::Uint128Low64(hits));
-  const absl::uint128 total = kFixedBytes + hits * hit_bytes + splits * split_bytes;
-  return absl::Uint128High64(total) > 0 ? std::numeric_limits<uint64_t>::max() : absl::Uint128Low64(total);
-}
-
-absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const RequestLimits& limits,
-                                     const std::vector<CollectionInfo>& resident) {
-  const std::optional<Reduction> reduction = ReductionFromProto(request.reduction());
-  if (!reduction.has_value()) {
-    return InvalidField("reduction", "UNKNOWN_REDUCTION",
-                        absl::StrCat("reduction: ", request.reduction(), " is no Reduction"));
-  }
-  if (request.top_k() > limits.max_top_k) {
-    return InvalidField("top_k", "TOP_K_TOO_LARGE",
-                        absl::StrCat("top_k: ", request.top_k(), " is above the server's limit of ",
-                                     limits.max_top_k, " (--max-top-k)"));
-  }
-  absl::StatusOr<SharedMatrix> rows = MatrixFromProto(request.queries(), "queries");
-  if (!rows.ok()) return rows.status();
-
-  Query query;
-  query.collection = request.collection();
-  query.rows = *std::move(rows);
-  query.selection.top_k = std::max<uint32_t>(request.top_k(), 1);
-  query.selection.reduction = *reduction;
-  const uint64_t reply = MaxReplyBytes(query.rows.view.rows, RowsOf(resident, query.collection),
-                                       query.selection.top_k, query.selection.reduction);
-  if (reply > limits.max_message_bytes) {
-    return InvalidField(
-        "top_k", "REPLY_TOO_LARGE",
-        absl::StrCat("top_k: ", query.selection.top_k, " for ", query.rows.view.rows,
-                     " query rows makes a reply of up to ", reply, " bytes, above the message limit of ",
-                     limits.max_message_bytes, " (--max-message-bytes); send fewer rows at a time"));
-  }
-  return query;
-}
-
 void AnswerToProto(const Answer& answer, Reduction reduction, v1::SearchResponse* response) {
   const int hits = static_cast<int>(answer.hits.size());
   response->mutable_ids()->Reserve(hits);
@@ -216,13 +153,30 @@ void AnswerToProto(const Answer& answer, Reduction reduction, v1::SearchResponse
   response->set_coverage(answer.rows_held == 0 ? 1.0
                                                : static_cast<double>(answer.rows_searched) /
                                                      static_cast<double>(answer.rows_held));
-  v1::SearchStats* stats = response->mutable_stats();
-  stats->set_queue_seconds(answer.stats.queue_seconds);
-  stats->set_compute_seconds(answer.stats.compute_seconds);
-  stats->set_pairs_screened(answer.stats.pairs_screened);
-  stats->set_pairs_survived(answer.stats.pairs_survived);
-  stats->set_pairs_checked(answer.stats.pairs_checked);
-  stats->set_pairs_rescored(answer.stats.pairs_rescored);
+  response->mutable_truncated()->Add(answer.truncated.begin(), answer.truncated.end());
+  response->mutable_counts()->Add(answer.counts.begin(), answer.counts.end());
+  StatsToProto(answer.stats, response->mutable_stats());
+}
+
+void PairsAnswerToProto(const PairsAnswer& answer, v1::BatchMaxInnerProductResponse* response) {
+  const int hits = static_cast<int>(answer.hits.size());
+  response->mutable_pairs()->Reserve(hits);
+  response->mutable_query_rows()->Reserve(hits);
+  response->mutable_ids()->Reserve(hits);
+  response->mutable_scores()->Reserve(hits);
+  for (const PairsAnswer::PairHit& hit : answer.hits) {
+    response->mutable_pairs()->AddAlreadyReserved(hit.pair);
+    response->mutable_query_rows()->AddAlreadyReserved(hit.hit.query_row);
+    response->mutable_ids()->AddAlreadyReserved(hit.hit.id);
+    response->mutable_scores()->AddAlreadyReserved(hit.hit.score);
+  }
+  if (answer.best.has_value()) {
+    response->mutable_best()->set_pair(answer.best->pair);
+    response->mutable_best()->set_query_row(answer.best->hit.query_row);
+    response->mutable_best()->set_id(answer.best->hit.id);
+    response->mutable_best()->set_score(answer.best->hit.score);
+  }
+  StatsToProto(answer.stats, response->mutable_stats());
 }
 
 void CollectionToProto(const CollectionInfo& info, v1::Collection* collection) {

@@ -5,72 +5,107 @@
 #include <utility>
 
 #include "absl/time/time.h"
-#include "server/base/errors.h"
+#include "server/rpc/batch_max.h"
+#include "server/rpc/bytes.h"
+#include "server/rpc/max_stream.h"
 
 namespace dotmax {
 namespace {
 
-// One Search. Holds the request that its query borrows bytes of: it lives until the searcher has called back.
-class SearchCall final : public Call {
+// One Search or MaxInnerProduct. Holds the request that its query borrows bytes of: it lives until the
+// searcher has called back.
+template <typename Request>
+class SearchCall final : public UnaryCall {
  public:
-  SearchCall(const Backend& backend, OpenCalls* open)
-      : Call(backend, open, v1::Dotmax::service_full_name(), "Search") {}
+  SearchCall(const Backend& backend, OpenCalls* open, const char* method)
+      : UnaryCall(backend, open, {"unary", v1::Dotmax::service_full_name(), method}) {}
 
   // Takes the bytes of `request`. The object may be gone when this returns, but for what gRPC holds until it
   // knows the reactor.
   void Start(const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
              grpc::ByteBuffer* response) {
-    absl::StatusOr<Query> query = Parse(request);
+    if (absl::Status s = ParseBytes(request, &request_); !s.ok()) {
+      End(s);
+      return;
+    }
+    uint64_t rows = 0;
+    absl::StatusOr<Query> query = ToQuery(request_, &rows);
     if (!query.ok()) {
       End(query.status());
       return;
     }
     query->limits.deadline = absl::FromChrono(context.deadline());
     query->limits.cancelled = cancelled_;
-    const uint64_t rows = query->rows.view.rows;
     const Reduction reduction = query->selection.reduction;
     backend().searcher->Search(*std::move(query),
                                [this, rows, reduction, response](absl::StatusOr<Answer> answer) {
                                  if (answer.ok()) {
                                    backend().metrics->SearchAnswered(rows, answer->stats);
-                                   Write(*answer, reduction, response);
+                                   v1::SearchResponse reply;
+                                   AnswerToProto(*answer, reduction, &reply);
+                                   WriteBytes(reply, response);
                                  }
                                  End(answer.status());
                                });
   }
 
  private:
-  absl::StatusOr<Query> Parse(grpc::ByteBuffer* bytes) {
-    if (!grpc::SerializationTraits<v1::SearchRequest>::Deserialize(bytes, &request_).ok()) {
-      return Error(absl::StatusCode::kInvalidArgument, "MALFORMED_REQUEST",
-                   "the request is not a dotmax.v1.SearchRequest");
-    }
-    return QueryFromProto(request_, backend().limits, backend().searcher->Collections());
+  absl::StatusOr<Query> ToQuery(const v1::SearchRequest& request, uint64_t* rows) {
+    const std::vector<CollectionInfo> resident = backend().searcher->Collections();
+    absl::StatusOr<Query> query = QueryFromProto(request, backend().limits, resident);
+    if (query.ok()) *rows = QueryRows(*query, resident);
+    return query;
   }
-
-  static void Write(const Answer& answer, Reduction reduction, grpc::ByteBuffer* bytes) {
-    v1::SearchResponse response;
-    AnswerToProto(answer, reduction, &response);
-    bool own_buffer = false;
-    // Cannot fail: MaxReplyBytes keeps replies far below Protobuf's limit.
-    grpc::SerializationTraits<v1::SearchResponse>::Serialize(response, bytes, &own_buffer).ok();
+  absl::StatusOr<Query> ToQuery(const v1::MaxInnerProductRequest& request, uint64_t* rows) {
+    *rows = request.queries().rows();
+    return QueryFromProto(request, backend().limits);
   }
 
   void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
 
-  v1::SearchRequest request_;
+  Request request_;
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
+
+// The bytes are ours to free, which parsing does; gRPC would keep them beside the parsed request. That the
+// call may end before this returns is fine: OnDone waits until gRPC knows the reactor.
+template <typename Request>
+grpc::ServerUnaryReactor* StartSearch(const Backend& backend, OpenCalls* open, const char* method,
+                                      const grpc::CallbackServerContext& context,
+                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  auto* call = new SearchCall<Request>(backend, open, method);
+  call->Start(context, const_cast<grpc::ByteBuffer*>(request), response);
+  return call;
+}
 
 }  // namespace
 
 grpc::ServerUnaryReactor* SearchService::Search(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  // The bytes are ours to free, which parsing does; gRPC would keep them beside the parsed request. That the
-  // call may end before this returns is fine: OnDone waits until gRPC knows the reactor.
-  auto* call = new SearchCall(backend_, open_);
-  call->Start(*context, const_cast<grpc::ByteBuffer*>(request), response);
-  return call;
+  return StartSearch<v1::SearchRequest>(backend_, open_, "Search", *context, request, response);
+}
+
+grpc::ServerUnaryReactor* SearchService::MaxInnerProduct(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return StartSearch<v1::MaxInnerProductRequest>(backend_, open_, "MaxInnerProduct", *context, request,
+                                                 response);
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* SearchService::MaxInnerProductStream(
+    grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  return StartMaxStream(backend_, open_, context, response);
+}
+
+grpc::ServerUnaryReactor* SearchService::BatchMaxInnerProduct(grpc::CallbackServerContext* context,
+                                                              const grpc::ByteBuffer* request,
+                                                              grpc::ByteBuffer* response) {
+  return StartBatchMax(backend_, open_, *context, const_cast<grpc::ByteBuffer*>(request), response);
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* SearchService::BatchMaxInnerProductStream(
+    grpc::CallbackServerContext* context) {
+  return StartBatchMaxStream(backend_, open_, context);
 }
 
 }  // namespace dotmax
