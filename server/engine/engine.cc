@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -46,10 +47,25 @@ absl::Status TakeHits(TopK& best, const PairScorer& scorer, Answer& answer) {
 struct Engine::Impl {
   Impl(int threads, bool pin) : workers(threads, pin), scratch(threads) {}
 
-  // One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
+  // Queries [first, first + best.size()) against every row, into best[i] for query first + i; again for those
+  // whose thresholds were guessed too high, and what lies between them.
+  absl::Status SearchBlock(const Matrix& matrix, const MatrixView& queries, uint64_t first, uint32_t top_k,
+                           absl::Span<TopK* const> best, absl::FunctionRef<absl::Status()> stop) {
+    if (absl::Status s = RunPass(matrix, queries, first, top_k, best, /*guess=*/true, stop); !s.ok())
+      return s;
+    const auto fails = [](TopK* query) { return !query->GuessHolds(); };
+    const auto begin = std::find_if(best.begin(), best.end(), fails);
+    if (begin == best.end()) return absl::OkStatus();
+    const auto end = std::find_if(best.rbegin(), std::make_reverse_iterator(begin), fails).base();
+    const absl::Span<TopK* const> again = best.subspan(begin - best.begin(), end - begin);
+    for (TopK* const query : again) query->Restart();
+    return RunPass(matrix, queries, first + (begin - best.begin()), top_k, again, /*guess=*/false, stop);
+  }
+
+  // One pass, which may guess thresholds.
   absl::Status RunPass(const Matrix& matrix, const MatrixView& queries, uint64_t first, uint32_t top_k,
-                       absl::Span<TopK* const> best, absl::FunctionRef<absl::Status()> stop) {
-    const QueryBlock block = buffers.Prepare(queries, first, best, top_k);
+                       absl::Span<TopK* const> best, bool guess, absl::FunctionRef<absl::Status()> stop) {
+    const QueryBlock block = buffers.Prepare(queries, first, best, top_k, guess);
     absl::StatusOr<std::unique_ptr<Pass>> pass =
         matrix.codes() != nullptr ? MakeInt8Pass(matrix.view(), *matrix.codes(), block, buffers)
                                   : absl::UnimplementedError("no codes");
@@ -100,7 +116,10 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
     by_row.clear();
     for (uint64_t i = 0; per_row && i < rows; ++i) best[i] = &by_row.emplace_back(top_k);
     if (matrix.view().rows > 0) {
-      if (absl::Status s = impl_->RunPass(matrix, queries, first, top_k, best, stop); !s.ok()) return s;
+      // All queries' hits together are kept from one block to the next, and can't be searched for again.
+      const absl::Status s = per_row ? impl_->SearchBlock(matrix, queries, first, top_k, best, stop)
+                                     : impl_->RunPass(matrix, queries, first, top_k, best, false, stop);
+      if (!s.ok()) return s;
     }
     for (TopK& row : by_row) {
       if (absl::Status s = TakeHits(row, scorer, answer); !s.ok()) return s;

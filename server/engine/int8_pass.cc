@@ -12,6 +12,7 @@
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
+#include "server/engine/seeds.h"
 
 namespace dotmax {
 namespace {
@@ -27,7 +28,12 @@ constexpr uint64_t kClaimsPerLook = 4;
 constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
-constexpr float kNever = std::numeric_limits<float>::infinity();
+
+// Where top_k is more than a few, thresholds are guessed from a sample of about one row in so many, in runs
+// of rows from all over the order.
+constexpr uint64_t kRowsPerSampled = 16;
+constexpr int kRunRows = 16;
+constexpr uint64_t kMostRuns = 512;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
@@ -57,7 +63,17 @@ class Int8Pass final : public Pass {
         kernels_(kernels),
         balls_(std::move(balls)),
         queries_(std::move(queries)),
-        fine_queries_(std::move(fine_queries)) {}
+        fine_queries_(std::move(fine_queries)) {
+    if (!block.guess || rows.centre_codes() != nullptr) return;
+    // oneDNN's kernels take whole tiles.
+    std::vector<RowRun> runs = all_kernels.has_vnni()
+                                   ? SampleRuns(rows, kRunRows, kMostRuns, kRowsPerSampled)
+                                   : SampleRuns(rows, Int8Codes::kTileRows, kMostSeedTiles, kRowsPerSampled);
+    if (runs.empty()) return;
+    const CodeTile& last = rows.tile(rows.tiles() - 1);
+    sample_rank_ = RankToGuessBy(block.top_k, runs.size() * runs[0].rows, last.first + last.rows);
+    if (sample_rank_ < block.top_k) sample_ = std::move(runs);
+  }
 
  private:
   class TileWorker final : public Worker {
@@ -80,11 +96,13 @@ class Int8Pass final : public Pass {
           const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
           active_.resize(last - first * kSeededTogether);
           std::iota(active_.begin(), active_.end(), first * kSeededTogether);
-          Pack();
-          SeedQueries(0, pass_.SeedTiles());
+          Seed();
           return true;
         }
-        if (claims_++ == 0 && pass_.rounds() == 1) SeedQueries(0, pass_.SeedTiles());
+        if (claims_++ == 0 && pass_.rounds() == 1) {
+          Seed();
+          Pack();
+        }
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
@@ -160,7 +178,9 @@ class Int8Pass final : public Pass {
 
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
-      if (pass_.rows_.centre_codes() != nullptr) SeedQueries(t, t + 1);
+      const RowRun whole = {t, 0, rows};
+      if (pass_.rows_.centre_codes() != nullptr)
+        SeedQueries({&whole, 1}, pass_.block_.top_k, /*guess=*/false);
       SetThresholds(t);
       size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
                                              scratch_.survivors.data());
@@ -172,6 +192,10 @@ class Int8Pass final : public Pass {
     }
 
     void Pack() {
+      Pack(pass_.kernels_[pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim())]);
+    }
+
+    void Pack(const TileMatmul* kernel) {
       const int dim = pass_.rows_.code_dim();
       const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
       int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
@@ -185,54 +209,45 @@ class Int8Pass final : public Pass {
         columns_.offset[c] = query.offset;
         if (pass_.rows_.fine() != nullptr) fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
       }
-      scratch_.scorer.Pack(pass_.kernels_[columns], columns, codes, static_cast<int>(active_.size()), dim);
+      scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
       scratch_.int_thresholds.Reserve(columns);
       scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
-    // The active queries that know nothing yet see the scores of some tiles first.
-    void SeedQueries(uint64_t first, uint64_t end) {
-      const int columns = scratch_.scorer.columns();
-      // Scores that reach the k best of their query so far, on the tile's scale.
-      int32_t* const thresholds = scratch_.int_thresholds.data();
-      std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
+    // The active queries' thresholds before any tile is searched.
+    void Seed() {
+      if (!pass_.sample_.empty()) {
+        Pack(pass_.SampleKernel(active_.size()));
+        SeedQueries(pass_.sample_, pass_.sample_rank_, /*guess=*/true);
+      } else {
+        Pack();
+        SeedQueries(RunsOfTiles(pass_.rows_, 0, pass_.SeedTiles()), pass_.block_.top_k, /*guess=*/false);
+      }
+    }
+
+    // The active queries that know nothing yet see the scores of some rows first: what the best `count` of
+    // these score at least is their threshold, proved or guessed.
+    void SeedQueries(absl::Span<const RowRun> runs, size_t count, bool guess) {
       std::array<float, kMaxColumns> least;
       size_t unseeded = 0;
       scratch_.seeds.resize(kMaxColumns);
       for (size_t c = 0; c < active_.size(); ++c) {
         scores_[c] = ScoreToReach(active_[c]);
-        least[c] = scores_[c] == -kInfinity ? -std::numeric_limits<float>::infinity() : kNever;
+        least[c] = scores_[c] == -kInfinity ? -std::numeric_limits<float>::infinity() : kNoSeeds;
         unseeded += scores_[c] == -kInfinity ? 1 : 0;
         scratch_.seeds[c].clear();
       }
       if (unseeded == 0) return;
-      const size_t top_k = pass_.block_.top_k;
-      for (uint64_t t = first; t < end; ++t) {
-        const CodeTile& tile = pass_.rows_.tile(t);
-        const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows);
-        for (size_t c = 0; c < active_.size(); ++c) {
-          thresholds[c] =
-              Int8Threshold(least[c], 0.0, columns_.inverse_scale[c] / tile.scale, columns_.offset[c]);
-        }
-        const size_t count =
-            CollectSurvivors(scores, tile.rows, columns, thresholds, scratch_.survivors.data());
-        for (size_t i = 0; i < count; ++i) {
-          const Survivor s = scratch_.survivors.data()[i];
-          const double units = scores[size_t{s.row} * columns + s.column] - columns_.offset[s.column];
-          const double score = units * tile.scale / columns_.inverse_scale[s.column];
-          scratch_.seeds[s.column].push_back(
-              SeedKey(static_cast<float>(score), static_cast<uint32_t>(tile.first + s.row)));
-        }
-        for (size_t c = 0; t + 1 < end && c < active_.size(); ++c) {
-          std::vector<uint64_t>& keys = scratch_.seeds[c];
-          if (keys.size() < top_k) continue;
-          KeepLargest(keys, top_k);
-          least[c] = SeedScore(*std::min_element(keys.begin(), keys.end()));
-        }
-      }
+      BestOfRuns(pass_.rows_, runs, count,
+                 {columns_.inverse_scale.data(), columns_.offset.data(), least.data(), active_.size()},
+                 scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(), scratch_.seeds);
       for (size_t c = 0; c < active_.size(); ++c) {
-        if (scores_[c] != -kInfinity) continue;
-        pass_.Seed(active_[c], scratch_.seeds[c], [&](uint32_t place) { return pass_.rows_.id_at(place); });
+        std::vector<uint64_t>& keys = scratch_.seeds[c];
+        if (scores_[c] != -kInfinity || keys.size() < count) continue;
+        const double bound =
+            pass_.LeastOf(active_[c], keys, count, [&](uint32_t place) { return pass_.rows_.id_at(place); });
+        TopK& best = *pass_.block_.best[active_[c]];
+        guess ? best.Guess(bound) : best.RaiseThreshold(bound);
         scores_[c] = ScoreToReach(active_[c]);
       }
     }
@@ -353,12 +368,18 @@ class Int8Pass final : public Pass {
     return std::min(rows_.tiles(), wanted);
   }
 
+  const TileMatmul* SampleKernel(size_t queries) const {
+    return all_kernels_.has_vnni() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
+  }
+
   const Int8Codes& rows_;
   const Kernels& all_kernels_;
   const KernelByColumns kernels_;
   const Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
+  std::vector<RowRun> sample_;         // to guess thresholds by; empty: they are proved
+  uint64_t sample_rank_ = 0;
 };
 
 }  // namespace

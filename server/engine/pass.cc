@@ -80,7 +80,7 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
 }
 
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
-                                uint32_t top_k) {
+                                uint32_t top_k, bool guess) {
   const size_t dim = queries.dim;
   wide_.Reserve(best.size() * dim);
   scaled_.Reserve(best.size() * dim);
@@ -97,7 +97,7 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
     exponents_.push_back(exponent);
     norms_.push_back(NormUpperBound(queries.dim, squares));
   }
-  return {&queries, first, best, top_k, wide_.data(), scaled_.data(), exponents_, norms_};
+  return {&queries, first, best, top_k, guess, wide_.data(), scaled_.data(), exponents_, norms_};
 }
 
 void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {

@@ -95,6 +95,7 @@ struct QueryBlock {
   uint64_t first;                // the block's first
   absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
   uint32_t top_k;
+  bool guess;           // whether thresholds may be guessed: the caller asks whether guesses hold
   const double* wide;   // in float64: best.size() × dim
   const float* scaled;  // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
@@ -105,7 +106,8 @@ struct QueryBlock {
 class PassBuffers {
  public:
   // Queries [first, first + best.size()) of `queries`; valid until the next call.
-  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k);
+  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k,
+                     bool guess = false);
 
   Kernels kernels;
   AlignedArray<float> projected;
@@ -179,12 +181,17 @@ class Pass {
   // threshold to what they prove. Without this, the whole first tile would survive.
   template <typename IdOf>
   void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
-    if (keys.size() < block_.top_k) return;
-    KeepLargest(keys, block_.top_k);
+    if (keys.size() >= block_.top_k) block_.best[q]->RaiseThreshold(LeastOf(q, keys, block_.top_k, id_of));
+  }
+
+  // What the first `count` of `keys` score at least.
+  template <typename IdOf>
+  double LeastOf(size_t q, std::vector<uint64_t>& keys, size_t count, IdOf id_of) const {
+    KeepLargest(keys, count);
     double least = std::numeric_limits<double>::infinity();
     for (const uint64_t key : keys)
       least = std::min(least, Check(q, id_of(static_cast<uint32_t>(key))).lower);
-    block_.best[q]->RaiseThreshold(least);
+    return least;
   }
 
   const MatrixView& base_;

@@ -1,7 +1,7 @@
 #include "server/engine/topk.h"
 
 #include <algorithm>
-#include <functional>
+#include <limits>
 
 namespace dotmax {
 namespace {
@@ -9,41 +9,62 @@ namespace {
 // Beyond 2k a clean-up halves the list or resolves it, so its cost per offer is constant.
 size_t Capacity(uint64_t k) { return 2 * k + 16; }
 
+// After so many more candidates their lower ends are looked at again: the sooner, the higher the threshold;
+// the later, the less this costs per candidate, a look being a selection among k.
+size_t Slack(uint64_t k) { return k / 2 + 1; }
+
+void RaiseTo(double bound, std::atomic<double>& value) {
+  double seen = value.load(std::memory_order_relaxed);
+  while (seen < bound && !value.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
+  }
+}
+
 }  // namespace
 
-TopK::TopK(uint64_t k) : k_(k) {}
+TopK::TopK(uint64_t k) : k_(k), next_look_(k) {}
 
 void TopK::RaiseThreshold(double bound) {
   // Infinite scores are an error that every later one must live to take part in.
   bound = std::min(bound, std::numeric_limits<double>::max());
-  double seen = threshold();
-  while (seen < bound && !threshold_.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
-  }
+  RaiseTo(bound, proved_);
+  RaiseTo(bound, threshold_);
+}
+
+void TopK::Guess(double bound) { RaiseTo(std::min(bound, std::numeric_limits<double>::max()), threshold_); }
+
+bool TopK::GuessHolds() {
+  absl::MutexLock lock(&mutex_);
+  RaiseByLowers();
+  return proved_.load(std::memory_order_relaxed) == threshold();
+}
+
+void TopK::Restart() {
+  absl::MutexLock lock(&mutex_);
+  candidates_.clear();
+  next_look_ = k_;
+  threshold_.store(proved_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 void TopK::Offer(const Candidate& candidate, Resolve resolve) {
   if (candidate.upper < threshold()) return;
   absl::MutexLock lock(&mutex_);
   candidates_.push_back(candidate);
-  NoteLower(candidate.lower);
-  if (candidates_.size() < Capacity(k_)) return;
-  DropHopeless();
-  if (candidates_.size() < k_ + (Capacity(k_) - k_) / 2) return;
-  ResolveAll(resolve);
-  lowers_.clear();
-  for (const Candidate& c : candidates_) NoteLower(c.lower);
+  if (candidates_.size() < next_look_) return;
+  RaiseByLowers();
+  if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
+    ResolveAll(resolve);
+    RaiseByLowers();
+  }
+  next_look_ = std::max(k_, candidates_.size() + Slack(k_));
 }
 
-void TopK::NoteLower(double lower) {
-  if (lowers_.size() == k_) {
-    if (lower <= lowers_.front()) return;
-    std::pop_heap(lowers_.begin(), lowers_.end(), std::greater<>());
-    lowers_.back() = lower;
-  } else {
-    lowers_.push_back(lower);
-  }
-  std::push_heap(lowers_.begin(), lowers_.end(), std::greater<>());
-  if (lowers_.size() == k_) RaiseThreshold(lowers_.front());
+void TopK::RaiseByLowers() {
+  if (candidates_.size() < k_) return;
+  const auto kth = candidates_.begin() + (k_ - 1);
+  std::nth_element(candidates_.begin(), kth, candidates_.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
+  RaiseThreshold(kth->lower);
+  DropHopeless();
 }
 
 void TopK::DropHopeless() {

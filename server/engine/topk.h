@@ -32,12 +32,23 @@ class TopK {
 
   explicit TopK(uint64_t k);  // k ≥ 1
 
-  // A lower bound of the k-th best score over all pairs of the search, −infinity at first; only rises.
-  // Whatever is below it can be dropped unseen; what equals it cannot (ties).
+  // A lower bound of the k-th best score over all pairs of the search, or what was guessed of it; −infinity
+  // at first; only rises. Whatever is below it can be dropped unseen; what equals it cannot (ties).
   double threshold() const { return threshold_.load(std::memory_order_relaxed); }
 
   // The caller has proved that k pairs score at least `bound`.
   void RaiseThreshold(double bound);
+
+  // Has threshold() at least `bound` though nothing proves it. When all pairs that reach it have been
+  // offered, the caller asks whether the guess holds; if not, what was dropped by it has to be searched
+  // again.
+  void Guess(double bound);
+
+  // Whether the pairs that were offered prove what was guessed.
+  bool GuessHolds();
+
+  // Forgets all pairs, and what was guessed and not proved.
+  void Restart();
 
   // Considers one pair; each pair of a search at most once.
   void Offer(const Candidate& candidate, Resolve resolve);
@@ -48,20 +59,20 @@ class TopK {
   uint64_t resolved() const;  // how many scores were resolved
 
  private:
-  // Raises the threshold once k pairs are known to be at least something.
-  void NoteLower(double lower) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Raises the threshold to the k-th largest lower end, if there are k, and drops what is below it.
+  void RaiseByLowers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Resolves every candidate and keeps the k best.
   void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t k_;
   std::atomic<double> threshold_{-std::numeric_limits<double>::infinity()};
+  std::atomic<double> proved_{-std::numeric_limits<double>::infinity()};
 
   mutable absl::Mutex mutex_;
   uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
-  std::vector<double> lowers_
-      ABSL_GUARDED_BY(mutex_);  // the k largest lower ends, a heap with the least in front
+  size_t next_look_ ABSL_GUARDED_BY(mutex_);  // so many candidates, and their lower ends are looked at
 };
 
 }  // namespace dotmax
