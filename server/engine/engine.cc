@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
-#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -26,9 +25,12 @@ int LargestBlock(uint32_t dim) {
   return largest;
 }
 
-// Moves the finished hits of `best` to the end of `answer`.
-absl::Status TakeHits(TopK& best, const PairScorer& scorer, Answer& answer) {
-  std::vector<Hit> hits = best.Take(scorer);
+std::vector<Hit> Take(TopK& best, const PairScorer& scorer) {
+  return best.Take(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
+}
+
+// Appends the finished hits of `best` to `answer`.
+absl::Status AddHits(const TopK& best, const std::vector<Hit>& hits, Answer& answer) {
   answer.stats.pairs_rescored += best.resolved();
   for (const Hit& hit : hits) {
     if (!std::isfinite(hit.score)) {
@@ -53,13 +55,14 @@ struct Engine::Impl {
                            absl::Span<TopK* const> best, absl::FunctionRef<absl::Status()> stop) {
     if (absl::Status s = RunPass(matrix, queries, first, top_k, best, /*guess=*/true, stop); !s.ok())
       return s;
-    const auto fails = [](TopK* query) { return !query->GuessHolds(); };
-    const auto begin = std::find_if(best.begin(), best.end(), fails);
-    if (begin == best.end()) return absl::OkStatus();
-    const auto end = std::find_if(best.rbegin(), std::make_reverse_iterator(begin), fails).base();
-    const absl::Span<TopK* const> again = best.subspan(begin - best.begin(), end - begin);
-    for (TopK* const query : again) query->Restart();
-    return RunPass(matrix, queries, first + (begin - best.begin()), top_k, again, /*guess=*/false, stop);
+    std::vector<char> fails(best.size());
+    workers.Share(best.size(), [&](int, size_t i) { fails[i] = !best[i]->GuessHolds(); });
+    const size_t begin = std::find(fails.begin(), fails.end(), true) - fails.begin();
+    if (begin == fails.size()) return absl::OkStatus();
+    const size_t end = fails.rend() - std::find(fails.rbegin(), fails.rend(), true);
+    for (TopK* const query : best.subspan(begin, end - begin)) query->Restart();
+    return RunPass(matrix, queries, first + begin, top_k, best.subspan(begin, end - begin), /*guess=*/false,
+                   stop);
   }
 
   // One pass, which may guess thresholds.
@@ -103,10 +106,11 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
   answer.rows_held = answer.rows_searched = matrix.view().rows;
   if (per_row) answer.row_splits.assign(1, 0);
   for (Scratch& scratch : impl_->scratch)
-    scratch.pairs_screened = scratch.pairs_survived = scratch.pairs_checked = 0;
+    scratch.pairs_screened = scratch.pairs_survived = scratch.pairs_checked = scratch.pairs_rescored = 0;
 
   const uint64_t block_rows = LargestBlock(queries.dim);
-  const PairScorer scorer(queries, matrix.view());
+  const std::vector<PairScorer> scorers(threads(), PairScorer(queries, matrix.view()));
+  std::vector<std::vector<Hit>> hits;  // of a block, by row
   TopK global(top_k);
   std::deque<TopK> by_row;
   std::vector<TopK*> best;
@@ -121,19 +125,23 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
                                      : impl_->RunPass(matrix, queries, first, top_k, best, false, stop);
       if (!s.ok()) return s;
     }
-    for (TopK& row : by_row) {
-      if (absl::Status s = TakeHits(row, scorer, answer); !s.ok()) return s;
+    hits.resize(by_row.size());
+    impl_->workers.Share(by_row.size(),
+                         [&](int worker, size_t i) { hits[i] = Take(by_row[i], scorers[worker]); });
+    for (size_t i = 0; i < by_row.size(); ++i) {
+      if (absl::Status s = AddHits(by_row[i], std::exchange(hits[i], {}), answer); !s.ok()) return s;
       answer.row_splits.push_back(answer.hits.size());
     }
   }
   if (!per_row) {
-    if (absl::Status s = TakeHits(global, scorer, answer); !s.ok()) return s;
+    if (absl::Status s = AddHits(global, Take(global, scorers[0]), answer); !s.ok()) return s;
   }
 
   for (const Scratch& scratch : impl_->scratch) {
     answer.stats.pairs_screened += scratch.pairs_screened;
     answer.stats.pairs_survived += scratch.pairs_survived;
     answer.stats.pairs_checked += scratch.pairs_checked;
+    answer.stats.pairs_rescored += scratch.pairs_rescored;
   }
   answer.stats.compute_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return answer;

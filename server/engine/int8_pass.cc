@@ -29,11 +29,11 @@ constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
 
-// Where top_k is more than a few, thresholds are guessed from a sample of about one row in so many, in runs
-// of rows from all over the order.
-constexpr uint64_t kRowsPerSampled = 16;
-constexpr int kRunRows = 16;
-constexpr uint64_t kMostRuns = 512;
+// Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
+constexpr int kRunRows = 32;
+// Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
+// hits' rows again.
+constexpr uint64_t kMostResolvedPerHit = 4;
 
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
@@ -66,13 +66,15 @@ class Int8Pass final : public Pass {
         fine_queries_(std::move(fine_queries)) {
     if (!block.guess || rows.centre_codes() != nullptr) return;
     // oneDNN's kernels take whole tiles.
-    std::vector<RowRun> runs = all_kernels.has_vnni()
-                                   ? SampleRuns(rows, kRunRows, kMostRuns, kRowsPerSampled)
-                                   : SampleRuns(rows, Int8Codes::kTileRows, kMostSeedTiles, kRowsPerSampled);
+    std::vector<RowRun> runs =
+        SampleRuns(rows, all_kernels.has_vnni() ? kRunRows : Int8Codes::kTileRows, block.top_k);
     if (runs.empty()) return;
     const CodeTile& last = rows.tile(rows.tiles() - 1);
-    sample_rank_ = RankToGuessBy(block.top_k, runs.size() * runs[0].rows, last.first + last.rows);
-    if (sample_rank_ < block.top_k) sample_ = std::move(runs);
+    const uint64_t all = last.first + last.rows, sampled = runs.size() * runs[0].rows;
+    sample_rank_ = RankToGuessBy(block.top_k, sampled, all);
+    if (sample_rank_ >= block.top_k) return;
+    resolve_at_once_ = sample_rank_ * all / sampled <= kMostResolvedPerHit * block.top_k;
+    sample_ = std::move(runs);
   }
 
  private:
@@ -327,7 +329,13 @@ class Int8Pass final : public Pass {
       uint64_t id;
     };
     void Check(const Waiting& pair) {
-      pass_.block_.best[pair.query]->Offer(pass_.Check(pair.query, pair.id), scorer_);
+      TopK& best = *pass_.block_.best[pair.query];
+      if (pass_.resolve_at_once_) {
+        ++scratch_.pairs_rescored;
+        best.Offer(pass_.Resolve(pair.query, pair.id), scorer_);
+      } else {
+        best.Offer(pass_.Check(pair.query, pair.id), scorer_);
+      }
     }
 
     Int8Pass& pass_;
@@ -380,6 +388,7 @@ class Int8Pass final : public Pass {
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
   std::vector<RowRun> sample_;         // to guess thresholds by; empty: they are proved
   uint64_t sample_rank_ = 0;
+  bool resolve_at_once_ = false;
 };
 
 }  // namespace

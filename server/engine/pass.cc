@@ -19,6 +19,7 @@ namespace {
 // and others waste lanes.
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
+constexpr size_t kCacheLineBytes = 64;
 
 }  // namespace
 
@@ -79,6 +80,11 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
   return CorrectlyRoundedDot(query_, queries_.dtype, base_.row(id), base_.dtype);
 }
 
+void PairScorer::Fetch(uint64_t id) const {
+  const std::byte* const row = base_.row(id);
+  for (size_t byte = 0; byte < base_.row_bytes(); byte += kCacheLineBytes) __builtin_prefetch(row + byte);
+}
+
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
                                 uint32_t top_k, bool guess) {
   const size_t dim = queries.dim;
@@ -129,6 +135,12 @@ Pass::Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) co
   const Interval interval = {dot.sum - error, dot.sum + error};
   if (std::isfinite(interval.lower) && std::isfinite(interval.upper)) return interval;
   return {-kInfinity, kInfinity};
+}
+
+Candidate Pass::Resolve(size_t q, uint64_t id) const {
+  const double score = CorrectlyRoundedDot({block_.wide + q * base_.dim, base_.dim}, block_.queries->dtype,
+                                           base_.row(id), base_.dtype);
+  return {score, score, block_.first + q, id};
 }
 
 }  // namespace dotmax

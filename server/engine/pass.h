@@ -65,6 +65,8 @@ class PairScorer {
  public:
   PairScorer(const MatrixView& queries, const MatrixView& base);
   double operator()(uint64_t query_row, uint64_t id) const;
+  // Asks for a row of the base that is soon to be scored.
+  void Fetch(uint64_t id) const;
 
  private:
   const MatrixView& queries_;
@@ -87,6 +89,7 @@ struct Scratch {
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
   uint64_t pairs_checked = 0;
+  uint64_t pairs_rescored = 0;
 };
 
 // A block of queries as the screens want them.
@@ -176,6 +179,9 @@ class Pass {
     const Interval score = DotInterval(q, base_.row(id), base_.dtype);
     return {score.lower, score.upper, block_.first + q, id};
   }
+
+  // The same, resolved: dearer, but then the row need not be fetched again.
+  Candidate Resolve(size_t q, uint64_t id) const;
 
   // A query that knows nothing yet tries the top_k rows that `keys` name, by screened score, and raises its
   // threshold to what they prove. Without this, the whole first tile would survive.

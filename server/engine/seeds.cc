@@ -14,7 +14,12 @@ namespace {
 constexpr double kDeviations = 3.5;
 constexpr double kMore = 2.0;
 
-constexpr uint64_t kFewestRuns = 16;
+// A sample of n of N rows costs n, in rows that are screened, and lets about kDeviations · √(top_k · N / n)
+// more pairs through than a perfect one, which cost kPassingCost each: the sum is least where its derivative
+// is 0.
+constexpr double kPassingCost = 200.0;
+constexpr double kLeastShare = 8.0;
+constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
 constexpr size_t kCacheLineBytes = 64;
 
@@ -26,10 +31,12 @@ std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t 
   return runs;
 }
 
-std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t most, uint64_t share) {
+std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k) {
   const CodeTile& last = rows.tile(rows.tiles() - 1);
+  const double all = static_cast<double>(last.first + last.rows);
+  const double best = std::pow(kDeviations / 2 * kPassingCost * std::sqrt(top_k * all), 2.0 / 3.0);
   const uint64_t whole = (last.first + last.rows) / run_rows;
-  const uint64_t count = std::min(most, whole / share);
+  const uint64_t count = static_cast<uint64_t>(std::min(best, all / kLeastShare)) / run_rows;
   std::vector<RowRun> runs;
   if (count < kFewestRuns) return runs;
   for (uint64_t i = 0; i < count; ++i) {

@@ -24,10 +24,10 @@ struct RowRun {
 // Tiles [first, end), whole.
 std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end);
 
-// A sample of the rows in runs of `run_rows`, at most `most` of them and one row in `share`, evenly spaced in
-// the order of the codes; none where that would be of no use. REQUIRES: run_rows divides
-// Int8Codes::kTileRows; rows by norm.
-std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t most, uint64_t share);
+// Rows to guess the top_k-th best scores by, in runs of `run_rows` that are evenly spaced in the order of the
+// codes; none where too few rows make guesses useless. REQUIRES: run_rows divides Int8Codes::kTileRows; rows
+// by norm.
+std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k);
 
 // The row of a sample by which to guess the top_k-th best of all: of so many rows that reach the score of the
 // sample's i-th best, fewer than top_k hardly ever exist. At least top_k where a guess gains nothing.

@@ -13,6 +13,8 @@ size_t Capacity(uint64_t k) { return 2 * k + 16; }
 // the later, the less this costs per candidate, a look being a selection among k.
 size_t Slack(uint64_t k) { return k / 2 + 1; }
 
+constexpr size_t kFetchedAhead = 16;
+
 void RaiseTo(double bound, std::atomic<double>& value) {
   double seen = value.load(std::memory_order_relaxed);
   while (seen < bound && !value.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
@@ -52,7 +54,7 @@ void TopK::Offer(const Candidate& candidate, Resolve resolve) {
   if (candidates_.size() < next_look_) return;
   RaiseByLowers();
   if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
-    ResolveAll(resolve);
+    ResolveAll(resolve, [](uint64_t) {});
     RaiseByLowers();
   }
   next_look_ = std::max(k_, candidates_.size() + Slack(k_));
@@ -71,8 +73,13 @@ void TopK::DropHopeless() {
   std::erase_if(candidates_, [bound = threshold()](const Candidate& c) { return c.upper < bound; });
 }
 
-void TopK::ResolveAll(Resolve resolve) {
-  for (Candidate& c : candidates_) {
+void TopK::ResolveAll(Resolve resolve, Fetch fetch) {
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (i + kFetchedAhead < candidates_.size()) {
+      const Candidate& next = candidates_[i + kFetchedAhead];
+      if (next.lower != next.upper) fetch(next.id);
+    }
+    Candidate& c = candidates_[i];
     if (c.lower == c.upper) continue;
     c.lower = c.upper = resolve(c.query_row, c.id);
     ++resolved_;
@@ -85,14 +92,14 @@ void TopK::ResolveAll(Resolve resolve) {
   candidates_.resize(k_);
 }
 
-std::vector<Hit> TopK::Take(Resolve resolve) {
+std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
   absl::MutexLock lock(&mutex_);
   DropHopeless();
-  ResolveAll(resolve);
+  ResolveAll(resolve, fetch);
   std::vector<Hit> hits;
   hits.reserve(candidates_.size());
   for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
-  std::sort(hits.begin(), hits.end(), Better);
+  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return Better(a, b); });
   candidates_ = {};
   return hits;
 }

@@ -29,6 +29,8 @@ class TopK {
  public:
   // The correctly rounded score of a pair. Must be pure; called under this object's lock.
   using Resolve = absl::FunctionRef<double(uint64_t query_row, uint64_t id)>;
+  // Hears of a row some time before it is resolved: rows come from memory.
+  using Fetch = absl::FunctionRef<void(uint64_t id)>;
 
   explicit TopK(uint64_t k);  // k ≥ 1
 
@@ -54,7 +56,10 @@ class TopK {
   void Offer(const Candidate& candidate, Resolve resolve);
 
   // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
-  std::vector<Hit> Take(Resolve resolve);
+  std::vector<Hit> Take(Resolve resolve, Fetch fetch);
+  std::vector<Hit> Take(Resolve resolve) {
+    return Take(resolve, [](uint64_t) {});
+  }
 
   uint64_t resolved() const;  // how many scores were resolved
 
@@ -63,7 +68,7 @@ class TopK {
   void RaiseByLowers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Resolves every candidate and keeps the k best.
-  void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ResolveAll(Resolve resolve, Fetch fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t k_;
   std::atomic<double> threshold_{-std::numeric_limits<double>::infinity()};
