@@ -83,7 +83,7 @@ struct Engine::Impl {
 
   Workers workers;
   std::vector<Scratch> scratch;  // by worker
-  PassBuffers buffers;
+  PassBuffers buffers{&workers};
 };
 
 Engine::Engine(int threads, bool pin) : impl_(std::make_unique<Impl>(threads, pin)) {}

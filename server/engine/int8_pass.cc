@@ -10,6 +10,7 @@
 
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
+#include "server/engine/encode.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
 #include "server/engine/seeds.h"
@@ -34,23 +35,6 @@ constexpr int kRunRows = 32;
 // Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
 // hits' rows again.
 constexpr uint64_t kMostResolvedPerHit = 4;
-
-using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
-
-// `projected`: the queries' coordinates along the rows' axes, `axes` of them. Codes are at a stride of at
-// least code_dim, zeros beyond that.
-template <class Codes>
-EncodedQueries Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes,
-                      size_t stride, AlignedArray<int8_t>& codes) {
-  EncodedQueries encoded = {{}, codes.Reserve(block.best.size() * stride), stride};
-  encoded.queries.reserve(block.best.size());
-  for (size_t q = 0; q < block.best.size(); ++q) {
-    int8_t* const to = codes.data() + q * stride;
-    encoded.queries.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to));
-    std::fill(to + rows.code_dim(), to + stride, int8_t{0});
-  }
-  return encoded;
-}
 
 class Int8Pass final : public Pass {
  public:
@@ -164,7 +148,7 @@ class Int8Pass final : public Pass {
                        balls.queries.begin() + balls.first[tile + 1]);
       } else {
         active_.resize(to_reach_.size() + kSurvivorPadding);
-        active_.resize(SelectReaching(balls.bounds.data() + tile * to_reach_.size(), to_reach_.data(),
+        active_.resize(SelectReaching(balls.bounds + tile * to_reach_.size(), to_reach_.data(),
                                       to_reach_.size(), active_.data()));
         std::erase_if(active_, [&](uint32_t q) { return !CentreCanReach(q, tile); });
       }
@@ -395,9 +379,7 @@ class Int8Pass final : public Pass {
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& rows,
                                                    const QueryBlock& block, PassBuffers& buffers) {
-  const Axes& axes = rows.axes();
   const size_t queries = block.best.size();
-  const int padded = PaddedColumns(queries);
   KernelByColumns kernels = {};
   int columns = 0;
   for (size_t left = 1; left <= queries; ++left) {  // the widths to come as queries finish
@@ -409,39 +391,12 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     kernels[columns] = *matmul;
   }
 
-  // Coordinates of the queries along the axes.
-  const float* projected = block.scaled;
-  if (!axes.identity) {
-    // The axes are the kernel's tile, so that a block of any width packs the queries and not them.
-    const absl::StatusOr<const TileMatmul*> project = buffers.kernels.Get(
-        TileKind::kFloat32, static_cast<int>(axes.count), static_cast<int>(axes.dim), padded);
-    if (!project.ok()) return project.status();
-    AlignedArray<std::byte> scratch;
-    std::vector<float> wide(static_cast<size_t>(padded) * axes.dim);
-    std::copy_n(block.scaled, queries * axes.dim, wide.begin());
-    (*project)->Pack(wide.data(), buffers.packed.Reserve((*project)->packed_bytes()));
-    AlignedArray<float> transposed;
-    float* const by_axis = transposed.Reserve(static_cast<size_t>(axes.count) * padded);
-    TileRunner(**project, buffers.packed.data(), scratch.Reserve((*project)->scratch_bytes()), by_axis)
-        .Run(axes.directions.data());
-    float* const by_query = buffers.projected.Reserve(queries * axes.count);
-    for (size_t q = 0; q < queries; ++q) {
-      for (uint32_t i = 0; i < axes.count; ++i)
-        by_query[q * axes.count + i] = by_axis[size_t{i} * padded + q];
-    }
-    projected = by_query;
-  }
-
-  EncodedQueries encoded = Encode(rows, block, projected, axes.count, rows.code_dim(), buffers.codes);
-  EncodedQueries fine;
-  if (rows.fine() != nullptr) {
-    fine = Encode(*rows.fine(), block, block.scaled, axes.dim, PaddedVnniDim(rows.fine()->code_dim()),
-                  buffers.fine_codes);
-  }
+  absl::StatusOr<EncodedBlock> encoded = EncodeBlock(rows, block, buffers);
+  if (!encoded.ok()) return encoded.status();
   Balls balls;
-  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded, kernels[columns], columns);
+  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, encoded->queries, kernels, buffers);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
-                                    std::move(encoded), std::move(fine));
+                                    std::move(encoded->queries), std::move(encoded->fine));
 }
 
 }  // namespace dotmax

@@ -20,6 +20,8 @@ namespace {
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
 constexpr size_t kCacheLineBytes = 64;
+// Of a block's queries, when they are prepared: fewer take less time than waking another worker.
+constexpr size_t kFewestTogether = 16;
 
 }  // namespace
 
@@ -85,24 +87,41 @@ void PairScorer::Fetch(uint64_t id) const {
   for (size_t byte = 0; byte < base_.row_bytes(); byte += kCacheLineBytes) __builtin_prefetch(row + byte);
 }
 
+size_t PassBuffers::PartSize(size_t queries) const {
+  const size_t workers = workers_ != nullptr ? workers_->count() : 1;
+  if (workers == 1) return queries;
+  const size_t even = (queries + workers - 1) / workers;
+  return std::min(queries, (even + kFewestTogether - 1) / kFewestTogether * kFewestTogether);
+}
+
+void PassBuffers::InParts(size_t queries, absl::FunctionRef<void(size_t, size_t, size_t)> job) {
+  const size_t size = PartSize(queries);
+  const size_t parts = (queries + size - 1) / size;
+  if (projections.size() < parts) projections.resize(parts);
+  if (parts == 1) return job(0, 0, queries);
+  workers_->Share(parts,
+                  [&](int, size_t part) { job(part, part * size, std::min(queries, (part + 1) * size)); });
+}
+
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
                                 uint32_t top_k, bool guess) {
   const size_t dim = queries.dim;
   wide_.Reserve(best.size() * dim);
   scaled_.Reserve(best.size() * dim);
-  ToFloat64(queries.row(first), queries.dtype, best.size() * dim, wide_.data());
-  exponents_.clear();
-  norms_.clear();
-  for (size_t i = 0; i < best.size(); ++i) {
-    const absl::Span<const double> row(wide_.data() + i * dim, dim);
-    double max_abs = 0.0;
-    for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
-    const int exponent = ScreenExponent(max_abs);
-    float* const scaled = scaled_.data() + i * dim;
-    const double squares = ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled);
-    exponents_.push_back(exponent);
-    norms_.push_back(NormUpperBound(queries.dim, squares));
-  }
+  exponents_.resize(best.size());
+  norms_.resize(best.size());
+  InParts(best.size(), [&](size_t, size_t begin, size_t end) {
+    ToFloat64(queries.row(first + begin), queries.dtype, (end - begin) * dim, wide_.data() + begin * dim);
+    for (size_t i = begin; i < end; ++i) {
+      const absl::Span<const double> row(wide_.data() + i * dim, dim);
+      double max_abs = 0.0;
+      for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
+      exponents_[i] = ScreenExponent(max_abs);
+      const double squares =
+          ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponents_[i]), scaled_.data() + i * dim);
+      norms_[i] = NormUpperBound(queries.dim, squares);
+    }
+  });
   return {&queries, first, best, top_k, guess, wide_.data(), scaled_.data(), exponents_, norms_};
 }
 

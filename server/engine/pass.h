@@ -30,6 +30,7 @@
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
 #include "server/engine/vnni.h"
+#include "server/engine/workers.h"
 
 namespace dotmax {
 
@@ -59,6 +60,9 @@ class Kernels {
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };
+
+// Null for that of vnni.h.
+using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 // The correctly rounded score of any pair of two matrices. Not thread-safe.
 class PairScorer {
@@ -105,9 +109,12 @@ struct QueryBlock {
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
 };
 
-// Everything about a pass that is reused by the next one. Not thread-safe.
+// Everything about a pass that is reused by the next one, and who prepares it. Not thread-safe.
 class PassBuffers {
  public:
+  // By `workers`, which outlive this, or by the caller alone.
+  explicit PassBuffers(Workers* workers = nullptr) : workers_(workers) {}
+
   // Queries [first, first + best.size()) of `queries`; valid until the next call.
   QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k,
                      bool guess = false);
@@ -116,8 +123,21 @@ class PassBuffers {
   AlignedArray<float> projected;
   AlignedArray<std::byte> packed;
   AlignedArray<int8_t> codes, fine_codes;
+  AlignedArray<double> ball_bounds;
+
+  // Of a part of a block.
+  struct Projection {
+    AlignedArray<float> queries, by_axis;
+    AlignedArray<std::byte> packed, scratch;
+  };
+  std::vector<Projection> projections;  // by part
+
+  // Calls job(part, first, end) for parts of [0, queries), all at once; PartSize is the largest's.
+  void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);
+  size_t PartSize(size_t queries) const;
 
  private:
+  Workers* const workers_;
   AlignedArray<double> wide_;
   AlignedArray<float> scaled_;
   std::vector<int> exponents_;
