@@ -502,7 +502,7 @@ TEST_F(ClientTest, DescribeAndHealth) {
   EXPECT_EQ(server->collections[0].type, ElementType::kFloat32);
   EXPECT_GE(server->collections[0].resident_bytes, base_.view.bytes());
   EXPECT_FALSE(server->collections[0].screen.empty());
-  EXPECT_EQ(server->max_top_k, 1000);
+  EXPECT_EQ(server->max_top_k, 10000);
   EXPECT_TRUE(client.CheckHealth().ok());
 }
 

@@ -36,7 +36,7 @@ TEST(ConfigTest, DefaultsServeAllCoresWith64MiBMessages) {
   EXPECT_EQ(config->metrics_listen, "0.0.0.0:9464");
   EXPECT_GE(config->threads, 1);
   EXPECT_EQ(config->max_message_bytes, 64u << 20);
-  EXPECT_EQ(config->max_top_k, 1000u);
+  EXPECT_EQ(config->max_top_k, 10000u);
   EXPECT_GE(config->max_queue_bytes, config->max_message_bytes);
   EXPECT_EQ(config->log_level, LogLevel::kInfo);
   EXPECT_EQ(config->print, "");

@@ -267,14 +267,17 @@ INSTANTIATE_TEST_SUITE_P(Metrics, SelectionTest, ::testing::ValuesIn(kMetrics));
 void ExpectBest(const std::vector<PairsQuery::Pair>& pairs) {
   Engine one(1), three(3);
   for (const Metric metric : kMetrics) {
+    std::vector<std::vector<Hit>> all;
+    for (const PairsQuery::Pair& pair : pairs) {
+      all.push_back(ExactTopK(pair.queries, pair.base, 1, Reduction::kGlobal, metric));
+    }
     for (Engine* engine : {&one, &three}) {
       const auto answer = engine->MaxOfPairs(pairs, metric, Never);
       ASSERT_TRUE(answer.ok()) << answer.status();
       size_t next = 0;
       std::optional<PairsAnswer::PairHit> best;
       for (size_t p = 0; p < pairs.size(); ++p) {
-        const std::vector<Hit> expected =
-            ExactTopK(pairs[p].queries, pairs[p].base, 1, Reduction::kGlobal, metric);
+        const std::vector<Hit>& expected = all[p];
         if (expected.empty()) continue;
         ASSERT_LT(next, answer->hits.size());
         EXPECT_EQ(answer->hits[next].pair, p);
@@ -303,9 +306,9 @@ TEST(MaxOfPairsTest, AllShapesAndTypes) {
   constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64,
                               DType::kInt8};
   uint64_t seed = 1;
-  for (const uint64_t queries : {0, 1, 3, 17, 300}) {
-    for (const uint64_t rows : {0, 1, 5, 100, 513}) {
-      for (const uint32_t dim : {1u, 7u, 64u}) {
+  for (const uint64_t queries : {0, 1, 17, 260}) {
+    for (const uint64_t rows : {0, 1, 100, 513}) {
+      for (const uint32_t dim : {1u, 21u}) {
         ++seed;
         kept.push_back(RandomNormal(queries, dim, seed, kTypes[seed % 5]));
         kept.push_back(RandomNormal(rows, dim, seed + 1000, kTypes[seed / 5 % 5]));

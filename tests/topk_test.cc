@@ -75,6 +75,33 @@ TEST(TopKTest, ThresholdOnlyRises) {
   EXPECT_EQ(top.threshold(), 3.0);
 }
 
+TEST(TopKTest, AGuessIsConfirmedByKPairs) {
+  TopK top(2);
+  top.Guess(2.0);
+  EXPECT_EQ(top.threshold(), 2.0);
+  top.Offer(Known(5.0, 0, 0), NeverResolved);
+  EXPECT_FALSE(top.GuessHolds());
+  top.Offer(Known(1.0, 0, 1), NeverResolved);
+  EXPECT_FALSE(top.GuessHolds());
+  top.Offer(Known(2.0, 0, 2), NeverResolved);
+  EXPECT_TRUE(top.GuessHolds());
+  EXPECT_EQ(top.Take(NeverResolved), (std::vector<Hit>{{5.0, 0, 0}, {2.0, 0, 2}}));
+}
+
+TEST(TopKTest, RestartKeepsOnlyWhatIsProved) {
+  TopK top(2);
+  top.RaiseThreshold(0.5);
+  EXPECT_TRUE(top.GuessHolds());
+  top.Guess(2.0);
+  top.Offer(Known(5.0, 0, 0), NeverResolved);
+  EXPECT_FALSE(top.GuessHolds());
+  top.Restart();
+  EXPECT_EQ(top.threshold(), 0.5);
+  for (uint64_t id = 0; id < 3; ++id) top.Offer(Known(5.0 - id, 0, id), NeverResolved);
+  EXPECT_TRUE(top.GuessHolds());
+  EXPECT_EQ(top.Take(NeverResolved), (std::vector<Hit>{{5.0, 0, 0}, {4.0, 0, 1}}));
+}
+
 // Every k, interval widths from exact to useless, many ties: equal to sorting.
 TEST(TopKTest, EqualsSortingWhateverTheIntervals) {
   testing::Random random(11);

@@ -18,7 +18,7 @@ constexpr int64_t kMaxMessageBytes = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxTopK = int64_t{1} << 26;
 
 constexpr int64_t kDefaultMessageBytes = int64_t{64} << 20;
-constexpr int64_t kDefaultTopK = 1000;
+constexpr int64_t kDefaultTopK = 10000;
 constexpr int64_t kDefaultQueueRequests = 1024;
 constexpr int64_t kDefaultQueueBytes = int64_t{1} << 30;
 // Shorter than the 30 s that Kubernetes, and longer than the 10 s that Docker, waits before it kills.

@@ -19,32 +19,32 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr size_t kFirstTiles = 8;
 constexpr int kFirstRows = 64;
 
-}  // namespace
+struct Near {
+  double score = -kInfinity;
+  uint64_t ball = 0;
+};
+using Nearest = std::array<Near, kFirstTiles>;
 
-Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries,
-                   const TileMatmul* kernel, int columns) {
-  Balls balls;
+// For queries [first, end): bounds[ball · stride + query], and the `most` nearest balls by descending score.
+void MeasurePart(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries, size_t first,
+                 size_t end, const TileMatmul* kernel, int columns, size_t most, double* bounds,
+                 size_t stride, Nearest* nearest) {
   const Int8Codes& centres = *rows.centre_codes();
-  const size_t count = queries.queries.size();
-  balls.bounds.resize(rows.tiles() * count);
-  const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
-  struct Near {
-    double score = -kInfinity;
-    uint64_t ball = 0;
-  };
-  std::vector<std::array<Near, kFirstTiles>> nearest(count);  // the first `most`, by descending score
+  const size_t count = end - first;
+  bounds += first;
+  nearest += first;
   CodeScorer scorer;
-  scorer.Pack(kernel, columns, queries.codes, static_cast<int>(count), centres.code_dim());
+  scorer.Pack(kernel, columns, queries.codes_of(first), static_cast<int>(count), centres.code_dim());
   struct {
     std::array<double, kMaxColumns> scale, offset, code_error, projection_norm, tail_excess, norm;
   } by_query;
   for (size_t q = 0; q < count; ++q) {
-    by_query.scale[q] = queries[q].scale;
-    by_query.offset[q] = queries[q].offset;
-    by_query.code_error[q] = queries[q].code_error;
-    by_query.projection_norm[q] = queries[q].projection_norm;
-    by_query.tail_excess[q] = queries[q].tail_excess;
-    by_query.norm[q] = queries[q].norm;
+    by_query.scale[q] = queries[first + q].scale;
+    by_query.offset[q] = queries[first + q].offset;
+    by_query.code_error[q] = queries[first + q].code_error;
+    by_query.projection_norm[q] = queries[first + q].projection_norm;
+    by_query.tail_excess[q] = queries[first + q].tail_excess;
+    by_query.norm[q] = queries[first + q].norm;
   }
   const BallColumns query_columns = {by_query.scale.data(),       by_query.offset.data(),
                                      by_query.code_error.data(),  by_query.projection_norm.data(),
@@ -58,13 +58,13 @@ Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const Encoded
     for (int r = 0; r < tile.rows; ++r, scores += columns) {
       const uint64_t ball = centres.id(t, r);
       BallBounds(scores, query_columns, static_cast<int>(count), tile.code_norm, tile.code_error, tile.scale,
-                 rows.radius(ball), centre_scores.data(), balls.bounds.data() + ball * count);
+                 rows.radius(ball), centre_scores.data(), bounds + ball * stride);
       if (const Metric metric = block.selection->metric; metric != Metric::kInnerProduct) {
-        double* const bounds = balls.bounds.data() + ball * count;
+        double* const merits = bounds + ball * stride;
         const LengthRange lengths = Lengths(rows.tile(ball));
         for (size_t q = 0; q < count; ++q) {
-          bounds[q] = BestMerit(metric, bounds[q], block.measured[q], lengths);
-          centre_scores[q] = BestMerit(metric, centre_scores[q], block.measured[q], lengths);
+          merits[q] = BestMerit(metric, merits[q], block.measured[first + q], lengths);
+          centre_scores[q] = BestMerit(metric, centre_scores[q], block.measured[first + q], lengths);
         }
       }
       const size_t found = SelectReaching(centre_scores.data(), least.data(), count, nearer.data());
@@ -79,6 +79,22 @@ Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const Encoded
       }
     }
   }
+}
+
+}  // namespace
+
+Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries,
+                   const KernelByColumns& kernels, PassBuffers& buffers) {
+  const size_t count = queries.queries.size();
+  Balls balls;
+  balls.bounds = buffers.ball_bounds.Reserve(rows.tiles() * count);
+  const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
+  std::vector<Nearest> nearest(count);
+  buffers.InParts(count, [&](size_t, size_t first, size_t end) {
+    const int columns = buffers.kernels.Int8Columns(end - first, rows.code_dim());
+    MeasurePart(rows, block, queries, first, end, kernels[columns], columns, most, balls.bounds, count,
+                nearest.data());
+  });
   // A counting sort; a query's nearest tiles come first, and not again.
   balls.first.resize(rows.tiles() + 1);
   std::vector<size_t> taken(count);

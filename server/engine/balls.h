@@ -7,10 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "server/base/types.h"
-#include "server/engine/measure.h"
+#include "server/engine/pass.h"
 #include "server/engine/quantize.h"
-#include "server/engine/tile.h"
 
 namespace dotmax {
 
@@ -24,21 +22,19 @@ struct EncodedQueries {
   size_t stride = 0;
 };
 
-// What the balls around tiles say of each query.
+// What the balls around tiles say of each query; valid until the next is measured.
 struct Balls {
-  std::vector<double> bounds;  // upper bounds of scaled merits: tile · queries + query
+  double* bounds = nullptr;  // upper bounds of scaled merits: tile · queries + query
   // Queries by the tiles with the largest scores of their centres: those of tile t are at first[t] to
   // first[t + 1].
   std::vector<uint32_t> queries, first;
 };
 
-struct QueryBlock;
-
-// For the queries of a block, encoded for `rows`, which have centre codes: scored against these by
-// `kernel` (or vnni.h's, if null) in a block of `columns`. Costs a row's score and about ten instructions per
-// ball and query.
+// For the queries of a block, encoded for `rows`, which have centre codes: scored against these by the
+// workers of `buffers`, and its kernels, of which `kernels` has those for all widths of up to as many
+// queries. Costs a row's score and about ten instructions per ball and query.
 Balls MeasureBalls(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries,
-                   const TileMatmul* kernel, int columns);
+                   const KernelByColumns& kernels, PassBuffers& buffers);
 
 }  // namespace dotmax
 

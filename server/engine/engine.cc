@@ -58,14 +58,17 @@ double Floor(const Selection& selection, uint64_t row) {
   return MeritOf(selection.metric, bounds.size() == 1 ? bounds[0] : bounds[row]);
 }
 
-// Moves what `best` has found to the end of `answer`.
-absl::Status TakeHits(TopK& best, const Selection& selection, const PairScorer& scorer, Answer& answer) {
+std::vector<Hit> Take(TopK& best, const PairScorer& scorer) {
+  return best.Take(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
+}
+
+// Moves what `best` has found, `hits`, to the end of `answer`.
+absl::Status AddHits(const TopK& best, std::vector<Hit> hits, const Selection& selection, Answer& answer) {
   if (selection.count_only) {
     answer.counts.push_back(best.counted());
     answer.stats.pairs_rescored += best.resolved();
     return absl::OkStatus();
   }
-  std::vector<Hit> hits = best.Take(scorer);
   answer.stats.pairs_rescored += best.resolved();
   if (selection.tell_truncated) {
     answer.truncated.push_back(hits.size() > selection.top_k);
@@ -81,8 +84,22 @@ absl::Status TakeHits(TopK& best, const Selection& selection, const PairScorer& 
 
 // Who works on a pass, and with what.
 struct Crew {
+  int threads() const { return workers != nullptr ? workers->count() : 1; }
+  void Work(Pass& pass) const {
+    for (int round = 0; round < pass.rounds(); ++round) {
+      const auto work = [&](int worker) { pass.Work(round, scratch[worker], stop); };
+      workers != nullptr ? workers->Run(work) : work(0);
+    }
+  }
+  void Share(size_t count, absl::FunctionRef<void(int worker, size_t i)> job) const {
+    if (workers != nullptr) return workers->Share(count, job);
+    for (size_t i = 0; i < count; ++i) job(0, i);
+  }
+
+  Workers* workers;  // null: the caller alone
+  absl::Span<Scratch> scratch;
   PassBuffers& buffers;
-  absl::FunctionRef<void(Pass& pass, int round)> work;
+  absl::FunctionRef<absl::Status()> stop;
 };
 
 // What is searched: codes, or a matrix without them, or both.
@@ -97,9 +114,9 @@ struct Base {
 
 // One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
 absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first,
-                     absl::Span<TopK* const> best, uint32_t kept, const Selection& selection,
+                     absl::Span<TopK* const> best, uint32_t kept, const Selection& selection, bool guess,
                      const Crew& crew) {
-  const QueryBlock block = crew.buffers.Prepare(queries, first, best, kept, selection);
+  const QueryBlock block = crew.buffers.Prepare(queries, first, best, kept, selection, guess);
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
                                                    : absl::UnimplementedError("no codes");
@@ -108,8 +125,24 @@ absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first
     pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);
   }
   if (!pass.ok()) return pass.status();
-  for (int round = 0; round < (*pass)->rounds(); ++round) crew.work(**pass, round);
+  crew.Work(**pass);
   return (*pass)->status();
+}
+
+// The same with guessed thresholds; and again for those queries that were guessed too high, and what lies
+// between them.
+absl::Status GuessAndRun(const Base& base, const MatrixView& queries, uint64_t first,
+                         absl::Span<TopK* const> best, uint32_t kept, const Selection& selection,
+                         const Crew& crew) {
+  if (absl::Status s = RunPass(base, queries, first, best, kept, selection, true, crew); !s.ok()) return s;
+  std::vector<char> fails(best.size());
+  crew.Share(best.size(), [&](int, size_t i) { fails[i] = !best[i]->GuessHolds(); });
+  const size_t begin = std::find(fails.begin(), fails.end(), true) - fails.begin();
+  if (begin == fails.size()) return absl::OkStatus();
+  const size_t end = fails.rend() - std::find(fails.rbegin(), fails.rend(), true);
+  const absl::Span<TopK* const> again = best.subspan(begin, end - begin);
+  for (TopK* const query : again) query->Restart();
+  return RunPass(base, queries, first + begin, again, kept, selection, false, crew);
 }
 
 // The hits of a search, block by block, at the end of `answer`.
@@ -118,9 +151,13 @@ absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Sel
   const bool per_row = selection.reduction == Reduction::kPerRow;
   if (per_row) answer.row_splits.assign(1, 0);
   const uint64_t block_rows = LargestBlock(queries.dim);
-  const PairScorer scorer(queries, base.view, selection.metric);
+  const std::vector<PairScorer> scorers(crew.threads(), PairScorer(queries, base.view, selection.metric));
   const uint32_t kept = Kept(selection);
+  // All queries' hits together are kept from one block to the next, and can't be searched for again; a bound
+  // is a better start than a guess.
+  const bool guess = per_row && !selection.count_only && selection.bounds.empty();
   TopK global(kept, per_row ? 0.0 : Floor(selection, 0));
+  std::vector<std::vector<Hit>> hits;  // of a block, by row
   std::deque<TopK> by_row;
   std::vector<TopK*> best;
   for (uint64_t first = 0; first < queries.rows; first += block_rows) {
@@ -131,14 +168,19 @@ absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Sel
       best[i] = &by_row.emplace_back(kept, Floor(selection, first + i));
     }
     if (base.view.rows > 0) {
-      if (absl::Status s = RunPass(base, queries, first, best, kept, selection, crew); !s.ok()) return s;
+      const absl::Status s = guess ? GuessAndRun(base, queries, first, best, kept, selection, crew)
+                                   : RunPass(base, queries, first, best, kept, selection, false, crew);
+      if (!s.ok()) return s;
     }
-    for (TopK& row : by_row) {
-      if (absl::Status s = TakeHits(row, selection, scorer, answer); !s.ok()) return s;
+    hits.resize(by_row.size());
+    crew.Share(by_row.size(), [&](int worker, size_t i) { hits[i] = Take(by_row[i], scorers[worker]); });
+    for (size_t i = 0; i < by_row.size(); ++i) {
+      if (absl::Status s = AddHits(by_row[i], std::exchange(hits[i], {}), selection, answer); !s.ok())
+        return s;
       answer.row_splits.push_back(answer.hits.size());
     }
   }
-  return per_row ? absl::OkStatus() : TakeHits(global, selection, scorer, answer);
+  return per_row ? absl::OkStatus() : AddHits(global, Take(global, scorers[0]), selection, answer);
 }
 
 // A pair of matrices below this many products is one worker's; others are everybody's.
@@ -152,33 +194,33 @@ double Products(const PairsQuery::Pair& pair) {
 
 struct Engine::Impl {
   Impl(int threads, bool pin)
-      : workers(threads, pin), scratch(threads), buffers(threads), plain_codes(threads) {}
+      : workers(threads, pin), scratch(threads), own_buffers(threads), plain_codes(threads) {}
 
   void ForgetStats() {
-    for (Scratch& s : scratch) s.pairs_screened = s.pairs_survived = s.pairs_checked = 0;
+    for (Scratch& s : scratch) {
+      s.pairs_screened = s.pairs_survived = s.pairs_checked = s.pairs_rescored = 0;
+    }
   }
   void AddStats(SearchStats& stats) const {
     for (const Scratch& s : scratch) {
       stats.pairs_screened += s.pairs_screened;
       stats.pairs_survived += s.pairs_survived;
       stats.pairs_checked += s.pairs_checked;
+      stats.pairs_rescored += s.pairs_rescored;
     }
   }
 
   // By all workers.
   absl::Status SearchTogether(const Matrix& matrix, const MatrixView& queries, const Selection& selection,
                               absl::FunctionRef<absl::Status()> stop, Answer& answer) {
-    const auto work = [&](Pass& pass, int round) {
-      workers.Run([&](int worker) { pass.Work(round, scratch[worker], stop); });
-    };
-    return SearchBlocks(Base(matrix), queries, selection, {buffers[0], work}, answer);
+    return SearchBlocks(Base(matrix), queries, selection, {&workers, absl::MakeSpan(scratch), buffers, stop},
+                        answer);
   }
   // By one of them.
   absl::Status SearchAlone(int worker, const MatrixView& base, const MatrixView& queries,
                            const Selection& selection, absl::FunctionRef<absl::Status()> stop,
                            Answer& answer) {
-    const auto work = [&](Pass& pass, int round) { pass.Work(round, scratch[worker], stop); };
-    const Crew crew = {buffers[worker], work};
+    const Crew crew = {nullptr, absl::MakeSpan(scratch).subspan(worker, 1), own_buffers[worker], stop};
     if (HasVnniKernel() && plain_codes[worker].EncodePlain(base)) {
       absl::Status status = SearchBlocks({base, &plain_codes[worker]}, queries, selection, crew, answer);
       if (!absl::IsUnimplemented(status)) return status;
@@ -188,8 +230,10 @@ struct Engine::Impl {
   }
 
   Workers workers;
-  std::vector<Scratch> scratch;      // by worker
-  std::vector<PassBuffers> buffers;  // likewise
+  PassBuffers buffers{&workers};
+  // By worker.
+  std::vector<Scratch> scratch;
+  std::vector<PassBuffers> own_buffers;
   std::vector<Int8Codes> plain_codes;
 };
 

@@ -10,8 +10,10 @@
 
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
+#include "server/engine/encode.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
+#include "server/engine/seeds.h"
 
 namespace dotmax {
 namespace {
@@ -28,22 +30,11 @@ constexpr size_t kSeededTogether = 16;
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
 
-using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
-
-// `projected`: the queries' coordinates along the rows' axes, `axes` of them. Codes are at a stride of at
-// least code_dim, zeros beyond that.
-template <class Codes>
-EncodedQueries Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes,
-                      size_t stride, AlignedArray<int8_t>& codes) {
-  EncodedQueries encoded = {{}, codes.Reserve(block.best.size() * stride), stride};
-  encoded.queries.reserve(block.best.size());
-  for (size_t q = 0; q < block.best.size(); ++q) {
-    int8_t* const to = codes.data() + q * stride;
-    encoded.queries.push_back(rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to));
-    std::fill(to + rows.code_dim(), to + stride, int8_t{0});
-  }
-  return encoded;
-}
+// Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
+constexpr int kRunRows = 32;
+// Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
+// hits' rows again.
+constexpr uint64_t kMostResolvedPerHit = 4;
 
 class Int8Pass final : public Pass {
  public:
@@ -56,7 +47,19 @@ class Int8Pass final : public Pass {
         kernels_(kernels),
         balls_(std::move(balls)),
         queries_(std::move(queries)),
-        fine_queries_(std::move(fine_queries)) {}
+        fine_queries_(std::move(fine_queries)) {
+    if (!block.guess || rows.centre_codes() != nullptr) return;
+    // oneDNN's kernels take whole tiles.
+    std::vector<RowRun> runs =
+        SampleRuns(rows, all_kernels.has_vnni() ? kRunRows : Int8Codes::kTileRows, block.top_k);
+    if (runs.empty()) return;
+    const CodeTile& last = rows.tile(rows.tiles() - 1);
+    const uint64_t all = last.first + last.rows, sampled = runs.size() * runs[0].rows;
+    sample_rank_ = RankToGuessBy(block.top_k, sampled, all);
+    if (sample_rank_ >= block.top_k) return;
+    resolve_at_once_ = sample_rank_ * all / sampled <= kMostResolvedPerHit * block.top_k;
+    sample_ = std::move(runs);
+  }
 
  private:
   class TileWorker final : public Worker {
@@ -79,15 +82,13 @@ class Int8Pass final : public Pass {
           const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
           active_.resize(last - first * kSeededTogether);
           std::iota(active_.begin(), active_.end(), first * kSeededTogether);
-          if (std::none_of(active_.begin(), active_.end(),
-                           [&](uint32_t q) { return pass_.block_.best[q]->WantsSeeds(); })) {
-            return true;
-          }
-          Pack();
-          SeedQueries(0, pass_.SeedTiles());
+          Seed();
           return true;
         }
-        if (claims_++ == 0 && pass_.rounds() == 1) SeedQueries(0, pass_.SeedTiles());
+        if (claims_++ == 0 && pass_.rounds() == 1) {
+          Seed();
+          Pack();
+        }
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
@@ -142,7 +143,7 @@ class Int8Pass final : public Pass {
                        balls.queries.begin() + balls.first[tile + 1]);
       } else {
         active_.resize(to_reach_.size() + kSurvivorPadding);
-        active_.resize(SelectReaching(balls.bounds.data() + tile * to_reach_.size(), to_reach_.data(),
+        active_.resize(SelectReaching(balls.bounds + tile * to_reach_.size(), to_reach_.data(),
                                       to_reach_.size(), active_.data()));
         std::erase_if(active_, [&](uint32_t q) { return !CentreCanReach(q, tile); });
       }
@@ -158,7 +159,9 @@ class Int8Pass final : public Pass {
 
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
-      if (pass_.rows_.centre_codes() != nullptr) SeedQueries(t, t + 1);
+      const RowRun whole = {t, 0, rows};
+      if (pass_.rows_.centre_codes() != nullptr)
+        SeedQueries({&whole, 1}, pass_.block_.top_k, /*guess=*/false);
       SetThresholds(t);
       size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
                                              scratch_.survivors.data());
@@ -170,6 +173,10 @@ class Int8Pass final : public Pass {
     }
 
     void Pack() {
+      Pack(pass_.kernels_[pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim())]);
+    }
+
+    void Pack(const TileMatmul* kernel) {
       const int dim = pass_.rows_.code_dim();
       const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
       int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
@@ -183,69 +190,62 @@ class Int8Pass final : public Pass {
         columns_.offset[c] = query.offset;
         if (pass_.rows_.fine() != nullptr) fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
       }
-      scratch_.scorer.Pack(pass_.kernels_[columns], columns, codes, static_cast<int>(active_.size()), dim);
+      scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
       scratch_.int_thresholds.Reserve(columns);
       scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
     }
 
-    // The active queries that know nothing yet see the scores of some tiles first.
-    void SeedQueries(uint64_t first, uint64_t end) {
-      const int columns = scratch_.scorer.columns();
-      // Scores that reach the k best of their query so far, on the tile's scale.
-      int32_t* const thresholds = scratch_.int_thresholds.data();
-      std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
+    // The active queries' thresholds before any tile is searched.
+    void Seed() {
+      if (std::none_of(active_.begin(), active_.end(),
+                       [&](uint32_t q) { return pass_.block_.best[q]->WantsSeeds(); })) {
+        return;
+      }
+      if (!pass_.sample_.empty()) {
+        Pack(pass_.SampleKernel(active_.size()));
+        SeedQueries(pass_.sample_, pass_.sample_rank_, /*guess=*/true);
+      } else {
+        Pack();
+        SeedQueries(pass_.SeedRuns(), pass_.block_.top_k, /*guess=*/false);
+      }
+    }
+
+    // The active queries that know nothing yet see the scores of some rows first: what the best `count` of
+    // these score at least is their threshold, proved or guessed.
+    void SeedQueries(absl::Span<const RowRun> runs, size_t count, bool guess) {
       std::array<float, kMaxColumns> least;
       std::array<bool, kMaxColumns> seeded;
+      std::array<const MeasuredQuery*, kMaxColumns> measured;
       size_t unseeded = 0;
       scratch_.seeds.resize(kMaxColumns);
       for (size_t c = 0; c < active_.size(); ++c) {
-        merits_[c] = pass_.MeritToReach(active_[c]);
         seeded[c] = !pass_.block_.best[active_[c]]->WantsSeeds();
-        least[c] = static_cast<float>(merits_[c]);
+        least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(active_[c]));
+        measured[c] = &pass_.block_.measured[active_[c]];
         unseeded += seeded[c] ? 0 : 1;
         scratch_.seeds[c].clear();
       }
-      if (unseeded == 0) return;
-      if (pass_.block_.top_k == 1 && pass_.all_are_hits()) {
-        SeedByBest(first, seeded);
-        return;
-      }
-      const size_t top_k = pass_.block_.top_k;
-      for (uint64_t t = first; t < end; ++t) {
-        const CodeTile& tile = pass_.rows_.tile(t);
-        const int32_t* const scores = scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows);
-        // All of its rows are taken to be of one length.
-        const LengthRange lengths = {tile.norm, tile.norm};
+      if (unseeded > 0 && count == 1 && pass_.all_are_hits()) {
+        SeedByBest(runs[0].tile, seeded);
+      } else if (unseeded > 0) {
+        const auto may_be_hit = [&](size_t column, uint64_t place) {
+          return pass_.all_are_hits() || pass_.IsHit(active_[column], pass_.rows_.id_at(place));
+        };
+        BestOfRuns(pass_.rows_, runs, count, pass_.metric_,
+                   {columns_.inverse_scale.data(), columns_.offset.data(), measured.data(), least.data(),
+                    active_.size()},
+                   may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
+                   scratch_.seeds);
         for (size_t c = 0; c < active_.size(); ++c) {
-          if (seeded[c]) continue;
-          const double score = LeastDot(pass_.metric_, least[c], pass_.block_.measured[active_[c]], lengths);
-          thresholds[c] =
-              Int8Threshold(score, 0.0, columns_.inverse_scale[c] / tile.scale, columns_.offset[c]);
-        }
-        const size_t count =
-            CollectSurvivors(scores, tile.rows, columns, thresholds, scratch_.survivors.data());
-        for (size_t i = 0; i < count; ++i) {
-          const Survivor s = scratch_.survivors.data()[i];
-          const double units = scores[size_t{s.row} * columns + s.column] - columns_.offset[s.column];
-          const double score = units * tile.scale / columns_.inverse_scale[s.column];
-          const uint32_t q = active_[s.column];
-          if (!pass_.IsHit(q, pass_.rows_.id_at(tile.first + s.row))) continue;
-          const double merit = BestMerit(pass_.metric_, score, pass_.block_.measured[q], lengths);
-          scratch_.seeds[s.column].push_back(
-              SeedKey(static_cast<float>(merit), static_cast<uint32_t>(tile.first + s.row)));
-        }
-        for (size_t c = 0; t + 1 < end && c < active_.size(); ++c) {
           std::vector<uint64_t>& keys = scratch_.seeds[c];
-          if (keys.size() < top_k) continue;
-          KeepLargest(keys, top_k);
-          least[c] = SeedScore(*std::min_element(keys.begin(), keys.end()));
+          if (seeded[c] || keys.size() < count) continue;
+          const double bound = pass_.LeastOf(active_[c], keys, count,
+                                             [&](uint32_t place) { return pass_.rows_.id_at(place); });
+          TopK& best = *pass_.block_.best[active_[c]];
+          guess ? best.Guess(bound) : best.RaiseThreshold(bound);
         }
       }
-      for (size_t c = 0; c < active_.size(); ++c) {
-        if (seeded[c]) continue;
-        pass_.Seed(active_[c], scratch_.seeds[c], [&](uint32_t place) { return pass_.rows_.id_at(place); });
-        merits_[c] = pass_.MeritToReach(active_[c]);
-      }
+      for (size_t c = 0; c < active_.size(); ++c) merits_[c] = pass_.MeritToReach(active_[c]);
     }
 
     // For the one best hit: what scores highest in the tile.
@@ -268,7 +268,6 @@ class Int8Pass final : public Pass {
         const uint64_t id = pass_.rows_.id(t, scratch_.largest.row[c]);
         pass_.block_.best[q]->RaiseThreshold(pass_.Check(q, id).lower);
       }
-      for (size_t c = 0; c < active_.size(); ++c) merits_[c] = pass_.MeritToReach(active_[c]);
     }
 
     // The inner products that queries need for their merits, in a tile of rows of such lengths.
@@ -362,7 +361,13 @@ class Int8Pass final : public Pass {
       uint64_t id;
     };
     void Check(const Waiting& pair) {
-      pass_.block_.best[pair.query]->Offer(pass_.Check(pair.query, pair.id), scorer_);
+      TopK& best = *pass_.block_.best[pair.query];
+      if (pass_.resolve_at_once_) {
+        ++scratch_.pairs_rescored;
+        best.Offer(pass_.Resolve(pair.query, pair.id), scorer_);
+      } else {
+        best.Offer(pass_.Check(pair.query, pair.id), scorer_);
+      }
     }
 
     Int8Pass& pass_;
@@ -397,11 +402,22 @@ class Int8Pass final : public Pass {
   int rounds() const override {
     return rows_.centre_codes() != nullptr || block_.best.size() > kSeededTogether ? 2 : 1;
   }
-  // The longest rows; the more of them, the closer the k-th best is to that of all.
-  uint64_t SeedTiles() const {
+  // The longest rows, which have the largest inner products; for other metrics rows as long as a query, more
+  // or less. The more of them, the closer the k-th best is to that of all.
+  std::vector<RowRun> SeedRuns() const {
     const uint64_t wanted =
         std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
-    return std::min(rows_.tiles(), wanted);
+    const uint64_t count = std::min(rows_.tiles(), wanted);
+    uint64_t first = 0;
+    if (metric_ != Metric::kInnerProduct) {
+      const MeasuredQuery& query = block_.measured[block_.measured.size() / 2];
+      while (first + count < rows_.tiles() && rows_.tile(first).least_norm * query.unit > query.most) ++first;
+    }
+    return RunsOfTiles(rows_, first, first + count);
+  }
+
+  const TileMatmul* SampleKernel(size_t queries) const {
+    return all_kernels_.has_vnni() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
   }
 
   const Int8Codes& rows_;
@@ -410,15 +426,16 @@ class Int8Pass final : public Pass {
   const Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
+  std::vector<RowRun> sample_;         // to guess thresholds by; empty: they are proved
+  uint64_t sample_rank_ = 0;
+  bool resolve_at_once_ = false;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& rows,
                                                    const QueryBlock& block, PassBuffers& buffers) {
-  const Axes& axes = rows.axes();
   const size_t queries = block.best.size();
-  const int padded = PaddedColumns(queries);
   KernelByColumns kernels = {};
   int columns = 0;
   for (size_t left = 1; left <= queries; ++left) {  // the widths to come as queries finish
@@ -430,39 +447,12 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     kernels[columns] = *matmul;
   }
 
-  // Coordinates of the queries along the axes.
-  const float* projected = block.scaled;
-  if (!axes.identity) {
-    // The axes are the kernel's tile, so that a block of any width packs the queries and not them.
-    const absl::StatusOr<const TileMatmul*> project = buffers.kernels.Get(
-        TileKind::kFloat32, static_cast<int>(axes.count), static_cast<int>(axes.dim), padded);
-    if (!project.ok()) return project.status();
-    AlignedArray<std::byte> scratch;
-    std::vector<float> wide(static_cast<size_t>(padded) * axes.dim);
-    std::copy_n(block.scaled, queries * axes.dim, wide.begin());
-    (*project)->Pack(wide.data(), buffers.packed.Reserve((*project)->packed_bytes()));
-    AlignedArray<float> transposed;
-    float* const by_axis = transposed.Reserve(static_cast<size_t>(axes.count) * padded);
-    TileRunner(**project, buffers.packed.data(), scratch.Reserve((*project)->scratch_bytes()), by_axis)
-        .Run(axes.directions.data());
-    float* const by_query = buffers.projected.Reserve(queries * axes.count);
-    for (size_t q = 0; q < queries; ++q) {
-      for (uint32_t i = 0; i < axes.count; ++i)
-        by_query[q * axes.count + i] = by_axis[size_t{i} * padded + q];
-    }
-    projected = by_query;
-  }
-
-  EncodedQueries encoded = Encode(rows, block, projected, axes.count, rows.code_dim(), buffers.codes);
-  EncodedQueries fine;
-  if (rows.fine() != nullptr) {
-    fine = Encode(*rows.fine(), block, block.scaled, axes.dim, PaddedVnniDim(rows.fine()->code_dim()),
-                  buffers.fine_codes);
-  }
+  absl::StatusOr<EncodedBlock> encoded = EncodeBlock(rows, block, buffers);
+  if (!encoded.ok()) return encoded.status();
   Balls balls;
-  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, block, encoded, kernels[columns], columns);
+  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, block, encoded->queries, kernels, buffers);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
-                                    std::move(encoded), std::move(fine));
+                                    std::move(encoded->queries), std::move(encoded->fine));
 }
 
 }  // namespace dotmax

@@ -25,6 +25,7 @@ struct LengthRange {
 
 // What there is to know of a query.
 struct MeasuredQuery {
+  MeasuredQuery() = default;
   // `most` ≥ ‖a·2^-e‖ ≥ `least`, both < 2^10; |e| ≤ 1000.
   MeasuredQuery(double least_length, double most_length, int exponent)
       : least(least_length),
@@ -32,9 +33,9 @@ struct MeasuredQuery {
         unit(std::ldexp(1.0, -exponent)),
         squares(std::ldexp(least_length * least_length, exponent)) {}
 
-  double least, most;
-  double unit;     // 2^-e
-  double squares;  // ≤ ‖a‖²·2^-e
+  double least = 0.0, most = 0.0;
+  double unit = 1.0;     // 2^-e
+  double squares = 0.0;  // ≤ ‖a‖²·2^-e
 };
 
 // A merit on the scale on which screens compare: what LeastDot and Finished take and BestMerit returns.

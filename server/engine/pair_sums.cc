@@ -214,21 +214,17 @@ struct PreciseSum {
     if constexpr (!kExact) lo = hn::Add(lo, ProductError(D(), x, y, product));
   }
 
-  // Over all lanes: halves onto halves; what stays in the other lanes no longer counts.
-  HWY_INLINE DoubleDouble Total() {
-    const D d;
-    HWY_ALIGN double lanes[2 * HWY_MAX_BYTES / sizeof(double)] = {};
-    double rest = 0.0;
-    for (size_t half = hn::Lanes(d) / 2; half > 0; half /= 2) {
-      hn::Store(hi, d, lanes);
-      const V other = hn::LoadU(d, lanes + half);
-      const V sum = hn::Add(hi, other);
-      HWY_ALIGN double losses[HWY_MAX_BYTES / sizeof(double)];
-      hn::Store(SumError(hi, other, sum), d, losses);
-      for (size_t i = 0; i < half; ++i) rest += losses[i];
-      hi = sum;
+  // Over all lanes.
+  HWY_INLINE DoubleDouble Total() const {
+    HWY_ALIGN double lanes[HWY_MAX_BYTES / sizeof(double)];
+    hn::Store(hi, D(), lanes);
+    double sum = lanes[0], rest = 0.0;
+    for (size_t i = 1; i < hn::Lanes(D()); ++i) {
+      const double next = sum + lanes[i], back = next - sum;
+      rest += (sum - (next - back)) + (lanes[i] - back);
+      sum = next;
     }
-    return {hn::GetLane(hi), hn::GetLane(hn::SumOfLanes(d, lo)) + rest};
+    return {sum, hn::GetLane(hn::SumOfLanes(D(), lo)) + rest};
   }
 };
 

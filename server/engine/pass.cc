@@ -19,6 +19,9 @@ namespace {
 // and others waste lanes.
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
+constexpr size_t kCacheLineBytes = 64;
+// Of a block's queries, when they are prepared: fewer take less time than waking another worker.
+constexpr size_t kFewestTogether = 16;
 
 }  // namespace
 
@@ -68,6 +71,19 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
   return int8_[{dim, columns}] = wins > kTrials / 2 ? *matmul : nullptr;
 }
 
+double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dtype, const std::byte* row,
+                  DType dtype) {
+  switch (metric) {
+    case Metric::kInnerProduct:
+      return CorrectlyRoundedDot(query, query_dtype, row, dtype);
+    case Metric::kCosine:
+      return CorrectlyRoundedCosine(query, query_dtype, row, dtype);
+    case Metric::kSquaredEuclidean:
+      return MeritOf(metric, CorrectlyRoundedSquaredDistance(query, query_dtype, row, dtype));
+  }
+  return 0.0;
+}
+
 PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric)
     : queries_(queries), base_(base), metric_(metric), query_(queries.dim) {}
 
@@ -76,42 +92,56 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
     ToFloat64(queries_.row(query_row), queries_.dtype, queries_.dim, query_.data());
     query_row_ = query_row;
   }
+  return ExactMerit(metric_, query_, queries_.dtype, base_.row(id), base_.dtype);
+}
+
+void PairScorer::Fetch(uint64_t id) const {
   const std::byte* const row = base_.row(id);
-  switch (metric_) {
-    case Metric::kInnerProduct:
-      return CorrectlyRoundedDot(query_, queries_.dtype, row, base_.dtype);
-    case Metric::kCosine:
-      return CorrectlyRoundedCosine(query_, queries_.dtype, row, base_.dtype);
-    case Metric::kSquaredEuclidean:
-      return MeritOf(metric_, CorrectlyRoundedSquaredDistance(query_, queries_.dtype, row, base_.dtype));
-  }
-  return 0.0;
+  for (size_t byte = 0; byte < base_.row_bytes(); byte += kCacheLineBytes) __builtin_prefetch(row + byte);
+}
+
+size_t PassBuffers::PartSize(size_t queries) const {
+  const size_t workers = workers_ != nullptr ? workers_->count() : 1;
+  if (workers == 1) return queries;
+  const size_t even = (queries + workers - 1) / workers;
+  return std::min(queries, (even + kFewestTogether - 1) / kFewestTogether * kFewestTogether);
+}
+
+void PassBuffers::InParts(size_t queries, absl::FunctionRef<void(size_t, size_t, size_t)> job) {
+  const size_t size = PartSize(queries);
+  const size_t parts = (queries + size - 1) / size;
+  if (projections.size() < parts) projections.resize(parts);
+  if (parts == 1) return job(0, 0, queries);
+  workers_->Share(parts,
+                  [&](int, size_t part) { job(part, part * size, std::min(queries, (part + 1) * size)); });
 }
 
 QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
-                                uint32_t top_k, const Selection& selection) {
+                                uint32_t top_k, const Selection& selection, bool guess) {
   const size_t dim = queries.dim;
   wide_.Reserve(best.size() * dim);
   scaled_.Reserve(best.size() * dim);
-  ToFloat64(queries.row(first), queries.dtype, best.size() * dim, wide_.data());
-  exponents_.clear();
-  norms_.clear();
-  measured_.clear();
-  squares_.clear();
-  for (size_t i = 0; i < best.size(); ++i) {
-    const absl::Span<const double> row(wide_.data() + i * dim, dim);
-    double max_abs = 0.0;
-    for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
-    const int exponent = ScreenExponent(max_abs);
-    float* const scaled = scaled_.data() + i * dim;
-    const double squares = ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled);
-    exponents_.push_back(exponent);
-    norms_.push_back(NormUpperBound(queries.dim, squares));
-    squares_.push_back(std::ldexp(squares, 2 * exponent));
-    measured_.emplace_back(LeastNorm(norms_.back()), norms_.back(), exponent);
-  }
-  return {&queries,       first,      best,   top_k,     &selection, wide_.data(),
-          scaled_.data(), exponents_, norms_, measured_, squares_};
+  exponents_.resize(best.size());
+  norms_.resize(best.size());
+  measured_.resize(best.size());
+  squares_.resize(best.size());
+  InParts(best.size(), [&](size_t, size_t begin, size_t end) {
+    ToFloat64(queries.row(first + begin), queries.dtype, (end - begin) * dim, wide_.data() + begin * dim);
+    for (size_t i = begin; i < end; ++i) {
+      const absl::Span<const double> row(wide_.data() + i * dim, dim);
+      double max_abs = 0.0;
+      for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
+      const int exponent = ScreenExponent(max_abs);
+      exponents_[i] = exponent;
+      const double squares =
+          ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
+      norms_[i] = NormUpperBound(queries.dim, squares);
+      squares_[i] = std::ldexp(squares, 2 * exponent);
+      measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
+    }
+  });
+  return {&queries,     first,          best,       top_k,  &selection, guess,
+          wide_.data(), scaled_.data(), exponents_, norms_, measured_,  squares_};
 }
 
 void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
@@ -167,6 +197,12 @@ Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   const Interval interval = {dot.sum - error, dot.sum + error};
   if (std::isfinite(interval.lower) && std::isfinite(interval.upper)) return interval;
   return {-kInfinity, kInfinity};
+}
+
+Candidate Pass::Resolve(size_t q, uint64_t id) const {
+  const double merit = ExactMerit(metric_, {block_.wide + q * base_.dim, base_.dim}, block_.queries->dtype,
+                                  base_.row(id), base_.dtype);
+  return {merit, merit, block_.first + q, id};
 }
 
 }  // namespace dotmax

@@ -32,6 +32,7 @@
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
 #include "server/engine/vnni.h"
+#include "server/engine/workers.h"
 
 namespace dotmax {
 
@@ -62,11 +63,20 @@ class Kernels {
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };
 
-// The merit of the correctly rounded score of any pair of two matrices. Not thread-safe.
+// Null for that of vnni.h.
+using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
+
+// The merit of the correctly rounded score of a query, in float64, and a row where it lies.
+double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dtype, const std::byte* row,
+                  DType dtype);
+
+// That of any pair of two matrices. Not thread-safe.
 class PairScorer {
  public:
   PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric);
   double operator()(uint64_t query_row, uint64_t id) const;
+  // Asks for a row of the base that is soon to be scored.
+  void Fetch(uint64_t id) const;
 
  private:
   const MatrixView& queries_;
@@ -91,6 +101,7 @@ struct Scratch {
   uint64_t pairs_screened = 0;
   uint64_t pairs_survived = 0;
   uint64_t pairs_checked = 0;
+  uint64_t pairs_rescored = 0;
 };
 
 // A block of queries as the screens want them.
@@ -100,6 +111,7 @@ struct QueryBlock {
   absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
   uint32_t top_k;                // that `best` keep, which may be more than are asked for
   const Selection* selection;
+  bool guess;           // whether thresholds may be guessed: the caller asks whether guesses hold
   const double* wide;   // in float64: best.size() × dim
   const float* scaled;  // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
@@ -108,19 +120,35 @@ struct QueryBlock {
   absl::Span<const double> squares;  // float64 sums of the queries' own squares, unless beyond float64
 };
 
-// Everything about a pass that is reused by the next one. Not thread-safe.
+// Everything about a pass that is reused by the next one, and who prepares it. Not thread-safe.
 class PassBuffers {
  public:
+  // By `workers`, which outlive this, or by the caller alone.
+  explicit PassBuffers(Workers* workers = nullptr) : workers_(workers) {}
+
   // Queries [first, first + best.size()) of `queries`; valid until the next call. `selection` outlives it.
   QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k,
-                     const Selection& selection);
+                     const Selection& selection, bool guess = false);
 
   Kernels kernels;
   AlignedArray<float> projected;
   AlignedArray<std::byte> packed;
   AlignedArray<int8_t> codes, fine_codes;
+  AlignedArray<double> ball_bounds;
+
+  // Of a part of a block.
+  struct Projection {
+    AlignedArray<float> queries, by_axis;
+    AlignedArray<std::byte> packed, scratch;
+  };
+  std::vector<Projection> projections;  // by part
+
+  // Calls job(part, first, end) for parts of [0, queries), all at once; PartSize is the largest's.
+  void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);
+  size_t PartSize(size_t queries) const;
 
  private:
+  Workers* const workers_;
   AlignedArray<double> wide_;
   AlignedArray<float> scaled_;
   std::vector<int> exponents_;
@@ -195,6 +223,9 @@ class Pass {
     return {merit.lower, merit.upper, block_.first + q, id};
   }
 
+  // The same, resolved: dearer, but then the row need not be fetched again.
+  Candidate Resolve(size_t q, uint64_t id) const;
+
   // A query's merit to reach, on the screens' scale.
   double MeritToReach(size_t q) const {
     return ScaledMerit(metric_, block_.best[q]->threshold(), block_.measured[q].unit);
@@ -204,12 +235,17 @@ class Pass {
   // threshold to what they prove. Without this, the whole first tile would survive. All of them may be hits.
   template <typename IdOf>
   void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
-    if (keys.size() < block_.top_k) return;
-    KeepLargest(keys, block_.top_k);
+    if (keys.size() >= block_.top_k) block_.best[q]->RaiseThreshold(LeastOf(q, keys, block_.top_k, id_of));
+  }
+
+  // What the first `count` of `keys` score at least.
+  template <typename IdOf>
+  double LeastOf(size_t q, std::vector<uint64_t>& keys, size_t count, IdOf id_of) const {
+    KeepLargest(keys, count);
     double least = std::numeric_limits<double>::infinity();
     for (const uint64_t key : keys)
       least = std::min(least, Check(q, id_of(static_cast<uint32_t>(key))).lower);
-    block_.best[q]->RaiseThreshold(least);
+    return least;
   }
 
   const MatrixView& base_;

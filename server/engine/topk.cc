@@ -1,7 +1,7 @@
 #include "server/engine/topk.h"
 
 #include <algorithm>
-#include <functional>
+#include <limits>
 
 namespace dotmax {
 namespace {
@@ -9,16 +9,43 @@ namespace {
 // Beyond 2k a clean-up halves the list or resolves it, so its cost per offer is constant.
 size_t Capacity(uint64_t k) { return 2 * k + 16; }
 
+// After so many more candidates their lower ends are looked at again: the sooner, the higher the threshold;
+// the later, the less this costs per candidate, a look being a selection among k.
+size_t Slack(uint64_t k) { return k / 2 + 1; }
+
+constexpr size_t kFetchedAhead = 16;
+
+void RaiseTo(double bound, std::atomic<double>& value) {
+  double seen = value.load(std::memory_order_relaxed);
+  while (seen < bound && !value.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
+  }
+}
+
 }  // namespace
 
-TopK::TopK(uint64_t k, double floor) : k_(k), floor_(floor), threshold_(floor) {}
+TopK::TopK(uint64_t k, double floor)
+    : k_(k), floor_(floor), threshold_(floor), proved_(floor), next_look_(k) {}
 
 void TopK::RaiseThreshold(double bound) {
   // Infinite scores are an error that every later one must live to take part in.
   bound = std::min(bound, std::numeric_limits<double>::max());
-  double seen = threshold();
-  while (seen < bound && !threshold_.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
-  }
+  RaiseTo(bound, proved_);
+  RaiseTo(bound, threshold_);
+}
+
+void TopK::Guess(double bound) { RaiseTo(std::min(bound, std::numeric_limits<double>::max()), threshold_); }
+
+bool TopK::GuessHolds() {
+  absl::MutexLock lock(&mutex_);
+  RaiseByLowers();
+  return proved_.load(std::memory_order_relaxed) == threshold();
+}
+
+void TopK::Restart() {
+  absl::MutexLock lock(&mutex_);
+  candidates_.clear();
+  next_look_ = k_;
+  threshold_.store(proved_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 void TopK::Offer(const Candidate& candidate, Resolve resolve) {
@@ -31,33 +58,35 @@ void TopK::Offer(const Candidate& candidate, Resolve resolve) {
     return;
   }
   candidates_.push_back(candidate);
-  NoteLower(candidate.lower);
-  if (candidates_.size() < Capacity(k_)) return;
-  DropHopeless();
-  if (candidates_.size() < k_ + (Capacity(k_) - k_) / 2) return;
-  ResolveAll(resolve);
-  lowers_.clear();
-  for (const Candidate& c : candidates_) NoteLower(c.lower);
+  if (candidates_.size() < next_look_) return;
+  RaiseByLowers();
+  if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
+    ResolveAll(resolve, [](uint64_t) {});
+    RaiseByLowers();
+  }
+  next_look_ = std::max(k_, candidates_.size() + Slack(k_));
 }
 
-void TopK::NoteLower(double lower) {
-  if (lowers_.size() == k_) {
-    if (lower <= lowers_.front()) return;
-    std::pop_heap(lowers_.begin(), lowers_.end(), std::greater<>());
-    lowers_.back() = lower;
-  } else {
-    lowers_.push_back(lower);
-  }
-  std::push_heap(lowers_.begin(), lowers_.end(), std::greater<>());
-  if (lowers_.size() == k_) RaiseThreshold(lowers_.front());
+void TopK::RaiseByLowers() {
+  if (k_ == 0 || candidates_.size() < k_) return;
+  const auto kth = candidates_.begin() + (k_ - 1);
+  std::nth_element(candidates_.begin(), kth, candidates_.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
+  RaiseThreshold(kth->lower);
+  DropHopeless();
 }
 
 void TopK::DropHopeless() {
   std::erase_if(candidates_, [bound = threshold()](const Candidate& c) { return c.upper < bound; });
 }
 
-void TopK::ResolveAll(Resolve resolve) {
-  for (Candidate& c : candidates_) {
+void TopK::ResolveAll(Resolve resolve, Fetch fetch) {
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (i + kFetchedAhead < candidates_.size()) {
+      const Candidate& next = candidates_[i + kFetchedAhead];
+      if (next.lower != next.upper) fetch(next.id);
+    }
+    Candidate& c = candidates_[i];
     if (c.lower == c.upper) continue;
     c.lower = c.upper = resolve(c.query_row, c.id);
     ++resolved_;
@@ -70,15 +99,15 @@ void TopK::ResolveAll(Resolve resolve) {
   candidates_.resize(k_);
 }
 
-std::vector<Hit> TopK::Take(Resolve resolve) {
+std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
   absl::MutexLock lock(&mutex_);
   DropHopeless();
-  ResolveAll(resolve);
+  ResolveAll(resolve, fetch);
   std::erase_if(candidates_, [this](const Candidate& c) { return c.lower < floor_; });
   std::vector<Hit> hits;
   hits.reserve(candidates_.size());
   for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
-  std::sort(hits.begin(), hits.end(), Better);
+  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return Better(a, b); });
   candidates_ = {};
   return hits;
 }

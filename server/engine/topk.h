@@ -29,12 +29,14 @@ class TopK {
  public:
   // The correctly rounded score of a pair. Must be pure; called under this object's lock.
   using Resolve = absl::FunctionRef<double(uint64_t query_row, uint64_t id)>;
+  // Hears of a row some time before it is resolved: rows come from memory.
+  using Fetch = absl::FunctionRef<void(uint64_t id)>;
 
   // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept.
   explicit TopK(uint64_t k, double floor = -std::numeric_limits<double>::infinity());
 
-  // A lower bound of the k-th best score over all pairs of the search, `floor` at first; only rises.
-  // Whatever is below it can be dropped unseen; what equals it cannot (ties).
+  // A lower bound of the k-th best score over all pairs of the search, or what was guessed of it; `floor` at
+  // first; only rises. Whatever is below it can be dropped unseen; what equals it cannot (ties).
   double threshold() const { return threshold_.load(std::memory_order_relaxed); }
 
   // Whether nothing is known yet that some pairs, scored for a start, could raise the threshold by.
@@ -43,32 +45,45 @@ class TopK {
   // The caller has proved that k pairs score at least `bound`.
   void RaiseThreshold(double bound);
 
+  // Has threshold() at least `bound` though nothing proves it. When all pairs that reach it have been
+  // offered, the caller asks whether the guess holds; if not, what was dropped by it has to be searched
+  // again.
+  void Guess(double bound);
+
+  // Whether the pairs that were offered prove what was guessed.
+  bool GuessHolds();
+
+  // Forgets all pairs, and what was guessed and not proved.
+  void Restart();
+
   // Considers one pair; each pair of a search at most once.
   void Offer(const Candidate& candidate, Resolve resolve);
 
   // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
-  std::vector<Hit> Take(Resolve resolve);
+  std::vector<Hit> Take(Resolve resolve, Fetch fetch);
+  std::vector<Hit> Take(Resolve resolve) {
+    return Take(resolve, [](uint64_t) {});
+  }
 
   uint64_t counted() const;   // with k = 0
   uint64_t resolved() const;  // how many scores were resolved
 
  private:
-  // Raises the threshold once k pairs are known to be at least something.
-  void NoteLower(double lower) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Raises the threshold to the k-th largest lower end, if there are k, and drops what is below it.
+  void RaiseByLowers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Resolves every candidate and keeps the k best.
-  void ResolveAll(Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ResolveAll(Resolve resolve, Fetch fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t k_;
   const double floor_;
-  std::atomic<double> threshold_;
+  std::atomic<double> threshold_, proved_;
 
   mutable absl::Mutex mutex_;
   uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t counted_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
-  std::vector<double> lowers_
-      ABSL_GUARDED_BY(mutex_);  // the k largest lower ends, a heap with the least in front
+  size_t next_look_ ABSL_GUARDED_BY(mutex_);  // so many candidates, and their lower ends are looked at
 };
 
 }  // namespace dotmax

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <atomic>
 #include <utility>
 
 namespace dotmax {
@@ -46,6 +47,18 @@ void Workers::Run(absl::FunctionRef<void(int)> job) {
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(
       +[](int* running) { return *running == 0; }, &running_));
+}
+
+void Workers::Share(size_t count, absl::FunctionRef<void(int, size_t)> job) {
+  std::atomic<size_t> next{0};
+  const auto work = [&](int worker) {
+    for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) job(worker, i);
+  };
+  if (count > 1 && this->count() > 1) {
+    Run(work);
+  } else {
+    work(0);
+  }
 }
 
 void Workers::Loop(int worker) {

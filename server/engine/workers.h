@@ -2,6 +2,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_WORKERS_H_
 #define DOTMAX_SERVER_ENGINE_WORKERS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -28,6 +29,10 @@ class Workers {
 
   // Calls job(worker) for every worker in [0, count()) at once, and returns when all have returned.
   void Run(absl::FunctionRef<void(int worker)> job);
+
+  // Calls job(worker, i) for every i in [0, count), shared out one by one. The caller alone does a single
+  // one.
+  void Share(size_t count, absl::FunctionRef<void(int worker, size_t i)> job);
 
  private:
   void Loop(int worker);

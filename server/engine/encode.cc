@@ -1,0 +1,83 @@
+#include "server/engine/encode.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "server/engine/vnni.h"
+
+namespace dotmax {
+namespace {
+
+// Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along the
+// rows' axes, `axes` of them. Codes are at a stride of at least code_dim, zeros beyond that.
+template <class Codes>
+void Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes, size_t first,
+            size_t end, int8_t* codes, EncodedQueries& encoded) {
+  for (size_t q = first; q < end; ++q) {
+    int8_t* const to = codes + q * encoded.stride;
+    encoded.queries[q] = rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to);
+    std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
+  }
+}
+
+// Coordinates of queries [first, end) along the axes, which are the kernel's tile: a block of any width packs
+// the queries and not them.
+void Project(const Axes& axes, const TileMatmul& kernel, const float* queries, size_t first, size_t end,
+             PassBuffers::Projection& buffers, float* projected) {
+  const size_t columns = kernel.columns();
+  float* const wide = buffers.queries.Reserve(columns * axes.dim);
+  std::fill(std::copy(queries + first * axes.dim, queries + end * axes.dim, wide), wide + columns * axes.dim,
+            0.0f);
+  kernel.Pack(wide, buffers.packed.Reserve(kernel.packed_bytes()));
+  float* const by_axis = buffers.by_axis.Reserve(axes.count * columns);
+  TileRunner(kernel, buffers.packed.data(), buffers.scratch.Reserve(kernel.scratch_bytes()), by_axis)
+      .Run(axes.directions.data());
+  for (size_t q = first; q < end; ++q) {
+    for (uint32_t i = 0; i < axes.count; ++i) {
+      projected[q * axes.count + i] = by_axis[i * columns + (q - first)];
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, const QueryBlock& block,
+                                         PassBuffers& buffers) {
+  const Axes& axes = rows.axes();
+  const size_t count = block.best.size();
+  const TileMatmul* project = nullptr;
+  float* projected = nullptr;
+  if (!axes.identity) {
+    const absl::StatusOr<const TileMatmul*> kernel =
+        buffers.kernels.Get(TileKind::kFloat32, static_cast<int>(axes.count), static_cast<int>(axes.dim),
+                            PaddedColumns(buffers.PartSize(count)));
+    if (!kernel.ok()) return kernel.status();
+    project = *kernel;
+    projected = buffers.projected.Reserve(count * axes.count);
+  }
+  EncodedBlock encoded;
+  encoded.queries.stride = rows.code_dim();
+  encoded.queries.queries.resize(count);
+  int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);
+  encoded.queries.codes = codes;
+  int8_t* fine_codes = nullptr;
+  if (const FineCodes* fine = rows.fine(); fine != nullptr) {
+    encoded.fine.stride = PaddedVnniDim(fine->code_dim());
+    encoded.fine.queries.resize(count);
+    fine_codes = buffers.fine_codes.Reserve(count * encoded.fine.stride);
+    encoded.fine.codes = fine_codes;
+  }
+  buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
+    if (project != nullptr) {
+      Project(axes, *project, block.scaled, first, end, buffers.projections[part], projected);
+    }
+    Encode(rows, block, project != nullptr ? projected : block.scaled, axes.count, first, end, codes,
+           encoded.queries);
+    if (fine_codes != nullptr) {
+      Encode(*rows.fine(), block, block.scaled, axes.dim, first, end, fine_codes, encoded.fine);
+    }
+  });
+  return encoded;
+}
+
+}  // namespace dotmax

@@ -1,0 +1,98 @@
+#include "server/engine/seeds.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "server/engine/bound.h"
+#include "server/engine/pass.h"
+
+namespace dotmax {
+namespace {
+
+// Deviations of the number of rows that a sample holds of the best, and then some for where that is about
+// none. One guess in some thousands fails, which costs a search of its own.
+constexpr double kDeviations = 3.5;
+constexpr double kMore = 2.0;
+
+// A sample of n of N rows costs n, in rows that are screened, and lets about kDeviations · √(top_k · N / n)
+// more pairs through than a perfect one, which cost kPassingCost each: the sum is least where its derivative
+// is 0.
+constexpr double kPassingCost = 200.0;
+constexpr double kLeastShare = 8.0;
+constexpr uint64_t kFewestRuns = 8;
+constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
+constexpr size_t kCacheLineBytes = 64;
+
+}  // namespace
+
+std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end) {
+  std::vector<RowRun> runs;
+  for (uint64_t t = first; t < end; ++t) runs.push_back({t, 0, rows.tile(t).rows});
+  return runs;
+}
+
+std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k) {
+  const CodeTile& last = rows.tile(rows.tiles() - 1);
+  const double all = static_cast<double>(last.first + last.rows);
+  const double best = std::pow(kDeviations / 2 * kPassingCost * std::sqrt(top_k * all), 2.0 / 3.0);
+  const uint64_t whole = (last.first + last.rows) / run_rows;
+  const uint64_t count = static_cast<uint64_t>(std::min(best, all / kLeastShare)) / run_rows;
+  std::vector<RowRun> runs;
+  if (count < kFewestRuns) return runs;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t place = (2 * i + 1) * whole / (2 * count) * run_rows;
+    runs.push_back({place / Int8Codes::kTileRows, static_cast<int>(place % Int8Codes::kTileRows), run_rows});
+  }
+  return runs;
+}
+
+uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows) {
+  const double expected = static_cast<double>(top_k) * sampled_rows / all_rows;
+  const double rank = std::ceil(expected + kDeviations * std::sqrt(expected) + kMore);
+  return rank < std::min(top_k, sampled_rows) ? static_cast<uint64_t>(rank) : top_k;
+}
+
+void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, Metric metric,
+                SeedColumns columns, absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit,
+                CodeScorer& scorer, int32_t* thresholds, Survivor* survivors,
+                std::vector<std::vector<uint64_t>>& keys) {
+  const int width = scorer.columns();
+  std::fill_n(thresholds, width, std::numeric_limits<int32_t>::max());
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const RowRun& run = runs[i];
+    const size_t dim = rows.code_dim();
+    if (i + kRunsAhead < runs.size()) {
+      const RowRun& next = runs[i + kRunsAhead];
+      const uint8_t* const codes = rows.codes(next.tile) + next.first * dim;
+      for (size_t byte = 0; byte < static_cast<size_t>(next.rows) * dim; byte += kCacheLineBytes) {
+        __builtin_prefetch(codes + byte);
+      }
+    }
+    const CodeTile& tile = rows.tile(run.tile);
+    const int32_t* const scores = scorer.Score(rows.codes(run.tile) + run.first * dim, run.rows);
+    const LengthRange lengths = {tile.norm, tile.norm};
+    for (size_t c = 0; c < columns.count; ++c) {
+      if (columns.least[c] == kNoSeeds) continue;
+      const double score = LeastDot(metric, columns.least[c], *columns.measured[c], lengths);
+      thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
+    }
+    const size_t count = CollectSurvivors(scores, run.rows, width, thresholds, survivors);
+    for (size_t j = 0; j < count; ++j) {
+      const Survivor s = survivors[j];
+      const double units = scores[size_t{s.row} * width + s.column] - columns.offset[s.column];
+      const double score = units * tile.scale / columns.inverse_scale[s.column];
+      const uint64_t place = tile.first + run.first + s.row;
+      if (!may_be_hit(s.column, place)) continue;
+      const double merit = BestMerit(metric, score, *columns.measured[s.column], lengths);
+      keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));
+    }
+    if (count == 0) continue;
+    for (size_t c = 0; c < columns.count; ++c) {
+      if (keys[c].size() < 2 * wanted) continue;
+      KeepLargest(keys[c], wanted);
+      columns.least[c] = SeedScore(*std::min_element(keys[c].begin(), keys[c].end()));
+    }
+  }
+}
+
+}  // namespace dotmax

@@ -1,0 +1,59 @@
+// Rows for a query that knows nothing yet to begin with: the best of some runs of rows by screened score.
+#ifndef DOTMAX_SERVER_ENGINE_SEEDS_H_
+#define DOTMAX_SERVER_ENGINE_SEEDS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
+#include "server/base/types.h"
+#include "server/engine/measure.h"
+#include "server/engine/quantize.h"
+#include "server/engine/reduce.h"
+#include "server/engine/scorer.h"
+
+namespace dotmax {
+
+// Consecutive rows of a tile: [first, first + rows).
+struct RowRun {
+  uint64_t tile;
+  int first;
+  int rows;
+};
+
+// Tiles [first, end), whole.
+std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end);
+
+// Rows to guess the top_k-th best scores by, in runs of `run_rows` that are evenly spaced in the order of the
+// codes; none where too few rows make guesses useless. REQUIRES: run_rows divides Int8Codes::kTileRows; rows
+// by norm.
+std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k);
+
+// The row of a sample by which to guess the top_k-th best of all: of so many rows that reach the score of the
+// sample's i-th best, fewer than top_k hardly ever exist. At least top_k where a guess gains nothing.
+uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows);
+
+// Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; their
+// lengths; the least merit to look for, kNoSeeds for those that want none.
+struct SeedColumns {
+  const double *inverse_scale, *offset;
+  const MeasuredQuery* const* measured;
+  float* least;
+  size_t count;
+};
+inline constexpr float kNoSeeds = std::numeric_limits<float>::infinity();
+
+// keys[column] gets the `wanted` best rows of the runs that may be hits, and some more, as SeedKey's of their
+// scaled merits, as if all rows of a tile were of one length, and their places.
+// `thresholds` has room for the scorer's columns, `survivors` for all of a tile's pairs.
+void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, Metric metric,
+                SeedColumns columns, absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit,
+                CodeScorer& scorer, int32_t* thresholds, Survivor* survivors,
+                std::vector<std::vector<uint64_t>>& keys);
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_SEEDS_H_
