@@ -73,7 +73,7 @@ uint64_t RowsOfPart(const SearchOptions& options, uint64_t first, uint64_t total
   // a range adds.
   constexpr size_t kBytesPerHit = 24;
   // How many hits a query row gets room for when all are wanted: the default of the server's limit.
-  constexpr size_t kHitsOfRange = 1000;
+  constexpr size_t kHitsOfRange = 10'000;
   const size_t hits = options.count_only  ? 0
                       : WantsAll(options) ? kHitsOfRange
                                           : std::max<size_t>(options.top_k, 1);
