@@ -122,7 +122,7 @@ std::string InfoTable(const ServerDescription& server) {
   std::vector<Row> estimates = {{"collection", "screen considered", "us per query alone", "in a batch"}};
   const auto microseconds = [](double seconds) { return absl::StrFormat("%.1f", seconds * 1e6); };
   for (const CollectionDescription& c : server.collections) {
-    for (const ScreenEstimate& e : c.estimates) {
+    for (const ScreenTiming& e : c.estimates) {
       estimates.push_back({c.name, e.screen,
                            e.single_query_seconds ? microseconds(*e.single_query_seconds) : "-",
                            microseconds(e.batch_query_seconds)});
@@ -137,7 +137,7 @@ std::string InfoJson(const ServerDescription& server) {
   std::vector<std::string> collections;
   for (const CollectionDescription& c : server.collections) {
     std::vector<std::string> estimates;
-    for (const ScreenEstimate& e : c.estimates) {
+    for (const ScreenTiming& e : c.estimates) {
       estimates.push_back(absl::StrCat("{\"screen\":", JsonString(e.screen),
                                        ",\"batch_query_seconds\":", JsonNumber(e.batch_query_seconds)));
       if (e.single_query_seconds) {
