@@ -396,7 +396,9 @@ class Int8Pass final : public Pass {
   }
   uint64_t tiles(int round) const override {
     if (rows_.centre_codes() != nullptr || round == rounds() - 1) return rows_.tiles();
-    return (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
+    // Of all queries together, the threshold is all the same: a few will do where there is little to search.
+    const bool few = block_.selection->reduction == Reduction::kGlobal && rows_.tiles() == 1;
+    return few ? 1 : (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
   }
   // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
   int rounds() const override {
