@@ -134,7 +134,7 @@ TEST_F(MaxStreamTest, StreamsThatBreakAreRefusedAndFreed) {
       {{Start(), Queries(a_), Base(b_), Base(wide)}, "message 3: ", "base.dim", "DIM_CHANGED"},
       {{Start(), Queries(a_), broken}, "message 2: ", "base.data", "WRONG_BYTE_COUNT"},
       {{Start(3, "words"), Queries(a_), Base(b_)}, "message 2: ", "base", "COLLECTION_AND_BASE"},
-      {{Start(5000)}, "message 0: ", "start.top_k", "TOP_K_TOO_LARGE"},
+      {{Start(50'000)}, "message 0: ", "start.top_k", "TOP_K_TOO_LARGE"},
   };
   for (const Case& wrong : cases) {
     SCOPED_TRACE(wrong.reason);
@@ -331,7 +331,12 @@ TEST_F(MaxStreamTest, MemoryDoesNotGrowWithTheRowsOfB) {
   EXPECT_EQ(response.ids_size(), 1000);
   EXPECT_GT(response.ids(9), 9 * 8192u);  // the tenth tie is in the tenth block
   RecordProperty("mebibytes_above_start", static_cast<int>((most - before) >> 20));
-  EXPECT_LT(most, before + (uint64_t{200} << 20));
+#ifdef __SANITIZE_ADDRESS__
+  constexpr uint64_t kMostBytes = uint64_t{460} << 20;  // it keeps what was freed for a while: 256 MiB
+#else
+  constexpr uint64_t kMostBytes = uint64_t{200} << 20;
+#endif
+  EXPECT_LT(most, before + kMostBytes);
 }
 
 TEST_F(MaxStreamTest, AStreamIsOneSearchInMetrics) {
