@@ -269,7 +269,7 @@ TEST_F(CliTest, AnswersAsNumPyFiles) {
 
 // On a terminal, and only there, what takes long is shown to go on.
 TEST(CliWithoutServerTest, LongOnesShowABar) {
-  const NpyFile queries(testing::RandomNormal(20'000, 64, 1, DType::kInt8).view);
+  const NpyFile queries(testing::RandomNormal(40'000, 64, 1, DType::kInt8).view);
   const NpyFile base(testing::RandomNormal(60'000, 64, 2, DType::kInt8).view);
   const std::string command =
       absl::StrCat("$DOTMAX_BINARY max --local --per-row --top-k=100 --threads=1 --output=/tmp/bar-",
