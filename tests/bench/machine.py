@@ -21,6 +21,7 @@ import numpy  # noqa: E402
 import threadpoolctl  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+GLOVE = ROOT / "build/glove.npy"
 ENGINE_WORKER = ROOT / "build/ci/tests/bench/engine_worker"
 IDLE_SECONDS = 0.03  # until OpenBLAS's threads stop spinning
 

@@ -242,7 +242,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help=f"at most {QUICK_ROWS:,} rows")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
     parser.add_argument("--markdown", action="store_true", help="end with the tables of README.md")
-    parser.add_argument("--glove", type=pathlib.Path, default=machine.ROOT / "build/glove.npy", help="made if it is not there")
+    parser.add_argument("--glove", type=pathlib.Path, default=machine.GLOVE, help="made if it is not there")
     parser.add_argument("--worker", default=machine.ENGINE_WORKER)
     options = parser.parse_args()
 

@@ -9,23 +9,24 @@
 Three parts, each with programs in turn (a round) that are given the same numbers and the same number of threads; a time
 is the median of the rounds.
 
-matrices  A, 4,096 x 128, and B, 100,000 x 128, both sent to a server: from the call to the answer as numpy arrays, by way
-          of gRPC on the loopback. The others have A and B in their memory. Plain Python is asked about 16 x 1,000 rows,
+matrices  A, 4,096 x 128, and B, 100,000 x 128, both sent to a server: from the call to the answer as numpy arrays, by
+          gRPC on the loopback. The others have A and B in their memory. Plain Python is asked about 16 x 1,000 rows,
           and its time multiplied.
 pairs     10,000 pairs of matrices, 100 x 128 and 200 x 128: the engine and the others with all of them in memory, and a
-          server that is sent them.
-glove     256 queries of peers.py's glove set, the engine alone: metrics, many hits, ranges, and the best of all queries.
+          server that is sent them. torch's loop is given one thread, too, and the better of both counts.
+glove     256 queries of peers.py's glove set, the engine alone: metrics, many hits, ranges, the best of all queries.
 
 Memory is by how much a process' peak exceeds what it had, its matrices among it, before it was asked the first time; of
 a server, which has no matrices, also the whole process' peak.
 
-Every answer is compared: the same in all rounds, the parts of one answer with each other, and ours with float64 or, up to
-float32's errors, with the others'.
+Every answer is compared: the same in all rounds, one form's with another's, and ours with float64 or, up to float32's
+errors, with the others'.
 """
 
 import argparse
 import dataclasses
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,8 @@ WIDE_HITS = 100  # per query within the wider range
 RIVALS = pathlib.Path(__file__).with_name("rivals.py")
 HELD_OUT = 1024  # as peers.py has it
 SAMPLE = 16  # queries that are compared with float64
+TORCH_MAX = "`torch.max(torch.mm(A, B.T))`"
+FLOAT64_ERROR = 1e-11  # of a score, as a share of it and of the largest
 FLOAT32_ERROR = 1e-5  # of a score of theirs, as a share of the largest
 
 
@@ -69,7 +72,7 @@ class Server:
 
     def __init__(self, program, threads, directory):
         self.protocol, self.matrix = fsum_check.generated(directory)
-        plugin = "--plugin=protoc-gen-grpc=" + subprocess.check_output(["which", "grpc_python_plugin"], text=True).strip()
+        plugin = f"--plugin=protoc-gen-grpc={shutil.which('grpc_python_plugin')}"
         protos = [f"--proto_path={fsum_check.PROTOS}", "dotmax/v1/dotmax.proto"]
         subprocess.run(["protoc", plugin, f"--grpc_out={directory}", *protos], check=True)
         from dotmax.v1 import dotmax_pb2_grpc
@@ -90,8 +93,17 @@ class Server:
     def as_matrix(self, rows):
         return self.matrix.Matrix(rows=len(rows), dim=rows.shape[1], data=rows.tobytes())
 
+    def best_of_all(self, a, b):
+        """The best of all pairs of rows of A and B, sent in one message."""
+        reply = self.stub.MaxInnerProduct(
+            self.protocol.MaxInnerProductRequest(
+                queries=self.as_matrix(a), base=self.as_matrix(b), reduction=self.protocol.GLOBAL
+            )
+        )
+        return numpy.array(reply.scores), numpy.array(reply.ids)
+
     def best(self, a, b, **asked):
-        """The best rows of B for each row of A, or for all with `reduction`."""
+        """The best row of B for each row of A, or for all with `reduction`; B is sent in blocks."""
 
         def parts():
             part, start = self.protocol.MaxInnerProductStreamRequest, self.protocol.MaxInnerProductRequest
@@ -167,9 +179,7 @@ class Program:
         return report.Figure(statistics.median(self.times), self.bytes)
 
 
-def measure(programs, repeats):
-    for program in programs:
-        program.first()
+def repeat(programs, repeats):
     for _ in range(repeats):
         for program in programs:
             program.again()
@@ -200,37 +210,47 @@ def matrices(options):
     with tempfile.TemporaryDirectory() as directory:
         server = Server(options.server, options.threads, directory)
         by_row = Program.of_server(server, server.best, a, b)
-        one = Program.of_server(server, server.best, a, b, reduction=server.protocol.GLOBAL)
+        streamed = Program.of_server(server, server.best, a, b, reduction=server.protocol.GLOBAL)
+        at_once = Program.of_server(server, server.best_of_all, a, b)
         names = ("numpy", "numpy_blocks", "torch", "torch_global")
         others = [Program.of_worker(rivals, name, options.threads) for name in names]
         python = Program.of_worker(slow, "python", options.threads, scale=PYTHON_SHARE)
-        measure([by_row, one, *others, python], options.repeats)
-        whole = server.memory.peak()
+        for program in (by_row, streamed, at_once, *others, python):
+            program.first()
+        repeat([by_row, streamed, at_once, *others, python], options.repeats)
         server.close()
     rivals.close()
     slow.close()
 
     a64, b64 = a[:SAMPLE].astype(float), b.astype(float)
-    require(numpy.array_equal((a64 @ b64.T).argmax(axis=1), by_row.ids()[:SAMPLE]), "the stream's ids are not float64's")
+    expected = (a64 @ b64.T).argmax(axis=1)
+    require(numpy.array_equal(expected, by_row.ids()[:SAMPLE]), "the stream's ids are not float64's")
     for other in others[:3]:
         require(agree(by_row.scores(), other.scores()), "the stream's scores are not the others'")
     best = by_row.scores().argmax()
-    require(one.answer == {"scores": [by_row.scores()[best]], "ids": [by_row.ids()[best]]}, "the best of all is not")
-    require(agree(one.scores(), others[3].scores()), "the best of all is not torch's")
+    answer = {"scores": [by_row.scores()[best]], "ids": [by_row.ids()[best]]}
+    for one in (streamed, at_once):
+        require(one.answer == answer, "the best of all is not the best of each row's")
+    require(agree(streamed.scores(), others[3].scores()), "the best of all is not torch's")
     require(numpy.isclose(python.scores(), (few_a.astype(float) @ few_b.T.astype(float)).max()), "Python disagrees")
 
     form = f"best row of B, {B_ROWS:,} × {DIM}, for each row of A, {A_ROWS:,} × {DIM}; both sent to a server"
     numpy_, blocks, torch, torch_max = (other.figure() for other in others)
+    python_name = f"loops in Python ({PYTHON_SHARE:,} × {PYTHON_ROWS[0]} × {PYTHON_ROWS[1]:,} rows)"
+    whole = server.memory.held + max(by_row.bytes, streamed.bytes)
     all_scores = 4 * A_ROWS * B_ROWS
     return Part(
         faster=[
             report.Comparison(form, by_row.figure(), "numpy: `A @ B.T`, then `argmax`", numpy_, 1),
             report.Comparison("", by_row.figure(), "torch: `mm(A, B.T).max(dim=1)`", torch, 1),
             report.Comparison("", by_row.figure(), "numpy, B in blocks of 8 MB of scores", blocks),
-            report.Comparison("best of all pairs of those rows, likewise", one.figure(), "`torch.max(torch.mm(A, B.T))`", torch_max),
-            report.Comparison("", one.figure(), f"loops in Python ({PYTHON_SHARE:,} × {PYTHON_ROWS[0]} × {PYTHON_ROWS[1]:,} rows)", python.figure()),
+            report.Comparison("best of all pairs of those rows", streamed.figure(), TORCH_MAX, torch_max),
+            report.Comparison("the same, sent in one message", at_once.figure(), python_name, python.figure()),
         ],
-        notes=[f"The server's memory was {whole / 1e6:,.0f} MB in all; all scores would take {all_scores / 1e6:,.0f} MB."],
+        notes=[
+            f"The server that is sent blocks takes {whole / 1e6:,.0f} MB in all; all scores would take"
+            f" {all_scores / 1e6:,.0f} MB."
+        ],
         versions=rivals.info,
     )
 
@@ -247,8 +267,13 @@ def pairs(options):
         sent = Program.of_server(
             server, server.best_of_pairs, a.reshape(-1, QUERY_ROWS, DIM), b.reshape(-1, BASE_ROWS, DIM)
         )
-        loop, bmm = (Program.of_worker(rivals, name, options.threads) for name in ("torch_loop", "torch_bmm"))
-        measure([ours, sent, loop, bmm], options.repeats)
+        bmm = Program.of_worker(rivals, "torch_bmm", options.threads)
+        # Matrices as small as these can be better off with one thread.
+        loops = [Program.of_worker(rivals, "torch_loop", threads) for threads in {1, options.threads}]
+        for program in (ours, sent, bmm, *loops):
+            program.first()
+        repeat([ours, sent, bmm, *loops], options.repeats)
+        loop = min(loops, key=lambda program: program.figure().seconds)
         server.close()
     worker.close()
     rivals.close()
@@ -263,7 +288,7 @@ def pairs(options):
     require(numpy.allclose(products, ours.scores(), rtol=1e-12), "the best of pairs is not where it is said to be")
 
     form = f"best of each of {options.pairs:,} pairs, {QUERY_ROWS} × {DIM} and {BASE_ROWS} × {DIM}"
-    loop_name = "loop of `torch.max(torch.mm(A, B.T))`"
+    loop_name = f"loop of {TORCH_MAX}"
     return Part(
         faster=[
             report.Comparison(f"{form}, by the engine", ours.figure(), loop_name, loop.figure(), 3),
@@ -280,6 +305,15 @@ class Collection:
     def __init__(self, options):
         queries, self.base = sets.hold_out(numpy.load(machine.glove(options.glove)), HELD_OUT)
         self.queries, self.threads = queries[:BATCH], options.threads
+        # What everything else is compared with, of a program of its own: it leaves much memory behind.
+        self.worker = machine.Worker(options.worker, self.base, self.queries)
+        _, scores, ids = self.ask(max(TOP_KS))
+        self.worker.close()
+        self.scores, self.ids = (hits.reshape(BATCH, max(TOP_KS)) for hits in (scores, ids))
+        products = self.queries[:SAMPLE].astype(float) @ self.base.T.astype(float)
+        self._check(-numpy.sort(-products)[:, : max(TOP_KS)], self.scores[:SAMPLE], "inner products")
+        self._check(numpy.take_along_axis(products, self.ids[:SAMPLE], 1), self.scores[:SAMPLE], "inner products")
+
         self.worker = machine.Worker(options.worker, self.base, self.queries)
         self.rivals = machine.Worker(RIVALS, self.base, self.queries)
 
@@ -296,20 +330,11 @@ class Collection:
         require(shown["digest"] == program.answer["digest"], "an answer differs from one round to another")
         return program, numpy.array(shown["scores"]), numpy.array(shown["ids"])
 
-    def top(self):
-        """By top_k; and the hits of the largest, BATCH x top_k."""
-        programs = {}
-        for top_k in TOP_KS:  # ascending: they leave memory behind
-            programs[top_k], scores, ids = self.ask(top_k)
-            for every, rows in ((scores, "scores"), (ids, "ids")):
-                setattr(self, rows, every.reshape(BATCH, top_k))
-            if top_k > 1:
-                require(numpy.array_equal(last, self.ids[:, : last.shape[1]]), "few hits are not the first of more")
-            last = self.ids
-        products = self.queries[:SAMPLE].astype(float) @ self.base.T.astype(float)
-        self._check(-numpy.sort(-products)[:, :top_k], self.scores[:SAMPLE], "inner products")
-        self._check(numpy.take_along_axis(products, self.ids[:SAMPLE], 1), self.scores[:SAMPLE], "inner products")
-        return programs
+    def top(self, top_k):
+        program, scores, ids = self.ask(top_k)
+        require(numpy.array_equal(scores, self.scores[:, :top_k].ravel()), f"the best {top_k} are not those of more")
+        require(numpy.array_equal(ids, self.ids[:, :top_k].ravel()), f"the best {top_k} are not those of more")
+        return program
 
     def metrics(self):
         few, every = self.queries[:SAMPLE].astype(float), self.base.astype(float)
@@ -347,20 +372,20 @@ class Collection:
 
     @staticmethod
     def _check(expected, found, what):
-        require(numpy.allclose(expected, found, rtol=1e-11, atol=1e-11 * numpy.abs(expected).max()), f"{what} are wrong")
+        error = FLOAT64_ERROR * numpy.abs(expected).max()
+        require(numpy.allclose(expected, found, rtol=FLOAT64_ERROR, atol=error), f"{what} are wrong")
 
 
 def glove(options):
     """Everything beside the plain question."""
     collection = Collection(options)
-    top = collection.top()
+    # In order of the memory that they leave behind.
     cosine, distance, faiss = collection.metrics()
     near = collection.range(1)
     counts = [collection.range(hits, "count") for hits in (1, WIDE_HITS)]
     best, ten_best = (collection.all_together(top_k) for top_k in (1, 10))
-    for _ in range(options.repeats):
-        for program in (*top.values(), cosine, distance, faiss, near, *counts, best, ten_best):
-            program.again()
+    top = {top_k: collection.top(top_k) for top_k in TOP_KS}
+    repeat([*top.values(), cosine, distance, faiss, near, *counts, best, ten_best], options.repeats)
     collection.close()
 
     def beside(form, program, name, other, target=None):
@@ -372,14 +397,18 @@ def glove(options):
     costs += [beside(f"top {top_k:,}", top[top_k], "top 1", top[1]) for top_k in TOP_KS[1:]]
     costs += [beside("range, 1 hit per query on average", near, "top 10", top[10], 1)]
     costs += [beside("the same, only counted", counts[0], "top 10", top[10], 1)]
-    costs += [beside(f"range of {WIDE_HITS} hits per query, only counted", counts[1], f"top {WIDE_HITS}", top[WIDE_HITS])]
+    wide = f"range, {WIDE_HITS} hits per query on average, only counted"
+    costs += [beside(wide, counts[1], f"top {WIDE_HITS}", top[WIDE_HITS])]
     costs += [beside("the best of all queries", best, "the best of each", top[1], 1 / 1.5)]
     costs += [beside("the 10 best of all queries", ten_best, "the 10 best of each", top[10], 1 / 1.5)]
     form = f"nearest of {rows:,} × {dim} (GloVe) to each of {BATCH}, by the engine"
     return Part(
         faster=[beside(form, distance, "FAISS `IndexFlatL2`", faiss)],
         costs=costs,
-        notes=[f"Costs: GloVe, {rows:,} × {dim}, {BATCH} queries; top 1 takes {1e3 * top[1].figure().seconds:.1f} ms."],
+        notes=[
+            f"The second table: {rows:,} × {dim} (GloVe), {BATCH} queries, by the engine; top 1 takes"
+            f" {top[1].figure().time()}."
+        ],
         versions=collection.rivals.info | {"oneDNN": collection.worker.info["onednn"]},
     )
 
@@ -393,7 +422,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7, help="rounds; default: %(default)s")
     parser.add_argument("--pairs", type=int, default=10_000, help="each takes 154 kB, twice; default: %(default)s")
     parser.add_argument("--only", choices=PARTS, help="default: all parts")
-    parser.add_argument("--glove", type=pathlib.Path, default=machine.ROOT / "build/glove.npy", help="made if not there")
+    parser.add_argument("--glove", type=pathlib.Path, default=machine.GLOVE, help="made if it is not there")
     parser.add_argument("--worker", default=machine.ENGINE_WORKER)
     parser.add_argument("--server", default=machine.ROOT / "build/ci/server/dotmax-server")
     options = parser.parse_args()

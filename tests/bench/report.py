@@ -1,4 +1,4 @@
-"""What peers.py and questions.py print and draw: a line per cell as it is measured, the tables of README.md, the plot."""
+"""What peers.py and questions.py print and draw: a line per cell as it is measured, README.md's tables, the plot."""
 
 import dataclasses
 import math

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""What people use where there is no dotmax, for questions.py: a program that loads two float32 files and then times what
-each line of standard input asks for. Answers are lines of JSON.
+"""What people use where there is no dotmax, for questions.py: loads two float32 files, then times what each line of
+standard input asks for. Answers are lines of JSON.
 
   rivals.py BASE.npy QUERIES.npy      {"FAISS": "1.7.3", ...}: versions
   rivals.py --pairs QUERY_ROWS BASE_ROWS BASE.npy QUERIES.npy
@@ -28,7 +28,8 @@ class Matrices:
     def __init__(self, base, queries):
         self.a, self.b = queries, base
         self.tensors = torch.from_numpy(queries), torch.from_numpy(base)
-        self.l2 = None
+        self.l2 = faiss.IndexFlatL2(base.shape[1])
+        self.l2.add(base)
 
     def python(self):
         a_rows, b_rows = self.a.tolist(), self.b.tolist()
@@ -69,9 +70,6 @@ class Matrices:
         return [float(torch.max(torch.mm(a, b.T)))], []
 
     def faiss_l2(self):
-        if self.l2 is None:
-            self.l2 = faiss.IndexFlatL2(self.b.shape[1])
-            self.l2.add(self.b)
         taken, (scores, ids) = machine.seconds(self.l2.search, self.a, 1)
         return taken, (scores[:, 0], ids[:, 0])
 
