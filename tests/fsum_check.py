@@ -31,9 +31,9 @@ def generated(directory):
     return dotmax_pb2, matrix_pb2
 
 
-def start(program, matrix):
+def start(program, matrix, *flags):
     server = subprocess.Popen(
-        [program, f"--matrix=base={matrix}", "--listen=127.0.0.1:0", "--metrics-listen="],
+        [program, f"--matrix=base={matrix}", "--listen=127.0.0.1:0", "--metrics-listen=", *flags],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -24,31 +24,23 @@ are float32: where their hits differ from ours, "gap" is by how much at most, in
 """
 
 import argparse
-import json
 import math
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
-# Before the libraries load: they choose for themselves what this machine can do, whatever the environment says. But
-# threads of OpenMP (FAISS, torch) that wait must not spin against OpenBLAS's, which are others.
-for variable in [name for name in os.environ if name.startswith(("OPENBLAS_", "OMP_", "GOMP_"))]:
-    del os.environ[variable]
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+import machine  # first: see there
 
-import faiss  # noqa: E402
-import numpy  # noqa: E402
-import threadpoolctl  # noqa: E402
-import torch  # noqa: E402
+import faiss
+import numpy
+import threadpoolctl
+import torch
 
-import report  # noqa: E402
-import sets  # noqa: E402
+import report
+import sets
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELD_OUT = 1024
 QUICK_ROWS = 20_000
 SCORE_BYTES = 8 << 20  # of a block of rows for numpy and torch: 2 to 8 MB are best
@@ -58,40 +50,23 @@ CALLS_PER_ROUND = 8  # of small batches; of at most CALLED_QUERIES in all
 CALLED_QUERIES = 128
 TRIAL_QUERIES = 16
 SAMPLE = 16  # queries that are compared with float64
-IDLE_SECONDS = 0.03  # until OpenBLAS's threads stop spinning
 
 
-def seconds(run, *arguments):
-    start = time.perf_counter()
-    result = run(*arguments)
-    return time.perf_counter() - start, result
+def blocks(base, queries):
+    step = max(1, SCORE_BYTES // (4 * len(queries)))
+    return ((first, base[first : first + step]) for first in range(0, len(base), step))
 
 
-class Worker:
-    """engine_worker on one set."""
-
-    def __init__(self, program, base, queries):
-        with tempfile.TemporaryDirectory() as directory:
-            paths = [os.path.join(directory, name) for name in ("base.npy", "queries.npy")]
-            for path, rows in zip(paths, (base, queries)):
-                numpy.save(path, rows)
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            self.process = subprocess.Popen([program, *paths], **pipes, text=True, bufsize=1)
-            self.info = self._reply()
-
-    def ask(self, *words):
-        print(*words, file=self.process.stdin)
-        return self._reply()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _reply(self):
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("engine_worker has ended")
-        return json.loads(line)
+def best_in_blocks(base, queries):
+    """The best score of each query, and its row, by numpy."""
+    best, ids = numpy.full(len(queries), -numpy.inf), numpy.zeros(len(queries), dtype=numpy.int64)
+    for first, rows in blocks(base, queries):
+        scores = queries @ rows.T
+        found = scores.argmax(axis=1)  # takes as long as max, and tells where
+        values = scores[numpy.arange(len(queries)), found]
+        better = values > best
+        best[better], ids[better] = values[better], found[better] + first
+    return best, ids
 
 
 class Peers:
@@ -117,30 +92,18 @@ class Peers:
     def numpy(self, queries, top_k):
         if top_k > 1:
             return None
-        best, ids = numpy.full(len(queries), -numpy.inf), numpy.zeros(len(queries), dtype=numpy.int64)
-        for first, rows in self.blocks(self.base, queries):
-            scores = queries @ rows.T
-            found = scores.argmax(axis=1)  # takes as long as max, and tells where
-            values = scores[numpy.arange(len(queries)), found]
-            better = values > best
-            best[better], ids[better] = values[better], found[better] + first
-        return ids[:, None]
+        return best_in_blocks(self.base, queries)[1][:, None]
 
     def torch(self, queries, top_k):
         queries = torch.from_numpy(queries)
         values, ids = [], []
-        for first, rows in self.blocks(self.tensor, queries):
+        for first, rows in blocks(self.tensor, queries):
             scores = torch.mm(queries, rows.T)
             found = scores.max(dim=1, keepdim=True) if top_k == 1 else scores.topk(min(top_k, len(rows)))
             values.append(found.values)
             ids.append(found.indices + first)
         best = torch.cat(values, dim=1).topk(top_k).indices
         return torch.cat(ids, dim=1).gather(1, best).numpy()
-
-    @staticmethod
-    def blocks(base, queries):
-        step = max(1, SCORE_BYTES // (4 * len(queries)))
-        return ((first, base[first : first + step]) for first in range(0, len(base), step))
 
     def worthwhile(self, queries, top_k):
         """all(), without those that cannot, and without FAISS's slower path where one is far slower."""
@@ -150,7 +113,7 @@ class Peers:
             if run(queries, top_k) is None:
                 found.pop(name)
             else:
-                times[name] = min(seconds(run, queries, top_k)[0] for _ in range(2))
+                times[name] = min(machine.seconds(run, queries, top_k)[0] for _ in range(2))
         for path, other in (("faiss-loop", "faiss-blas"), ("faiss-blas", "faiss-loop")):
             if times[path] > 2 * times[other]:
                 found.pop(path)
@@ -163,7 +126,7 @@ class Bench:
     def __init__(self, name, rows, program, top_k):
         self.name = name
         self.queries, self.base = sets.hold_out(rows, HELD_OUT)
-        self.worker = Worker(program, self.base, self.queries)
+        self.worker = machine.Worker(program, self.base, self.queries)
         self.peers = Peers(self.base)
         self.plain = {}  # seconds of oneDNN's matmuls by batch and threads: top_k is nothing to them
         self.differ = {peer: [0, 0, 0.0] for peer in ("faiss", "numpy", "torch")}  # hits, of how many, largest gap
@@ -215,7 +178,7 @@ class Bench:
             for name, run in peers.items():
                 batches = [self.queries[at : at + batch] for at in range(first, last, batch)]
                 self._pause(threads)
-                taken, found = seconds(lambda: [run(queries, top_k) for queries in batches])
+                taken, found = machine.seconds(lambda: [run(queries, top_k) for queries in batches])
                 times[name].append(taken / calls)
                 self._compare(name.split("-")[0], numpy.concatenate(found), first)
 
@@ -226,7 +189,7 @@ class Bench:
     @staticmethod
     def _pause(threads):
         if threads > 1:
-            time.sleep(IDLE_SECONDS)
+            time.sleep(machine.IDLE_SECONDS)
 
     def _parts(self):
         return numpy.array_split(self.base, math.ceil(len(self.base) / 10_000))
@@ -256,28 +219,14 @@ class Bench:
             tally[2] = max(tally[2], abs(pair @ query @ (1, -1)) / lengths)
 
 
-def versions(onednn):
-    """One line: what is compared, on what."""
-    blas = {
-        f"{pool['internal_api']} {pool['version']} ({pool['architecture']})"
-        for pool in threadpoolctl.threadpool_info()
-        if pool["user_api"] == "blas"
-    }
-    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), "unknown CPU")
+def versions():
+    """Of what is compared here, by name."""
     options = faiss.get_compile_options().replace("OPTIMIZE", "").strip().lower()
-    return (
-        f"{os.cpu_count()} cores of {cpu}; FAISS {faiss.__version__} ({options}), numpy {numpy.__version__},"
-        f" torch {torch.__version__}, oneDNN {onednn}; BLAS: {', '.join(sorted(blas))}"
-    )
-
-
-def glove(path):
-    """`path`, made if it is not there."""
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        subprocess.run([ROOT / "deploy/sample/make_sample.py", "--full", path], check=True)
-    return path
+    return {
+        "FAISS": f"{faiss.__version__} ({options})",
+        "numpy": numpy.__version__,
+        "torch": torch.__version__,
+    }
 
 
 def main():
@@ -293,17 +242,18 @@ def main():
     parser.add_argument("--quick", action="store_true", help=f"at most {QUICK_ROWS:,} rows")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
     parser.add_argument("--markdown", action="store_true", help="end with the tables of README.md")
-    parser.add_argument("--glove", type=pathlib.Path, default=ROOT / "build/glove.npy", help="made if it is not there")
-    parser.add_argument("--worker", default=ROOT / "build/ci/tests/bench/engine_worker")
+    parser.add_argument("--glove", type=pathlib.Path, default=machine.GLOVE, help="made if it is not there")
+    parser.add_argument("--worker", default=machine.ENGINE_WORKER)
     options = parser.parse_args()
 
     cells = []
     for name in options.sets.split(","):
-        path = glove(options.glove) if name.startswith("glove") else None
+        path = machine.glove(options.glove) if name.startswith("glove") else None
         rows = sets.SETS[name](path, QUICK_ROWS if options.quick else sys.maxsize)
         bench = Bench(name, rows, options.worker, max(options.top_k))
         if not cells:
-            print(versions(bench.worker.info["onednn"]))
+            described = machine.describe(versions() | {"oneDNN": bench.worker.info["onednn"]})
+            print(described)
         print(f"\n{bench.describe()}\n{report.Cell.HEADER}", flush=True)
         for threads in options.threads:
             for top_k in options.top_k:
@@ -315,7 +265,7 @@ def main():
     if options.plot:
         report.plot(cells, options.plot)
     if options.markdown:
-        print("\n" + report.markdown(cells, versions(bench.worker.info["onednn"])))
+        print("\n" + report.markdown(cells, described))
     return 0
 
 

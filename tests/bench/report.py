@@ -1,5 +1,6 @@
-"""What peers.py prints and draws: a line per cell as it is measured, the tables of README.md, and the plot."""
+"""What peers.py and questions.py print and draw: a line per cell as it is measured, README.md's tables, the plot."""
 
+import dataclasses
 import math
 import statistics
 
@@ -54,9 +55,9 @@ class Cell:
         return f"{self.threads} thread{'s' * (self.threads > 1)}, top {self.top_k}"
 
 
-def table(head, rows):
-    """A table of Markdown; the first column holds words, all others numbers."""
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+def table(head, rows, words=(0,)):
+    """A table of Markdown; the columns `words` hold words, all others numbers."""
+    lines = [head, ["---" if column in words else "--:" for column in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -90,6 +91,59 @@ def markdown(cells, versions):
             table(["", *(f"{batch:,}" for batch in batches)], means),
         )
     )
+
+
+@dataclasses.dataclass
+class Figure:
+    seconds: float
+    bytes: int
+
+    def time(self):
+        return f"{self.seconds:,.1f} s" if self.seconds >= 10 else f"{1e3 * self.seconds:,.1f} ms"
+
+    def memory(self):
+        return f"{self.bytes / 1e6:,.0f} MB" if self.bytes >= 1e6 else "< 1 MB"
+
+
+@dataclasses.dataclass
+class Comparison:
+    """Ours beside another's; `target` is of times faster, or of times as long, whichever the table shows."""
+
+    form: str  # empty: the same as before
+    ours: Figure
+    name: str
+    other: Figure
+    target: float | None = None
+
+    def faster(self):
+        ratio = self.other.seconds / self.ours.seconds
+        return [f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}", self._target("≥", ratio < (self.target or 0))]
+
+    def longer(self):
+        ratio = self.ours.seconds / self.other.seconds
+        return [f"{ratio:.2f}", self._target("≤", ratio > (self.target or math.inf))]
+
+    def _target(self, sign, missed):
+        if self.target is None:
+            return ""
+        return f"{sign} {self.target:.3g}" + ", missed" * missed
+
+
+def questions(faster, costs, notes, versions):
+    """What README.md shows of questions.py."""
+    parts = [f"{versions}."]
+    if faster:
+        head = ["question", "dotmax", "beside", "takes", "times as fast", "target", "memory", "its memory"]
+        rows = [
+            [c.form, c.ours.time(), c.name, c.other.time(), *c.faster(), c.ours.memory(), c.other.memory()]
+            for c in faster
+        ]
+        parts.append(table(head, rows, {0, 2}))
+    if costs:
+        head = ["question", "dotmax", "beside", "times as long", "target", "memory"]
+        rows = [[c.form, c.ours.time(), c.name, *c.longer(), c.ours.memory()] for c in costs]
+        parts.append(table(head, rows, {0, 2}))
+    return "\n\n".join(parts + [" ".join(notes)])
 
 
 def plot(cells, path):
