@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/dtype.h"
 #include "server/engine/cluster.h"
@@ -28,6 +27,7 @@ constexpr uint32_t kCandidateAxes[] = {28, 44, 60, 76, 92, 124, 188, 252};
 constexpr uint64_t kMinRowsToMeasure = 8192;
 constexpr uint64_t kSampleTiles = 16;
 constexpr uint64_t kSampleQueries = 32;
+constexpr uint32_t kDeep = 100;  // of top_k beyond one
 // Alternating short runs, and the least of each: machines are noisy.
 constexpr int kRepetitions = 3;
 
@@ -50,7 +50,7 @@ constexpr uint32_t kOtherCodeBytes = 24;
 // Codes take about as long to make as the float32 products of so many queries.
 constexpr uint64_t kFewestForCodes = 8;
 
-constexpr double kAboutAsFast = 1.15;  // in the product of two times
+constexpr double kAboutAsFast = 1.25;  // in the product of three times
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 // From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
@@ -66,10 +66,10 @@ using Codes = std::unique_ptr<const Int8Codes>;
 
 absl::Status Never() { return absl::OkStatus(); }
 
-// Rows as queries, and what each must beat: the best score that another row gives it.
+// Rows as queries, and what each must beat: the best score that another row gives it, and the kDeep-th best.
 struct Sample {
   SharedMatrix queries;
-  std::vector<double> thresholds;
+  std::vector<double> thresholds, deep;
 };
 
 class Planner {
@@ -138,10 +138,12 @@ class Planner {
   struct Estimate {
     double batch = std::numeric_limits<double>::infinity();
     double single = std::numeric_limits<double>::infinity();
+    double deep = std::numeric_limits<double>::infinity();
 
-    // One set of codes serves large batches, bound by arithmetic and survivors, and single queries, bound by
-    // memory: the product of both times weighs a share lost in one against the same share won in the other.
-    double cost() const { return batch * single; }
+    // One set of codes serves large batches, bound by arithmetic, single queries, bound by memory, and large
+    // top_k, bound by survivors: the product of their times weighs a share lost in one against the same share
+    // won in another.
+    double cost() const { return batch * single * deep; }
   };
 
   // Within the memory that codes may take. Then a second level costs little and saves much.
@@ -204,53 +206,54 @@ class Planner {
 
     std::deque<TopK> top;
     std::vector<TopK*> best;
-    for (uint64_t i = 0; i < kSampleQueries; ++i) best.push_back(&top.emplace_back(2));
+    for (uint64_t i = 0; i < kSampleQueries; ++i) best.push_back(&top.emplace_back(kDeep + 1));
     const Selection selection;
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, 2, selection);
+    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, kDeep + 1, selection);
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
     // If there is no time for all rows, then against some of them.
-    const absl::Time start = absl::Now();
+    const absl::Duration start = ThreadTime();
     scratch_.pairs_screened = 0;
     (*pass)->Work(0, scratch_, [this] {
       return ThreadTime() < start_ + kSampleBudget ? absl::OkStatus() : absl::DeadlineExceededError("sample");
     });
     if (scratch_.pairs_screened == 0) return false;
     const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
-    const double seconds = absl::ToDoubleSeconds(absl::Now() - start) / kSampleQueries / share;
+    const double seconds = absl::ToDoubleSeconds(ThreadTime() - start) / kSampleQueries / share;
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
-    least_ = seconds * seconds;  // as if a single query cost its share
+    least_ = Estimate{seconds, seconds, seconds}.cost();  // as if a single query cost its share
     const PairScorer scorer(sample_.queries.view, view_, Metric::kInnerProduct);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      double threshold = -std::numeric_limits<double>::infinity();
-      for (const Hit& hit : top[i].Take(scorer)) {
-        if (hit.id != rows[i]) threshold = std::max(threshold, hit.score);
-      }
-      sample_.thresholds.push_back(threshold);
+      std::vector<Hit> hits = top[i].Take(scorer);
+      std::erase_if(hits, [&](const Hit& hit) { return hit.id == rows[i]; });
+      if (hits.empty()) return false;
+      sample_.thresholds.push_back(hits.front().score);
+      sample_.deep.push_back(hits.back().score);
     }
     return true;
   }
 
   // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes, knowing what they
   // must beat; or `of_others`, over all rows and knowing nothing: the second best, as each is itself among
-  // them.
-  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false) {
-    const uint32_t top_k = of_others ? 2 : 1;
+  // them. `deep`: what the kDeep-th best must beat.
+  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false,
+             bool deep = false) {
+    const uint32_t top_k = of_others ? 2 : deep ? kDeep + 1 : 1;
     std::deque<TopK> top;
     std::vector<TopK*> best;
     for (uint64_t i = 0; i < queries; ++i) {
       best.push_back(&top.emplace_back(top_k));
-      if (!of_others) best.back()->RaiseThreshold(sample_.thresholds[first + i]);
+      if (!of_others) best.back()->RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[first + i]);
     }
     const Selection selection;
     const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k, selection);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
-    const absl::Time start = absl::Now();
+    const absl::Duration start = ThreadTime();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
     // So few rows stay in cache; in a search, those that are checked come from memory.
-    return absl::ToDoubleSeconds(absl::Now() - start) +
+    return absl::ToDoubleSeconds(ThreadTime() - start) +
            static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;
   }
 
@@ -263,12 +266,13 @@ class Planner {
     for (int i = 0; i < kRepetitions; ++i) {
       estimate.batch = std::min(estimate.batch, Run(*codes, 0, kSampleQueries) / kSampleQueries);
       survived = scratch_.pairs_survived;
+      estimate.deep = std::min(estimate.deep, Run(*codes, 0, kSampleQueries, false, true) / kSampleQueries);
       double single = 0.0;
       for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(*codes, q, 1);
       estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
     }
     const double share = static_cast<double>(view_.rows) / rows.size();
-    estimate = {estimate.batch * share, estimate.single * share};
+    estimate = {estimate.batch * share, estimate.single * share, estimate.deep * share};
     estimates_.push_back({ScreenName(codes.get()), estimate.batch, estimate.single});
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
@@ -305,7 +309,7 @@ class Planner {
     Run(*codes, 0, kSampleQueries);
     double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
     const double work = share * kSlowdown;
-    if (share > kMaxShare || work * work * unrotated.cost() >= least_) {
+    if (share > kMaxShare || work * work * work * unrotated.cost() >= least_) {
       AddEstimate(*codes, unrotated, share);
       return nullptr;
     }
@@ -323,7 +327,7 @@ class Planner {
 
   Estimate AddEstimate(const Int8Codes& codes, const Estimate& unrotated, double share) {
     const double work = share * kSlowdown + kRowsPerBall * codes.tiles() / view_.rows;
-    const Estimate estimate = {unrotated.batch * work, unrotated.single * work};
+    const Estimate estimate = {unrotated.batch * work, unrotated.single * work, unrotated.deep * work};
     estimates_.push_back({ScreenName(&codes), estimate.batch, estimate.single});
     return estimate;
   }
