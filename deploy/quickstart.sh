@@ -64,10 +64,10 @@ say "4/4 Questions"
 show health
 show info --table
 echo
-echo "# The rows with the largest inner products, for each query vector:"
-show search --queries="$sample" --words=king,piano --top-k=4 --table
+echo "# The most similar rows, for each query vector:"
+show search --queries="$sample" --words=king,piano --metric=cosine --top-k=4 --table
 echo
-echo "# The best pairs over all query vectors together:"
+echo "# The pairs with the largest inner products, over all query vectors together:"
 show search --queries="$sample" --words=king,queen,prince,piano --global --top-k=5 --table
 echo
 echo "# For scripts:"

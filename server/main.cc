@@ -123,8 +123,7 @@ absl::Status Serve(const Config& config) {
   sigwait(&signals, &signal);
   const absl::Time deadline = absl::Now() + config.drain_timeout;
   if (http != nullptr) http->SetReady(false);
-  (*listener)->SetServing(false);
-  dispatcher.Drain();
+  (*listener)->Drain();
   log.Write(LogLevel::kInfo, "draining", {{"signal", strsignal(signal)}});
   (*listener)->Shutdown(deadline);
   dispatcher.Shutdown();

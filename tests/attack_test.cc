@@ -186,6 +186,7 @@ struct Case {
   uint64_t seed;
   SharedMatrix queries, rows;
   uint32_t top_k;
+  Metric metric;
   std::vector<ScreenOptions> screens;
   Kind kind;
 };
@@ -198,7 +199,12 @@ Case MakeCase(uint64_t seed) {
   c.seed = seed;
   const uint64_t rows = Size(random, 5000);
   const uint32_t dim = static_cast<uint32_t>(Size(random, 300));
-  const uint64_t queries = std::min(Size(random, 300), std::max<uint64_t>(1, kMaxWork / (rows * dim)));
+  constexpr Metric kMetrics[] = {Metric::kInnerProduct, Metric::kInnerProduct, Metric::kSquaredEuclidean,
+                                 Metric::kCosine};
+  c.metric = kMetrics[seed % 4];
+  // The oracle takes its time over cosines.
+  const uint64_t work = c.metric == Metric::kCosine ? kMaxWork / 20 : kMaxWork;
+  const uint64_t queries = std::min(Size(random, 300), std::max<uint64_t>(1, work / (rows * dim)));
   const DType row_dtype = kAll[random.Next() % 5];
   const DType query_dtype = random.Next() % 2 == 0 ? row_dtype : kAll[random.Next() % 5];
   c.kind = static_cast<Kind>(random.Next() % static_cast<int>(Kind::kCount));
@@ -237,8 +243,9 @@ Case MakeCase(uint64_t seed) {
 }
 
 // The best of all queries, from the best of each.
-std::vector<Hit> GlobalOf(std::vector<Hit> per_row, uint32_t top_k) {
-  std::sort(per_row.begin(), per_row.end(), Better);
+std::vector<Hit> GlobalOf(std::vector<Hit> per_row, uint32_t top_k, Metric metric) {
+  std::sort(per_row.begin(), per_row.end(),
+            [metric](const Hit& x, const Hit& y) { return BetterBy(metric, x, y); });
   per_row.resize(std::min<size_t>(per_row.size(), top_k));
   return per_row;
 }
@@ -269,26 +276,26 @@ class Attacker {
   // The line that replays and describes the first wrong answer, if there is one.
   std::optional<std::string> Attack(const Case& c) {
     const MatrixView &a = c.queries.view, &b = c.rows.view;
-    const std::vector<Hit> per_row = ExactTopK(a, b, c.top_k, Reduction::kPerRow);
-    const std::vector<Hit> global = GlobalOf(per_row, c.top_k);
+    const std::vector<Hit> per_row = ExactTopK(a, b, c.top_k, Reduction::kPerRow, c.metric);
+    const std::vector<Hit> global = GlobalOf(per_row, c.top_k, c.metric);
     uint64_t round = c.seed;
     for (const ScreenOptions& screen : c.screens) {
       const Matrix matrix(c.rows, screen);
       for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
         Engine& engine = engines_[round++ % std::size(engines_)];
         const bool is_per_row = reduction == Reduction::kPerRow;
-        const std::string difference =
-            Difference(engine.Search(matrix, a, {.top_k = c.top_k, .reduction = reduction}, Never),
-                       is_per_row ? per_row : global);
+        const std::string difference = Difference(
+            engine.Search(matrix, a, {.top_k = c.top_k, .reduction = reduction, .metric = c.metric}, Never),
+            is_per_row ? per_row : global);
         ++searches_;
         if (difference.empty()) continue;
         return absl::StrFormat(
-            "DOTMAX_ATTACK_SEED=%d build/ci/tests/attack_test  # kind %d, %d x %d %s by %d x %d %s, top_k "
-            "%d, %s, "
-            "%s, %d threads: %s",
-            c.seed, static_cast<int>(c.kind), a.rows, a.dim, DTypeName(a.dtype), b.rows, b.dim,
-            DTypeName(b.dtype), c.top_k, is_per_row ? "per row" : "global", matrix.screen(), engine.threads(),
-            difference);
+            "DOTMAX_ATTACK_SEED=%d build/ci/tests/attack_test  # kind %d, metric %d, %d x %d %s by %d x %d "
+            "%s, "
+            "top_k %d, %s, %s, %d threads: %s",
+            c.seed, static_cast<int>(c.kind), static_cast<int>(c.metric), a.rows, a.dim, DTypeName(a.dtype),
+            b.rows, b.dim, DTypeName(b.dtype), c.top_k, is_per_row ? "per row" : "global", matrix.screen(),
+            engine.threads(), difference);
       }
     }
     return std::nullopt;

@@ -1,16 +1,24 @@
 // The dotmax command as a person or a script runs it, against a real server holding the sample.
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <iterator>
+#include <regex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/store/ingest.h"
+#include "tests/data.h"
+#include "tests/oracle.h"
 #include "tests/server_process.h"
 
 namespace dotmax {
@@ -18,6 +26,8 @@ namespace {
 
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::NpyFile;
 using testing::ServerProcess;
 using ::testing::StartsWith;
 
@@ -139,6 +149,140 @@ TEST_F(CliTest, WrongTextNamesItsLine) {
               HasSubstr("no vectors"));
 }
 
+TEST_F(CliTest, MetricsAndRanges) {
+  const std::string king = absl::StrCat("search --words=king --queries=", kSample);
+  EXPECT_THAT(Run(king + " --metric=cosine --top-k=2").output,
+              ContainsRegex("king\",\"score\":1[}].*\"id\":1683,\"name\":\"prince\",\"score\":0.768"));
+  EXPECT_THAT(Run(king + " --metric=squared_euclidean").output, HasSubstr("\"name\":\"king\",\"score\":0}"));
+  const Ran range = Run(king + " --table --min-score=27");
+  const std::vector<std::string> lines = absl::StrSplit(range.output, '\n', absl::SkipEmpty());
+  ASSERT_GE(lines.size(), 3) << range.output;
+  EXPECT_EQ(Run(king + " --min-score=27 --count").output,
+            absl::StrCat("{\"query_row\":0,\"query\":\"king\",\"count\":", lines.size() - 1, "}\n"));
+  EXPECT_EQ(Run(king + " --table --min-score=27 --count").output,
+            absl::StrCat("query  count\nking   ", lines.size() - 1, "\n"));
+  EXPECT_EQ(Run(king + " --min-score=27 --count --global").output,
+            absl::StrCat("{\"count\":", lines.size() - 1, "}\n"));
+  EXPECT_EQ(Run(king + " --max-score=10 --metric=squared_euclidean --count --table --global").output,
+            "count\n1\n");
+}
+
+TEST_F(CliTest, ARangeThatIsCutShortSaysSo) {
+  const ServerProcess little({absl::StrCat("--matrix=", kSample), "--max-top-k=20"});
+  ASSERT_TRUE(little.AwaitListening());
+  const Ran ran = Shell(absl::StrCat("search --words=king --min-score=0 --queries=", kSample,
+                                     " --server=", little.grpc_address()));
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_THAT(ran.output, StartsWith("dotmax: there are more hits within the range than these"));
+  EXPECT_THAT(ran.output, HasSubstr("],\"truncated\":true}\n"));
+  EXPECT_THAT(Run(absl::StrCat("search --words=king --min-score=37 --queries=", kSample)).output,
+              Not(HasSubstr("truncated")));
+}
+
+// With --local and from a server, in every form.
+TEST_F(CliTest, TheBestPairsOfTwoFiles) {
+  const SharedMatrix rows = testing::RandomNormal(40, 100, 1);
+  const NpyFile queries(rows.view);
+  const std::string files = absl::StrCat("max ", queries.path(), " ", kSample);
+  for (const std::string form :
+       {"", "--top-k=3", "--per-row", "--per-row --top-k=2 --metric=cosine", "--metric=squared_euclidean",
+        "--min-score=60", "--min-score=60 --count", "--min-score=60 --count --per-row",
+        "--per-row --min-score=60", "--max-score=20 --metric=squared_euclidean --top-k=5"}) {
+    const Ran local = Shell(absl::StrCat(files, " --local ", form));
+    EXPECT_EQ(local.exit_code, 0) << local.output;
+    const Ran served = Run(absl::StrCat(files, " ", form));
+    EXPECT_EQ(served.exit_code, 0) << served.output;
+    EXPECT_EQ(served.output, local.output) << form;
+    EXPECT_THAT(local.output, StartsWith("{"));
+  }
+  const std::vector<Hit> best =
+      testing::ExactTopK(rows.view, ReadMatrix(kSample)->view, 1, Reduction::kGlobal);
+  EXPECT_THAT(
+      Shell(files + " --local").output,
+      StartsWith(absl::StrCat("{\"hits\":[{\"query_row\":", best[0].query_row, ",\"id\":", best[0].id)));
+  // Named by what lies beside.
+  EXPECT_THAT(Shell(absl::StrCat("max --local --table ", kSample, " ", kSample)).output,
+              ContainsRegex("non-families +1 +8405 +non-families +151.57"));
+}
+
+TEST_F(CliTest, TheClosestPairsOfOneMatrix) {
+  for (const std::string form :
+       {"--top-k=3", "--metric=cosine --top-k=1000", "--metric=cosine --min-score=0.9 --count",
+        "--metric=squared_euclidean --max-score=3"}) {
+    const Ran file = Shell(absl::StrCat("pairs --json ", kSample, " ", form));
+    const Ran collection = Run(absl::StrCat("pairs --json --collection=glove-10k ", form));
+    EXPECT_EQ(file.exit_code, 0) << file.output;
+    EXPECT_EQ(collection.exit_code, 0) << collection.output;
+    // A file's rows have names.
+    const std::string unnamed =
+        std::regex_replace(file.output, std::regex(",\"(query|name)\":\"[^\"]*\""), "");
+    EXPECT_EQ(unnamed, collection.output) << form;
+  }
+  const Ran nearest = Shell(absl::StrCat("pairs --local --table --metric=cosine --top-k=2 ", kSample));
+  EXPECT_THAT(nearest.output,
+              ContainsRegex("tuesday +1 +168 +wednesday +0.995175.*\ntuesday +2 +175 +thursday"));
+}
+
+TEST_F(CliTest, AnswersAsNumPyFiles) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "/answer-", getpid(), ".npy");
+  const auto written = [&](const std::string& form) {
+    const Ran ran =
+        Run(absl::StrCat("search --output=", path, " --words=king,queen --queries=", kSample, " ", form));
+    EXPECT_EQ(ran.exit_code, 0) << ran.output;
+    EXPECT_EQ(ran.output, "");
+    std::ifstream file(path, std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    EXPECT_EQ(bytes.substr(0, 8), std::string("\x93NUMPY\x01\x00", 8));
+    const size_t data = 10 + static_cast<uint8_t>(bytes[8]) + 256 * static_cast<uint8_t>(bytes[9]);
+    EXPECT_EQ(data % 64, 0u);
+    return std::pair(bytes.substr(10, data - 10), bytes.substr(data));
+  };
+  struct Record {
+    uint64_t query_row, id;
+    double score;
+  };
+  for (const std::string form : {"--top-k=2", "--top-k=2 --global"}) {
+    const auto [header, data] = written(form);
+    const size_t count = form == "--top-k=2" ? 4 : 2;
+    EXPECT_THAT(header, HasSubstr("'descr': [('query_row', '<u8'), ('id', '<u8'), ('score', '<f8')]"));
+    EXPECT_THAT(header, HasSubstr(absl::StrCat("'shape': (", count, ",)")));
+    ASSERT_EQ(data.size(), count * sizeof(Record));
+    Record records[4];
+    std::memcpy(records, data.data(), data.size());
+    EXPECT_EQ(records[0].query_row, 0u);
+    EXPECT_EQ(records[0].id, 654u);
+    EXPECT_EQ(records[0].score, 37.420080130919814);
+    EXPECT_EQ(records[count - 1].query_row, 1u);
+  }
+  const auto [header, data] = written("--min-score=36 --count");
+  EXPECT_THAT(header, HasSubstr("'descr': '<u8'"));
+  uint64_t counts[2];
+  ASSERT_EQ(data.size(), sizeof(counts));
+  std::memcpy(counts, data.data(), sizeof(counts));
+  EXPECT_EQ(counts[0], 1u);
+  EXPECT_EQ(counts[1], 1u);
+  unlink(path.c_str());
+  const Ran lost = Run(absl::StrCat("search --output=/nowhere/x.npy --words=king --queries=", kSample));
+  EXPECT_EQ(lost.exit_code, 1);
+  EXPECT_THAT(lost.output, HasSubstr("/nowhere/x.npy could not be written"));
+}
+
+// On a terminal, and only there, what takes long is shown to go on.
+TEST(CliWithoutServerTest, LongOnesShowABar) {
+  const NpyFile queries(testing::RandomNormal(40'000, 64, 1, DType::kInt8).view);
+  const NpyFile base(testing::RandomNormal(60'000, 64, 2, DType::kInt8).view);
+  const std::string command =
+      absl::StrCat("$DOTMAX_BINARY max --local --per-row --top-k=100 --threads=1 --output=/tmp/bar-",
+                   getpid(), ".npy ", queries.path(), " ", base.path());
+  const Ran terminal = RunCommand(absl::StrCat("script -qec '", command, "' /dev/null </dev/null"));
+  EXPECT_EQ(terminal.exit_code, 0) << terminal.output;
+  EXPECT_THAT(terminal.output, ContainsRegex("\\[#+ *\\] +[0-9]+% [0-9]+ s"));
+  EXPECT_EQ(terminal.output.substr(terminal.output.rfind('\r')), "\r\x1b[K");
+  const Ran pipe = RunCommand(command + " 2>&1");
+  EXPECT_EQ(pipe.output, "");
+  unlink(absl::StrCat("/tmp/bar-", getpid(), ".npy").c_str());
+}
+
 TEST_F(CliTest, InfoAndHealth) {
   EXPECT_EQ(Run("health").output, "serving\n");
   const Ran table = Run("info --table");
@@ -177,8 +321,26 @@ TEST_F(CliTest, InputThatIsNotThereIsExit3) {
 }
 
 TEST(CliWithoutServerTest, WrongUseIsExit2) {
-  for (const std::string arguments : {"", "serch", "search", "search --top-k=0 --queries=-",
-                                      "search --quries=-", "search --words=king --queries=-", "info extra"}) {
+  for (const std::string arguments : {"",
+                                      "serch",
+                                      "search",
+                                      "search --top-k=0 --queries=-",
+                                      "search --quries=-",
+                                      "search --words=king --queries=-",
+                                      "info extra",
+                                      "search --queries=- --metric=dot",
+                                      "search --queries=- --min-score=x",
+                                      "search --queries=- --max-score=1",
+                                      "search --queries=- --count",
+                                      "search --queries=- --min-score=1 --metric=squared_euclidean",
+                                      "search --queries=- --count --min-score=1 --top-k=2",
+                                      "search --queries=- --output=hits.txt",
+                                      "max",
+                                      "max a.npy",
+                                      "max a.npy b.npy c.npy",
+                                      "pairs",
+                                      "pairs a.npy --collection=b",
+                                      "pairs --local --collection=b"}) {
     EXPECT_EQ(Shell(arguments).exit_code, 2) << arguments;
   }
   EXPECT_THAT(Shell("search --quries=-").output, HasSubstr("did you mean --queries?"));
@@ -186,12 +348,23 @@ TEST(CliWithoutServerTest, WrongUseIsExit2) {
 
 TEST(CliWithoutServerTest, HelpExplainsEverything) {
   EXPECT_EQ(Shell("--help").exit_code, 0);
-  for (const std::string command : {"search", "info", "health"}) {
+  for (const std::string command : {"search", "max", "pairs", "info", "health"}) {
     EXPECT_THAT(Shell("--help").output, HasSubstr(command));
     const Ran help = Shell(command + " --help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.output, HasSubstr("--server=HOST:PORT"));
   }
+}
+
+TEST(CliWithoutServerTest, FilesThatDoNotFitEachOtherAreExit3) {
+  const NpyFile a(testing::RandomNormal(3, 4, 1).view);
+  const NpyFile b(testing::RandomNormal(3, 5, 1).view);
+  const Ran dims = Shell(absl::StrCat("max --local ", a.path(), " ", b.path()));
+  EXPECT_EQ(dims.exit_code, 3);
+  EXPECT_THAT(dims.output,
+              HasSubstr(absl::StrCat("queries.dim: 4, but collection \"", b.path(), "\" has dim 5")));
+  EXPECT_EQ(Shell(absl::StrCat("max --local ", a.path(), " absent.npy")).exit_code, 3);
+  EXPECT_EQ(Shell("pairs absent.npy").exit_code, 3);
 }
 
 TEST(CliWithoutServerTest, AnAbsentServerIsExit4) {

@@ -10,15 +10,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/data.h"
+#include "tests/exact_answer.h"
 #include "tests/oracle.h"
 #include "tests/server_process.h"
 
@@ -231,6 +234,229 @@ TEST_F(ClientTest, ALargeRequestIsSentAgainWhenItsConnectionBreaks) {
   EXPECT_EQ(result->scores, direct->scores);
 }
 
+// A question in the client's words and in the server's.
+struct Form {
+  std::string name;
+  SearchOptions options;
+  Selection selection;
+};
+
+// Of queries that `a` are, with bounds that leave a tenth of all pairs or, with kGlobal, a hundredth.
+std::vector<Form> Forms(const MatrixView& a, const MatrixView& b) {
+  std::vector<Form> forms;
+  for (const auto& [client_metric, metric] : std::vector<std::pair<ScoreMetric, Metric>>{
+           {ScoreMetric::kInnerProduct, Metric::kInnerProduct},
+           {ScoreMetric::kCosine, Metric::kCosine},
+           {ScoreMetric::kSquaredEuclidean, Metric::kSquaredEuclidean}}) {
+    std::vector<double> merits;
+    for (const Hit& hit :
+         testing::ExactTopK(a, b, static_cast<uint32_t>(b.rows), Reduction::kPerRow, metric)) {
+      merits.push_back(MeritOf(metric, hit.score));
+    }
+    std::sort(merits.rbegin(), merits.rend());
+    for (const bool global : {false, true}) {
+      const double bound = MeritOf(metric, merits[merits.size() / (global ? 100 : 10)]);
+      for (const char* kind : {"top 3", "3 of a range", "all of a range", "count"}) {
+        Form& form = forms.emplace_back();
+        form.name = absl::StrCat(kind, global ? ", global, " : ", ", static_cast<int>(metric));
+        form.options.metric = client_metric;
+        form.options.global = global;
+        form.options.top_k = 3;
+        form.selection = {
+            .top_k = 3, .reduction = global ? Reduction::kGlobal : Reduction::kPerRow, .metric = metric};
+        if (kind != std::string("top 3")) {
+          form.selection.bounds = {bound};
+          (metric == Metric::kSquaredEuclidean ? form.options.max_score : form.options.min_score) = bound;
+        }
+        form.options.count_only = form.selection.count_only = kind == std::string("count");
+        if (kind == std::string("all of a range")) {
+          form.options.top_k = 0;
+          form.selection.top_k = 1000;
+          form.selection.tell_truncated = true;
+        }
+        // Some rows exclude more than a small message holds one hundred of.
+        std::vector<uint64_t>& splits = form.options.exclude.row_splits;
+        std::vector<uint64_t>& ids = form.options.exclude.ids;
+        splits = {0};
+        for (uint64_t i = 0; i < a.rows; ++i) {
+          for (uint64_t n = 0; n < i % 7 * 10; ++n) ids.push_back(n * 13 % b.rows);
+          splits.push_back(ids.size());
+        }
+        form.selection.excluded_splits = splits;
+        form.selection.excluded = ids;
+      }
+    }
+  }
+  return forms;
+}
+
+void ExpectSame(const SearchResult& result, const Answer& expected) {
+  ASSERT_EQ(result.ids.size(), expected.hits.size());
+  for (size_t i = 0; i < expected.hits.size(); ++i) {
+    EXPECT_EQ(result.ids[i], expected.hits[i].id);
+    EXPECT_EQ(result.scores[i], expected.hits[i].score);
+    if (!result.query_rows.empty()) {
+      EXPECT_EQ(result.query_rows[i], expected.hits[i].query_row);
+    }
+  }
+  EXPECT_EQ(result.row_splits, expected.row_splits);
+  EXPECT_EQ(result.truncated, expected.truncated);
+  EXPECT_EQ(result.counts, expected.counts);
+  ASSERT_EQ(result.best.has_value(), expected.best.has_value());
+  if (expected.best.has_value()) {
+    EXPECT_EQ(result.best->query_row, expected.best->query_row);
+    EXPECT_EQ(result.best->id, expected.best->id);
+    EXPECT_EQ(result.best->score, expected.best->score);
+  }
+}
+
+TEST_F(ClientTest, EveryFormInOneMessageAndInMany) {
+  const SharedMatrix queries = testing::RandomNormal(24, kDim, 3);
+  const Rows a = RowsOf(queries, ElementType::kFloat32);
+  const Rows b = RowsOf(base_, ElementType::kFloat32);
+  const Client client = Connect();
+  const Client small = Connect({.max_message_bytes = 5000});  // for 18 rows, fewer with exclusions
+  for (const Form& form : Forms(queries.view, base_.view)) {
+    SCOPED_TRACE(form.name);
+    const Answer expected = testing::ExactAnswer(queries.view, base_.view, form.selection);
+    for (const Client* const with : {&client, &small}) {
+      const auto searched = with->Search(a, form.options);
+      ASSERT_TRUE(searched.ok()) << searched.status();
+      ExpectSame(*searched, expected);
+      const auto sent = with->MaxInnerProduct(a, b, form.options);
+      ASSERT_TRUE(sent.ok()) << sent.status();
+      ExpectSame(*sent, expected);
+    }
+  }
+}
+
+TEST_F(ClientTest, RowsOfTheCollectionAsQueries) {
+  const std::pair<SelfPairs, Selection::Self> selves[] = {
+      {SelfPairs::kAll, Selection::Self::kAll},
+      {SelfPairs::kNotItself, Selection::Self::kNotItself},
+      {SelfPairs::kEachOnce, Selection::Self::kOnce}};
+  const Client client = Connect();
+  const Client small = Connect({.max_message_bytes = 5000});
+  constexpr uint64_t kFirst = 488;
+  const SharedMatrix queries = testing::Slice(base_, kFirst, 500 - kFirst);
+  for (Form& form : Forms(queries.view, base_.view)) {
+    if (form.selection.metric == Metric::kCosine) continue;  // slow to check, and the same as others here
+    for (const auto& [self, expected_self] : selves) {
+      form.selection.self = expected_self;
+      form.selection.self_first = kFirst;
+      const Answer expected = testing::ExactAnswer(queries.view, base_.view, form.selection);
+      for (const uint64_t rows : {uint64_t{0}, 500 - kFirst}) {
+        SCOPED_TRACE(absl::StrCat(form.name, ", self ", static_cast<int>(self), ", rows ", rows));
+        for (const Client* const with : {&client, &small}) {
+          const auto result = with->SearchRows({.first = kFirst, .rows = rows}, self, form.options);
+          ASSERT_TRUE(result.ok()) << result.status();
+          ExpectSame(*result, expected);
+        }
+      }
+    }
+  }
+  const auto absent = client.SearchRows({.first = 501}, SelfPairs::kAll, {});
+  EXPECT_EQ(absent.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(client.SearchRows({.collection = "none"}, SelfPairs::kAll, {}).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+// More pairs are within the range than a reply holds: what comes is the best of all, and says so.
+TEST_F(ClientTest, ARangeThatIsCutShortKeepsTheBest) {
+  const ServerProcess little({"--matrix=" + file_.path(), "--max-top-k=30"});
+  ASSERT_TRUE(little.AwaitListening());
+  const SharedMatrix queries = testing::RandomNormal(60, kDim, 3);
+  const Selection selection = {.top_k = 10'000, .reduction = Reduction::kGlobal, .bounds = {0}};
+  const Answer all = testing::ExactAnswer(queries.view, base_.view, selection);
+  for (const size_t message_bytes : {5000, 1 << 20}) {
+    const Client client =
+        *Client::Create({.target = little.grpc_address(), .max_message_bytes = message_bytes});
+    const auto result =
+        client.Search(RowsOf(queries, ElementType::kFloat32), {.top_k = 0, .global = true, .min_score = 0});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_THAT(result->truncated, ElementsAre(true));
+    ASSERT_GE(result->ids.size(), 30u);
+    for (size_t i = 0; i < result->ids.size(); ++i) {
+      EXPECT_EQ(result->ids[i], all.hits[i].id);
+      EXPECT_EQ(result->query_rows[i], all.hits[i].query_row);
+    }
+  }
+}
+
+TEST_F(ClientTest, PairsInOneMessageAndInMany) {
+  std::vector<SharedMatrix> matrices;
+  std::vector<RowsPair> pairs;
+  for (int p = 0; p < 60; ++p) {
+    const uint32_t dim = 1 + p % 9;
+    // Some of no rows, some larger than a small message.
+    matrices.push_back(testing::RandomNormal(p % 4, dim, 2 * p));
+    matrices.push_back(testing::RandomNormal(p % 20 == 13 ? 700 : p % 11, dim, 2 * p + 1, DType::kInt8));
+    pairs.push_back(
+        {RowsOf(matrices[2 * p], ElementType::kFloat32), RowsOf(matrices[2 * p + 1], ElementType::kInt8)});
+  }
+  for (const size_t message_bytes : {5000, 64 << 20}) {
+    const Client client = Connect({.max_message_bytes = message_bytes});
+    for (const auto& [client_metric, metric] :
+         {std::pair(ScoreMetric::kInnerProduct, Metric::kInnerProduct),
+          std::pair(ScoreMetric::kSquaredEuclidean, Metric::kSquaredEuclidean)}) {
+      const auto result = client.MaxOfPairs(pairs, {.metric = client_metric});
+      ASSERT_TRUE(result.ok()) << result.status();
+      size_t at = 0;
+      std::optional<std::pair<uint64_t, double>> best;
+      for (uint64_t p = 0; p < pairs.size(); ++p) {
+        const std::vector<Hit> top =
+            testing::ExactTopK(matrices[2 * p].view, matrices[2 * p + 1].view, 1, Reduction::kGlobal, metric);
+        if (top.empty()) continue;
+        ASSERT_LT(at, result->pairs.size());
+        EXPECT_EQ(result->pairs[at], p);
+        EXPECT_EQ(result->query_rows[at], top[0].query_row);
+        EXPECT_EQ(result->ids[at], top[0].id);
+        EXPECT_EQ(result->scores[at], top[0].score);
+        if (!best.has_value() || MeritOf(metric, top[0].score) > MeritOf(metric, best->second)) {
+          best = {p, top[0].score};
+        }
+        ++at;
+      }
+      EXPECT_EQ(result->pairs.size(), at);
+      ASSERT_TRUE(result->best.has_value());
+      EXPECT_EQ(result->best->pair, best->first);
+      EXPECT_EQ(result->best->score, best->second);
+    }
+  }
+  EXPECT_FALSE(Connect().MaxOfPairs({})->best.has_value());
+  pairs[3].base.dim = 5;
+  EXPECT_EQ(Connect().MaxOfPairs(absl::MakeSpan(pairs)).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ClientTest, ABaseOfAnySizeIsStreamed) {
+  const SharedMatrix a = testing::RandomNormal(2, 1024, 5);
+  const SharedMatrix b = testing::RandomNormal(20'000, 1024, 6);  // 80 MB: beyond a message
+  uint64_t told = 0, total = 0;
+  SearchOptions options;
+  options.progress = [&](uint64_t done, uint64_t of) {
+    EXPECT_GT(done, told);
+    told = done;
+    total = of;
+  };
+  const auto result =
+      Connect().MaxInnerProduct(RowsOf(a, ElementType::kFloat32), RowsOf(b, ElementType::kFloat32), options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(told, 2 * 20'000u);
+  EXPECT_EQ(total, 2 * 20'000u);
+  const Answer expected = testing::ExactAnswer(a.view, b.view, {});
+  ExpectSame(*result, expected);
+}
+
+TEST_F(ClientTest, RefusalsOfAStreamKeepTheirDetails) {
+  const SharedMatrix a = testing::RandomNormal(2, kDim + 1, 5);
+  const auto result =
+      Connect({.max_message_bytes = 5000})
+          .MaxInnerProduct(RowsOf(a, ElementType::kFloat32), RowsOf(base_, ElementType::kFloat32));
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(StatusReason(result.status()), "DIM_MISMATCH");
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("message 1: base.dim: 12"));
+}
+
 TEST_F(ClientTest, NoQueriesGiveAnEmptyResult) {
   const auto result = Connect().Search(Rows(absl::Span<const float>(), kDim), {.collection = "words"});
   ASSERT_TRUE(result.ok()) << result.status();
@@ -255,6 +481,12 @@ TEST_F(ClientTest, WhatCannotBeSentIsRefusedHere) {
   std::vector<float> queries(kDim + 1);
   EXPECT_EQ(Connect().Search(Rows(absl::MakeConstSpan(queries), kDim)).status().code(),
             absl::StatusCode::kInvalidArgument);
+  const Rows row(absl::MakeConstSpan(queries).first(kDim), kDim);
+  for (const std::vector<uint64_t>& splits :
+       std::vector<std::vector<uint64_t>>{{}, {0}, {0, 1}, {1, 2}, {0, 2, 2}}) {
+    EXPECT_EQ(Connect().Search(row, {.exclude = {splits, {3, 4}}}).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
   EXPECT_EQ(Client::Create({.target = ""}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Client::Create({.max_message_bytes = 10}).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -126,6 +126,17 @@ TEST_F(ClusterTest, EveryRowIsGroupedOnceInTilesOfTheRightSize) {
   }
 }
 
+TEST_F(ClusterTest, EndsAtItsDeadline) {
+  Encoded base = EncodeClustered(0.1);
+  const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, kInfinity, kReach, kernels_,
+                                    absl::ZeroDuration());
+  EXPECT_EQ(centres.status().code(), absl::StatusCode::kDeadlineExceeded);
+  const std::vector<float> centre(kDim, 1.0f);
+  const auto groups = GroupByCentre(base.rows.view, base.norms, std::move(base.codes), centre, {kReach, 8},
+                                    kernels_, absl::ZeroDuration());
+  EXPECT_EQ(groups.status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST_F(ClusterTest, GivesUpOnRowsThatDoNotCluster) {
   const Encoded base = EncodeClustered(10.0);
   const auto centres = LearnCentres(base.rows.view, base.norms, *base.codes, 40, 0.5, kInfinity, kernels_);

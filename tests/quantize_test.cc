@@ -278,6 +278,50 @@ TEST(QuantizeTest, UnderflowToFloat32Counts) {
   ExpectRoundingCounted(std::vector<double>(16, 0x1p-160));    // float32: 0
 }
 
+TEST(QuantizeTest, PlainCodesBoundScores) {
+  for (const uint32_t dim : {1u, 3u, 4u, 37u, 128u}) {
+    for (const double scale : {1e-9, 1.0, 1e12}) {
+      Random random(dim);
+      std::vector<double> values(700 * dim);
+      for (double& x : values) x = random.Normal() * scale;
+      const SharedMatrix rows = MakeMatrix(values, dim);
+      auto codes = std::make_unique<Int8Codes>();
+      // Once more into the same memory.
+      ASSERT_TRUE(codes->EncodePlain(RandomNormal(900, dim, 3).view));
+      ASSERT_TRUE(codes->EncodePlain(rows.view));
+      for (uint64_t t = 0; t < codes->tiles(); ++t) {
+        const CodeTile& tile = codes->tile(t);
+        for (int r = 0; r < tile.rows; ++r) {
+          const uint64_t id = codes->id(t, r);
+          EXPECT_EQ(id, tile.first + r);
+          double squares = 0.0, error = 0.0, decoded = 0.0;
+          for (uint32_t i = 0; i < dim; ++i) {
+            const double x = reinterpret_cast<const float*>(rows.view.row(id))[i];
+            const double code = (codes->codes(t)[r * codes->code_dim() + i] - 128) * tile.scale;
+            squares += x * x;
+            error += (x - code) * (x - code);
+            decoded += code * code;
+          }
+          EXPECT_LE(std::sqrt(squares), tile.norm);
+          EXPECT_GE(std::sqrt(squares), tile.least_norm);
+          EXPECT_LE(std::sqrt(error), tile.code_error);
+          EXPECT_LE(std::sqrt(decoded), tile.code_norm);
+        }
+      }
+      ExpectUpperBounds({rows, std::move(codes)}, RandomNormal(20, dim, 4), 0.2);
+    }
+  }
+}
+
+TEST(QuantizeTest, PlainCodesDoNotServeEverything) {
+  Int8Codes codes;
+  EXPECT_FALSE(codes.EncodePlain(RandomNormal(10, 4, 1, DType::kFloat64).view));
+  EXPECT_FALSE(codes.EncodePlain(MakeMatrix({1e-30, 1e-31}, 2).view));
+  EXPECT_FALSE(codes.EncodePlain(MakeMatrix({1e30, 1.0}, 2).view));
+  EXPECT_TRUE(codes.EncodePlain(MakeMatrix({0.0, 0.0}, 2).view));
+  EXPECT_TRUE(codes.EncodePlain(RandomNormal(10, 4, 1, DType::kInt8).view));
+}
+
 TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {
   const Encoded base = Encode(RandomNormal(Int8Codes::kTileRows + 10, 7, 1), 7);
   ASSERT_EQ(base.codes->tiles(), 2);

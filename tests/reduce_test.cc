@@ -192,6 +192,73 @@ TEST(ReduceTest, CodesAreThoseOfTheObviousLoop) {
   }
 }
 
+TEST(ReduceTest, PlainCodesAreThoseOfTheObviousLoop) {
+  Random random(15);
+  for (const size_t n : {0, 1, 3, 15, 16, 17, 31, 33, 100, 784}) {
+    std::vector<float> x(n);
+    for (float& v : x) v = static_cast<float>(random.Uniform() * 2.0 - 1.0);
+    const float inverse_scale = 127.0f;
+    std::vector<int8_t> codes(n + 1, 77);
+    std::vector<uint8_t> unsigned_codes(n + 1, 77);
+    const PlainSums sums = EncodePlainSigned(x.data(), n, inverse_scale, codes.data());
+    const PlainSums same = EncodePlainUnsigned(x.data(), n, inverse_scale, 128, unsigned_codes.data());
+    EXPECT_EQ(codes[n], 77);
+    EXPECT_EQ(unsigned_codes[n], 77);
+    int64_t code_sum = 0;
+    double squares = 0.0;
+    for (size_t i = 0; i < n; ++i) {
+      const int code = static_cast<int>(std::nearbyint(x[i] * inverse_scale));
+      ASSERT_EQ(codes[i], code);
+      ASSERT_EQ(unsigned_codes[i], code + 128);
+      code_sum += code;
+      squares += 1.0 * x[i] * x[i];
+    }
+    for (const PlainSums& got : {sums, same}) {
+      EXPECT_EQ(got.codes, code_sum);
+      EXPECT_LE(squares, LargestSquares(static_cast<uint32_t>(n), got.squares));
+      EXPECT_GE(squares, LeastSquares(static_cast<uint32_t>(n), got.squares));
+    }
+  }
+}
+
+TEST(ReduceTest, WidensEveryDtype) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
+    for (const uint32_t dim : {1u, 7u, 8u, 9u, 40u}) {
+      const SharedMatrix row = testing::RandomNormal(1, dim, dim, dtype);
+      std::vector<double> got(dim + 1, 77.0), expected(dim);
+      ToFloat64(row.view.row(0), dtype, dim, expected.data());
+      double largest = 0.0;
+      for (const double x : expected) largest = std::max(largest, std::abs(x));
+      EXPECT_EQ(Widen(row.view.row(0), dtype, dim, got.data()), largest);
+      EXPECT_EQ(got.back(), 77.0);
+      got.pop_back();
+      EXPECT_EQ(got, expected);
+    }
+  }
+}
+
+TEST(ReduceTest, LargestByColumnIsThatOfTheObviousLoop) {
+  Random random(16);
+  for (const int rows : {1, 2, 33}) {
+    for (const int columns : {1, 2, 4, 8, 9, 16, 100, 256}) {
+      AlignedArray<int32_t> scores;
+      scores.Reserve(rows * columns + kScoresPadding);
+      for (int i = 0; i < rows * columns; ++i) scores.data()[i] = static_cast<int>(random.Next() % 20) - 10;
+      LargestScores largest;
+      LargestByColumn(scores.data(), rows, columns, largest);
+      for (int c = 0; c < columns; ++c) {
+        int best = 0;
+        for (int r = 1; r < rows; ++r) {
+          if (scores.data()[r * columns + c] > scores.data()[best * columns + c]) best = r;
+        }
+        ASSERT_EQ(largest.row[c], best);
+        ASSERT_EQ(largest.score[c], scores.data()[best * columns + c]);
+      }
+    }
+  }
+}
+
 TEST(ReduceTest, ScalesRowsByPowersOfTwo) {
   for (const size_t n : {1, 7, 8, 9, 33}) {
     std::vector<double> x(n);

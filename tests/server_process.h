@@ -39,6 +39,7 @@ class ServerProcess {
   std::string grpc_address() const;  // "127.0.0.1:PORT"
 
   void Signal(int signal) const;
+  pid_t pid() const { return pid_; }
 
   // Waits until it has exited. Its exit code, 128 + the signal that killed it, or -1 when it still runs.
   int AwaitExit() const;

@@ -56,6 +56,14 @@ std::string NameOr(const std::vector<std::string>& names, uint64_t i) {
   return i < names.size() ? names[i] : absl::StrCat(i);
 }
 
+// What a JSON object says of its query row.
+std::string QueryFields(const Names& names, uint64_t query_row) {
+  std::string out = absl::StrCat("\"query_row\":", query_row);
+  if (!names.queries.empty())
+    absl::StrAppend(&out, ",\"query\":", JsonString(NameOr(names.queries, query_row)));
+  return out;
+}
+
 // Calls visit(query row, rank from 1, hit) for every hit.
 void ForEachHit(const SearchResult& result,
                 absl::FunctionRef<void(uint64_t query_row, size_t rank, size_t hit)> visit) {
@@ -87,12 +95,7 @@ std::string HitsTable(const SearchResult& result, const Names& names) {
 
 std::string HitsJson(const SearchResult& result, const Names& names) {
   const bool global = result.row_splits.empty();
-  const auto query_fields = [&](uint64_t query_row) {
-    std::string out = absl::StrCat("\"query_row\":", query_row);
-    if (!names.queries.empty())
-      absl::StrAppend(&out, ",\"query\":", JsonString(NameOr(names.queries, query_row)));
-    return out;
-  };
+  const auto query_fields = [&](uint64_t query_row) { return QueryFields(names, query_row); };
   const auto hit_object = [&](uint64_t query_row, size_t hit) {
     std::string out = "{";
     if (global) absl::StrAppend(&out, query_fields(query_row), ",");
@@ -107,8 +110,27 @@ std::string HitsJson(const SearchResult& result, const Names& names) {
   });
   std::string out;
   for (size_t line = 0; line < hits.size(); ++line) {
-    absl::StrAppend(&out, "{", global ? "" : query_fields(line) + ",", "\"hits\":[",
-                    absl::StrJoin(hits[line], ","), "]}\n");
+    absl::StrAppend(
+        &out, "{", global ? "" : query_fields(line) + ",", "\"hits\":[", absl::StrJoin(hits[line], ","), "]",
+        line < result.truncated.size() && result.truncated[line] ? ",\"truncated\":true" : "", "}\n");
+  }
+  return out;
+}
+
+std::string CountsTable(const SearchResult& result, const Names& names, bool global) {
+  std::vector<Row> rows = {global ? Row{"count"} : Row{"query", "count"}};
+  for (size_t i = 0; i < result.counts.size(); ++i) {
+    const std::string count = absl::StrCat(result.counts[i]);
+    rows.push_back(global ? Row{count} : Row{NameOr(names.queries, i), count});
+  }
+  return Table(rows);
+}
+
+std::string CountsJson(const SearchResult& result, const Names& names, bool global) {
+  std::string out;
+  for (size_t i = 0; i < result.counts.size(); ++i) {
+    absl::StrAppend(&out, "{", global ? "" : QueryFields(names, i) + ",", "\"count\":", result.counts[i],
+                    "}\n");
   }
   return out;
 }
@@ -122,7 +144,7 @@ std::string InfoTable(const ServerDescription& server) {
   std::vector<Row> estimates = {{"collection", "screen considered", "us per query alone", "in a batch"}};
   const auto microseconds = [](double seconds) { return absl::StrFormat("%.1f", seconds * 1e6); };
   for (const CollectionDescription& c : server.collections) {
-    for (const ScreenEstimate& e : c.estimates) {
+    for (const ScreenTiming& e : c.estimates) {
       estimates.push_back({c.name, e.screen,
                            e.single_query_seconds ? microseconds(*e.single_query_seconds) : "-",
                            microseconds(e.batch_query_seconds)});
@@ -137,7 +159,7 @@ std::string InfoJson(const ServerDescription& server) {
   std::vector<std::string> collections;
   for (const CollectionDescription& c : server.collections) {
     std::vector<std::string> estimates;
-    for (const ScreenEstimate& e : c.estimates) {
+    for (const ScreenTiming& e : c.estimates) {
       estimates.push_back(absl::StrCat("{\"screen\":", JsonString(e.screen),
                                        ",\"batch_query_seconds\":", JsonNumber(e.batch_query_seconds)));
       if (e.single_query_seconds) {

@@ -20,8 +20,14 @@ std::string HitsTable(const SearchResult& result, const Names& names);
 
 // One JSON object per line. Per query row:
 //   {"query_row":0,"query":"king","hits":[{"id":691,"name":"king","score":33.1},...]}
-// Global: one line, its hits with their query rows. Scores read back as the same float64.
+// Global: one line, its hits with their query rows. With "truncated":true where there are more within a
+// range. Scores read back as the same float64.
 std::string HitsJson(const SearchResult& result, const Names& names);
+
+// How many hits there are within a range, per query row or of all.
+std::string CountsTable(const SearchResult& result, const Names& names, bool global);
+// {"query_row":0,"query":"king","count":7} by line, or {"count":7}.
+std::string CountsJson(const SearchResult& result, const Names& names, bool global);
 
 std::string InfoTable(const ServerDescription& server);
 std::string InfoJson(const ServerDescription& server);

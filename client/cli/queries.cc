@@ -38,6 +38,12 @@ std::string IdsPathBeside(const std::string& path) {
   return path.substr(0, has_extension ? dot : path.size()) + ".ids";
 }
 
+std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows) {
+  absl::StatusOr<std::vector<std::string>> ids = ReadIds(IdsPathBeside(path));
+  if (!ids.ok() || ids->size() != rows) return {};
+  return *std::move(ids);
+}
+
 absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in) {
   std::vector<double> values;
   uint32_t dim = 0;

@@ -17,6 +17,9 @@ absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path);
 // `path` with its extension replaced by ".ids".
 std::string IdsPathBeside(const std::string& path);
 
+// The names in the .ids file beside `path`, if there is one that names `rows` rows; else none.
+std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows);
+
 // One vector per line, numbers separated by blanks or commas; empty lines are skipped. float32 when every
 // number is one exactly, float64 otherwise. kInvalidArgument names the line and what is wrong with it.
 absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in);

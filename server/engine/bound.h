@@ -111,6 +111,24 @@ inline double CodeError(double query_error, double query_norm, double tail_exces
          kOutward;
 }
 
+// Codes that were only rounded, of n numbers x with |x|·inverse_scale ≤ 127·(1 + 2^-22): the product and the
+// inverse of scale err by 2^-24 each, so |x/scale − code| ≤ 1/2 + 127·2^-22.9 < 1/2 + 2^-15. Returns a bound
+// of ‖x − code·scale‖.
+inline double PlainCodeError(uint32_t n, double scale) {
+  return Term("plain code rounding", std::sqrt(1.0 * n) * scale * (0.5 + 0x1p-15)) * kOutward;
+}
+
+// ‖x‖² from a float32 sum of n squares, in any order, fused or not: off by γ_n of itself, and 2^-126 for each
+// that underflows. REQUIRES: n ≤ 2^16, no overflow.
+inline double LargestSquares(uint32_t n, double squares) {
+  return (squares * (1.0 + Term("plain norm rounding", 2.0 * Gamma(n, kUnitFloat32))) + n * 0x1p-125) *
+         kOutward;
+}
+inline double LeastSquares(uint32_t n, double squares) {
+  return std::max(0.0,
+                  squares * (1.0 - Term("plain norm rounding", 2.0 * Gamma(n, kUnitFloat32))) - n * 0x1p-125);
+}
+
 // All rows of a tile at once. With centre c and radius r ≥ ‖b − c‖ for each row b,
 //
 //   a·b = a·c + a·(b − c) ≤ a·c + ‖a‖·r,

@@ -9,6 +9,7 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/scorer.h"
+#include "server/engine/thread_time.h"
 
 namespace dotmax {
 namespace {
@@ -28,6 +29,7 @@ constexpr int kStages = 4;       // of clustering rows that were out of reach
 constexpr size_t kFewRows = 32;  // are not worth another one
 constexpr size_t kRowsPerCentre = 96;
 constexpr uint64_t kSampleRows = 16384;  // of such, to learn from
+constexpr uint64_t kTilesPerLook = 16;   // at the clock
 
 // Side by side, as compilers do not reorder a maximum of floats by themselves.
 float Largest(const float* values, int count) {
@@ -46,8 +48,9 @@ float Largest(const float* values, int count) {
 // nearest has the largest b·c − ‖c‖²/2.
 class Assignment {
  public:
-  Assignment(absl::Span<const double> norms, const Int8Codes& codes, Kernels& kernels)
-      : norms_(norms), codes_(codes), kernels_(kernels) {
+  Assignment(absl::Span<const double> norms, const Int8Codes& codes, Kernels& kernels,
+             absl::Duration deadline)
+      : norms_(norms), codes_(codes), kernels_(kernels), deadline_(deadline) {
     uint64_t rows = 0;
     for (uint64_t t = 0; t < codes.tiles(); ++t) rows += codes.tile(t).rows;
     ids_.reserve(rows);
@@ -103,6 +106,9 @@ class Assignment {
     size_t row = 0;
     std::array<float, kMaxColumns> factors, values;
     for (uint64_t t = 0; t < codes_.tiles(); ++t) {
+      if (t % kTilesPerLook == 0 && ThreadTime() > deadline_) {
+        return absl::DeadlineExceededError("clusters took too long");
+      }
       const int32_t* scores = scorer_.Score(codes_.codes(t), codes_.tile(t).rows);
       const float tile_scale = static_cast<float>(codes_.tile(t).scale);
       for (int c = 0; c < block; ++c) factors[c] = scales[c] * tile_scale;
@@ -124,6 +130,7 @@ class Assignment {
   const absl::Span<const double> norms_;
   const Int8Codes& codes_;
   Kernels& kernels_;
+  const absl::Duration deadline_;
   CodeScorer scorer_;
   std::vector<uint32_t> ids_;
   std::vector<float> best_;
@@ -248,10 +255,10 @@ absl::StatusOr<std::vector<std::vector<uint32_t>>> Gather(const MatrixView& rows
                                                           absl::Span<const double> norms,
                                                           const Int8Codes& codes,
                                                           const std::vector<float>& centres, int least_rows,
-                                                          Kernels& kernels) {
+                                                          Kernels& kernels, absl::Duration deadline) {
   const size_t dim = rows.dim;
   std::vector<std::vector<uint32_t>> groups(centres.size() / dim);
-  Assignment assignment(norms, codes, kernels);
+  Assignment assignment(norms, codes, kernels, deadline);
   if (absl::Status s = assignment.Consider(centres, 0); !s.ok()) return s;
   for (size_t i = 0; i < assignment.size(); ++i) groups[assignment.centre(i)].push_back(assignment.id(i));
   std::vector<float> kept;
@@ -269,7 +276,7 @@ absl::StatusOr<std::vector<std::vector<uint32_t>>> Gather(const MatrixView& rows
   if (large.empty()) return std::vector<std::vector<uint32_t>>{std::move(homeless)};
   const auto few = EncodePlain(rows, norms, std::move(homeless));
   if (!few.ok()) return few.status();
-  Assignment again(norms, **few, kernels);
+  Assignment again(norms, **few, kernels, deadline);
   if (absl::Status s = again.Consider(kept, 0); !s.ok()) return s;
   for (size_t i = 0; i < again.size(); ++i) large[again.centre(i)].push_back(again.id(i));
   return large;
@@ -279,8 +286,8 @@ absl::StatusOr<std::vector<std::vector<uint32_t>>> Gather(const MatrixView& rows
 
 absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
                                                 const Int8Codes& codes, int count, double loosest,
-                                                double reach, Kernels& kernels) {
-  Assignment assignment(norms, codes, kernels);
+                                                double reach, Kernels& kernels, absl::Duration deadline) {
+  Assignment assignment(norms, codes, kernels, deadline);
   std::vector<float> centres;
   std::mt19937_64 random(1);
   if (absl::Status s = AddCentres(rows, count, kRounds, random, assignment, centres); !s.ok()) return s;
@@ -308,16 +315,19 @@ absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Sp
 
 absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
                                      std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
-                                     const Grouping& grouping, Kernels& kernels) {
+                                     const Grouping& grouping, Kernels& kernels, absl::Duration deadline) {
   Groups groups;
   std::vector<uint32_t>& left = groups.left;
   for (int stage = 0;; ++stage) {
-    auto gathered = Gather(rows, norms, *codes, centres, grouping.least_rows, kernels);
+    auto gathered = Gather(rows, norms, *codes, centres, grouping.least_rows, kernels, deadline);
     if (!gathered.ok()) return gathered.status();
     codes.reset();
     const size_t given = stage == 0 ? rows.rows : left.size();
     left.clear();
-    for (auto& ids : *gathered) AddGroup(rows, std::move(ids), grouping, groups);
+    for (auto& ids : *gathered) {
+      if (ThreadTime() > deadline) return absl::DeadlineExceededError("clusters took too long");
+      AddGroup(rows, std::move(ids), grouping, groups);
+    }
     // As long as a stage places a fair part of what it was given.
     if (stage + 1 == kStages || left.size() < kFewRows || left.size() * 9 > given * 8) break;
     std::sort(left.begin(), left.end());
@@ -328,7 +338,7 @@ absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const do
     if (!some.ok()) return some.status();
     const int wanted = static_cast<int>(std::clamp<size_t>(left.size() / kRowsPerCentre, 1, count / 4));
     auto learnt = LearnCentres(rows, norms, **some, wanted, std::numeric_limits<double>::infinity(),
-                               grouping.reach, kernels);
+                               grouping.reach, kernels, deadline);
     if (!learnt.ok()) return learnt.status();
     centres = *std::move(learnt);
     auto rest = EncodePlain(rows, norms, left);

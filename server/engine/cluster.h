@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/pass.h"
@@ -19,10 +20,11 @@ namespace dotmax {
 // about ‖row i‖. Starts from rows far from the centres so far (after Bahmani et al., Scalable K-Means++,
 // 2012), and gives up, with no centres, unless a fair part of the others have one of these within `loosest`
 // times their own squared norm. Where more than a few rows stay farther than `reach` from every centre, there
-// may be up to eight times as many.
+// may be up to eight times as many. Fails with kDeadlineExceeded soon after `deadline`, by ThreadTime().
 absl::StatusOr<std::vector<float>> LearnCentres(const MatrixView& rows, absl::Span<const double> norms,
                                                 const Int8Codes& codes, int count, double loosest,
-                                                double reach, Kernels& kernels);
+                                                double reach, Kernels& kernels,
+                                                absl::Duration deadline = absl::InfiniteDuration());
 
 struct Grouping {
   // Rows farther than this from their centre are of no use in a ball. They are clustered again among
@@ -42,10 +44,12 @@ struct Groups {
   std::vector<uint32_t> left;  // descending norm
 };
 
-// The rows in `codes` by their nearest centre.
+// The rows in `codes` by their nearest centre. Fails with kDeadlineExceeded soon after `deadline`, by
+// ThreadTime().
 absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const double> norms,
                                      std::unique_ptr<const Int8Codes> codes, std::vector<float> centres,
-                                     const Grouping& grouping, Kernels& kernels);
+                                     const Grouping& grouping, Kernels& kernels,
+                                     absl::Duration deadline = absl::InfiniteDuration());
 
 // Groups in balls of at most so many rows, all about as far from the centre; what is left in whole tiles.
 RowOrder CutIntoBalls(const Groups& groups, size_t ball_rows);

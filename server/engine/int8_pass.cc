@@ -206,7 +206,7 @@ class Int8Pass final : public Pass {
         SeedQueries(pass_.sample_, pass_.sample_rank_, /*guess=*/true);
       } else {
         Pack();
-        SeedQueries(RunsOfTiles(pass_.rows_, 0, pass_.SeedTiles()), pass_.block_.top_k, /*guess=*/false);
+        SeedQueries(pass_.SeedRuns(), pass_.block_.top_k, /*guess=*/false);
       }
     }
 
@@ -396,17 +396,26 @@ class Int8Pass final : public Pass {
   }
   uint64_t tiles(int round) const override {
     if (rows_.centre_codes() != nullptr || round == rounds() - 1) return rows_.tiles();
-    return (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
+    // Of all queries together, the threshold is all the same: a few will do where there is little to search.
+    const bool few = block_.selection->reduction == Reduction::kGlobal && rows_.tiles() == 1;
+    return few ? 1 : (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
   }
   // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
   int rounds() const override {
     return rows_.centre_codes() != nullptr || block_.best.size() > kSeededTogether ? 2 : 1;
   }
-  // The longest rows; the more of them, the closer the k-th best is to that of all.
-  uint64_t SeedTiles() const {
+  // The longest rows, which have the largest inner products; for other metrics rows as long as a query, more
+  // or less. The more of them, the closer the k-th best is to that of all.
+  std::vector<RowRun> SeedRuns() const {
     const uint64_t wanted =
         std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
-    return std::min(rows_.tiles(), wanted);
+    const uint64_t count = std::min(rows_.tiles(), wanted);
+    uint64_t first = 0;
+    if (metric_ != Metric::kInnerProduct) {
+      const MeasuredQuery& query = block_.measured[block_.measured.size() / 2];
+      while (first + count < rows_.tiles() && rows_.tile(first).least_norm * query.unit > query.most) ++first;
+    }
+    return RunsOfTiles(rows_, first, first + count);
   }
 
   const TileMatmul* SampleKernel(size_t queries) const {

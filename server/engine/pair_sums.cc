@@ -171,6 +171,32 @@ double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, si
       dtype, [&](auto loader) HWY_ATTR { return CheckSquaredDistanceOf<decltype(loader)>(a, b, dim); });
 }
 
+template <class Loader>
+HWY_INLINE double WidenOf(const std::byte* HWY_RESTRICT bytes, size_t dim, double* HWY_RESTRICT to) {
+  const hn::ScalableTag<double> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto* row = reinterpret_cast<const typename Loader::Element*>(bytes);
+  auto largest = hn::Zero(d);
+  size_t i = 0;
+  for (; i + lanes <= dim; i += lanes) {
+    const auto x = Loader::Load(d, row + i);
+    largest = hn::Max(largest, hn::Abs(x));
+    hn::StoreU(x, d, to + i);
+  }
+  if (i < dim) {
+    const auto x = LoadFirst<Loader>(d, row + i, dim - i);
+    largest = hn::Max(largest, hn::Abs(x));
+    HWY_ALIGN double rest[HWY_MAX_BYTES / sizeof(double)];
+    hn::Store(x, d, rest);
+    std::memcpy(to + i, rest, (dim - i) * sizeof(double));
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+double Widen(const std::byte* row, DType dtype, size_t dim, double* to) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR { return WidenOf<decltype(loader)>(row, dim, to); });
+}
+
 // What rounding x + y to `sum` lost (Knuth's TwoSum).
 template <class V>
 HWY_INLINE V SumError(V x, V y, V sum) {
@@ -337,6 +363,7 @@ namespace dotmax {
 HWY_EXPORT(CheckDot);
 HWY_EXPORT(CheckDotAndSquares);
 HWY_EXPORT(CheckSquaredDistance);
+HWY_EXPORT(Widen);
 HWY_EXPORT(DoubleDoubleDot);
 HWY_EXPORT(DoubleDoubleDotAndSquares);
 HWY_EXPORT(DoubleDoubleSquaredDistance);
@@ -351,6 +378,10 @@ DotAndSquares CheckDotAndSquares(const double* a, const std::byte* b, DType dtyp
 
 double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
   return HWY_DYNAMIC_DISPATCH(CheckSquaredDistance)(a, b, dtype, dim);
+}
+
+double Widen(const std::byte* row, DType dtype, size_t dim, double* to) {
+  return HWY_DYNAMIC_DISPATCH(Widen)(row, dtype, dim, to);
 }
 
 DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {

@@ -126,15 +126,12 @@ QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl:
   measured_.resize(best.size());
   squares_.resize(best.size());
   InParts(best.size(), [&](size_t, size_t begin, size_t end) {
-    ToFloat64(queries.row(first + begin), queries.dtype, (end - begin) * dim, wide_.data() + begin * dim);
     for (size_t i = begin; i < end; ++i) {
-      const absl::Span<const double> row(wide_.data() + i * dim, dim);
-      double max_abs = 0.0;
-      for (const double x : row) max_abs = std::max(max_abs, std::abs(x));
-      const int exponent = ScreenExponent(max_abs);
+      double* const wide = wide_.data() + i * dim;
+      const int exponent = ScreenExponent(Widen(queries.row(first + i), queries.dtype, dim, wide));
       exponents_[i] = exponent;
       const double squares =
-          ScaleToFloat32(row.data(), dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
+          ScaleToFloat32(wide, dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
       norms_[i] = NormUpperBound(queries.dim, squares);
       squares_[i] = std::ldexp(squares, 2 * exponent);
       measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);

@@ -16,6 +16,7 @@
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
 #include "server/engine/rotate.h"
+#include "server/engine/thread_time.h"
 #include "server/engine/topk.h"
 
 namespace dotmax {
@@ -51,8 +52,13 @@ constexpr uint64_t kFewestForCodes = 8;
 
 constexpr double kAboutAsFast = 1.15;  // in the product of two times
 
-constexpr double kScatteredBytesPerSecond = 1e10;     // rows here and there, prefetched (Zen 5)
-constexpr absl::Duration kBudget = absl::Seconds(2);  // to begin something in; clusters as much later
+constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
+// From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
+// serve; all rows are grouped, which is part of encoding them, in as much again.
+constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);
+constexpr absl::Duration kAxesBudget = absl::Milliseconds(1250);
+constexpr absl::Duration kBudget = absl::Seconds(2);
+constexpr uint32_t kMostRotatedDim = 4096;  // the second moment's products grow with its square
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -109,7 +115,7 @@ class Planner {
     const Estimate unrotated = last_;
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
-    if (most > 0 && absl::Now() < deadline_) {
+    if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
       for (uint32_t count : kCandidateAxes) {
         if (!axes.ok() || count > most) break;
@@ -155,9 +161,10 @@ class Planner {
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
-  Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping) {
-    const absl::StatusOr<Groups> groups =
-        GroupByCentre(view_, norms_, std::move(codes), std::move(centres), grouping, buffers_.kernels);
+  Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping,
+              absl::Duration deadline = absl::InfiniteDuration()) {
+    const absl::StatusOr<Groups> groups = GroupByCentre(view_, norms_, std::move(codes), std::move(centres),
+                                                        grouping, buffers_.kernels, deadline);
     if (!groups.ok()) return nullptr;
     RowOrder order = CutIntoBalls(*groups, ChooseBallRows(*groups));
     return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), IdentityAxes(view_.dim)));
@@ -202,9 +209,15 @@ class Planner {
     const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, 2, selection);
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
+    // If there is no time for all rows, then against some of them.
     const absl::Time start = absl::Now();
-    (*pass)->Work(0, scratch_, Never);
-    const double seconds = absl::ToDoubleSeconds(absl::Now() - start) / kSampleQueries;
+    scratch_.pairs_screened = 0;
+    (*pass)->Work(0, scratch_, [this] {
+      return ThreadTime() < start_ + kSampleBudget ? absl::OkStatus() : absl::DeadlineExceededError("sample");
+    });
+    if (scratch_.pairs_screened == 0) return false;
+    const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start) / kSampleQueries / share;
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
     least_ = seconds * seconds;  // as if a single query cost its share
     const PairScorer scorer(sample_.queries.view, view_, Metric::kInnerProduct);
@@ -242,7 +255,7 @@ class Planner {
   }
 
   void Consider(const std::vector<uint32_t>& rows, Axes axes) {
-    if (absl::Now() > deadline_ && !candidates_.empty()) return;
+    if (ThreadTime() > start_ + kAxesBudget && !candidates_.empty()) return;
     const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
     if (codes == nullptr) return;
     Estimate estimate;
@@ -275,18 +288,19 @@ class Planner {
 
   // Null unless rows lie in such clusters that a search can leave most of them out.
   Codes TryClusters(const Estimate& unrotated) {
-    if (absl::Now() > deadline_ + kBudget) return nullptr;
+    if (ThreadTime() > start_ + kBudget) return nullptr;
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
     for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
     Codes codes = Encode(std::move(ids), IdentityAxes(view_.dim));
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
-    const auto centres = LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels);
+    const auto centres =
+        LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels, start_ + kBudget);
     if (!centres.ok() || centres->empty()) return nullptr;
     // Balls of few rows are narrow, so the sample's rule out more than those of all rows will: if they
     // don't do well, nobody needs to see these.
-    codes = Group(std::move(codes), *centres, {Reach(), 1});
+    codes = Group(std::move(codes), *centres, {Reach(), 1}, start_ + kBudget);
     if (codes == nullptr) return nullptr;
     Run(*codes, 0, kSampleQueries);
     double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
@@ -297,7 +311,7 @@ class Planner {
     }
     codes = EncodeAxes(view_.dim);
     if (codes == nullptr) return nullptr;
-    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows});
+    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows}, start_ + 2 * kBudget);
     if (codes == nullptr) return nullptr;
     Run(*codes, 0, kSampleQueries, /*of_others=*/true);
     share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
@@ -332,7 +346,7 @@ class Planner {
   const Matrix& matrix_;
   const MatrixView& view_;
   const absl::Span<const double> norms_;
-  const absl::Time deadline_ = absl::Now() + kBudget;
+  const absl::Duration start_ = ThreadTime();
   std::vector<uint32_t> by_norm_;  // descending
   Sample sample_;
   double least_ = 0.0;  // cost of the fastest so far

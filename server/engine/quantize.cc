@@ -18,8 +18,9 @@ constexpr int kMaxCode = 127;      // of coordinates, on both sides
 constexpr int kZeroCode = 128;     // what an unsigned code of a row adds
 constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
-constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
-constexpr int kReadableBytes = 64;   // beyond the last row
+constexpr int kCodeDimMultiple = 4;       // u8 · s8 instructions sum four products at a time
+constexpr int kReadableBytes = 64;        // beyond the last row
+constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
 int RoundUp(int dim) { return (dim + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple; }
 
@@ -188,6 +189,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
 bool Int8Codes::EncodePlain(const MatrixView& rows) {
   if (rows.dtype == DType::kFloat64) return false;
   if (axes_.dim != rows.dim) axes_ = IdentityAxes(rows.dim);
+  is_plain_ = true;
   const uint32_t dim = rows.dim;
   code_dim_ = RoundUp(static_cast<int>(dim));
   order_.resize(rows.rows);
@@ -203,25 +205,25 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
       x = converted;
     }
     const double max_abs = MaxAbs(x, static_cast<size_t>(count) * dim);
-    if (!IsOrdinary(max_abs)) return false;
+    if (!IsOrdinary(max_abs) || max_abs > kLargestPlain) return false;
     // A row's length is at most 2^8 times its largest element.
     const double scale = CodeScale(max_abs, 0.0);
     const float inverse_scale = static_cast<float>(1.0 / scale);
-    double least = std::numeric_limits<double>::infinity();
-    CodeTile tile = {first, count, scale, 0.0, 0.0, 0.0, 0.0};
+    float most = 0.0f, least = std::numeric_limits<float>::infinity();
     for (int r = 0; r < count; ++r, x += dim, to += code_dim_) {
-      const CodeSums sums = EncodeUnsigned(x, dim, scale, inverse_scale, kMaxCode, kZeroCode, to);
+      const PlainSums sums = EncodePlainUnsigned(x, dim, inverse_scale, kZeroCode, to);
       std::fill(to + dim, to + code_dim_, uint8_t{0});
-      const CodeLengths lengths = Lengths(sums, dim);
-      const double norm = NormUpperBound(dim, sums.squares);
-      tile.norm = std::max(tile.norm, norm);
-      least = std::min(least, norm);
-      tile.code_norm = std::max(tile.code_norm, lengths.norm);
-      tile.code_error = std::max(tile.code_error, lengths.error);
+      most = std::max(most, sums.squares);
+      least = std::min(least, sums.squares);
     }
-    tile.least_norm = LeastNorm(least);
-    tile.code_error =
-        (tile.code_error + Term("row projection error", AxesError(axes_, tile.norm))) * kOutward;
+    CodeTile tile = {first,
+                     count,
+                     scale,
+                     std::sqrt(LargestSquares(dim, most)) * kOutward,
+                     std::sqrt(LeastSquares(dim, least)) * (1.0 - 0x1p-50),
+                     0.0,
+                     PlainCodeError(dim, scale)};
+    tile.code_norm = (tile.norm + tile.code_error) * kOutward;
     tiles_.push_back(tile);
   }
   return true;
@@ -278,6 +280,7 @@ uint64_t Int8Codes::bytes() const {
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
   const uint32_t count = axes_.count;
+  if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
   QueryCode query = EncodeCoordinates(axes_, exponent, norm, projected, codes);
   std::fill(codes + count, codes + code_dim_, int8_t{0});
   if (tail_dims_ > 0) {
@@ -291,6 +294,25 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
     }
     query.tail_excess = rest * kMaxTailCode * query.scale * kOutward;
   }
+  return query;
+}
+
+QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* query_row,
+                                      int8_t* codes) const {
+  QueryCode query;
+  query.exponent = exponent;
+  query.norm = norm;
+  query.scale = CodeScale(MaxAbs(query_row, axes_.dim), norm);
+  query.inverse_scale = 1.0 / query.scale;
+  const PlainSums sums =
+      EncodePlainSigned(query_row, axes_.dim, static_cast<float>(query.inverse_scale), codes);
+  std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
+  query.offset = 1.0 * kZeroCode * sums.codes;
+  const double error = AxesError(axes_, norm);
+  query.code_error =
+      (PlainCodeError(axes_.dim, query.scale) + Term("query projection error", error)) * kOutward;
+  query.projection_norm = (norm + Term("projection norm error", error)) * kOutward;
+  query.tail_excess = 0.0;
   return query;
 }
 

@@ -139,6 +139,8 @@ class Int8Codes {
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
  private:
+  QueryCode EncodePlainQuery(int exponent, double norm, const float* query, int8_t* codes) const;
+
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
   // centre.
   void AddBall(float* rows, int count, double norm);
@@ -155,6 +157,7 @@ class Int8Codes {
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
   std::unique_ptr<const FineCodes> fine_;
+  bool is_plain_ = false;
   AlignedArray<float> plain_rows_;  // a tile in float32
 };
 

@@ -167,6 +167,40 @@ CodeSums EncodeU8(const float* x, size_t n, double scale, float inverse_scale, i
   return EncodeOf(x, n, scale, inverse_scale, limit, zero, codes);
 }
 
+template <class Code>
+HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float inverse_scale, int zero,
+                                   Code* HWY_RESTRICT codes) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<Code, decltype(d)> dc;
+  const size_t lanes = hn::Lanes(d);
+  auto code_sum = hn::Zero(di);
+  auto squares = hn::Zero(d);
+  const auto add = [&](hn::Vec<decltype(d)> y) HWY_ATTR {
+    const auto code = hn::NearestInt(hn::Mul(y, hn::Set(d, inverse_scale)));
+    code_sum = hn::Add(code_sum, code);
+    squares = hn::MulAdd(y, y, squares);
+    return hn::DemoteTo(dc, hn::Add(code, hn::Set(di, zero)));
+  };
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(add(hn::LoadU(d, x + i)), dc, codes + i);
+  if (i < n) {
+    HWY_ALIGN float rest[HWY_MAX_BYTES / sizeof(float)] = {};
+    HWY_ALIGN Code rest_codes[HWY_MAX_BYTES];
+    std::copy(x + i, x + n, rest);
+    hn::Store(add(hn::Load(d, rest)), dc, rest_codes);
+    std::copy_n(rest_codes, n - i, codes + i);
+  }
+  return {hn::GetLane(hn::SumOfLanes(di, code_sum)), hn::GetLane(hn::SumOfLanes(d, squares))};
+}
+
+PlainSums EncodePlainS8(const float* x, size_t n, float inverse_scale, int8_t* codes) {
+  return EncodePlainOf(x, n, inverse_scale, 0, codes);
+}
+PlainSums EncodePlainU8(const float* x, size_t n, float inverse_scale, int zero, uint8_t* codes) {
+  return EncodePlainOf(x, n, inverse_scale, zero, codes);
+}
+
 double ScaleRow(const double* HWY_RESTRICT x, size_t n, double factor, float* HWY_RESTRICT to) {
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> d32;
@@ -269,6 +303,8 @@ HWY_EXPORT(LargestColumns);
 HWY_EXPORT(LargestAbs);
 HWY_EXPORT(EncodeS8);
 HWY_EXPORT(EncodeU8);
+HWY_EXPORT(EncodePlainS8);
+HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(Thresholds);
 HWY_EXPORT(BoundBalls);
@@ -298,6 +334,13 @@ CodeSums EncodeSigned(const float* x, size_t n, double scale, float inverse_scal
 CodeSums EncodeUnsigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int zero,
                         uint8_t* codes) {
   return HWY_DYNAMIC_DISPATCH(EncodeU8)(x, n, scale, inverse_scale, limit, zero, codes);
+}
+
+PlainSums EncodePlainSigned(const float* x, size_t n, float inverse_scale, int8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodePlainS8)(x, n, inverse_scale, codes);
+}
+PlainSums EncodePlainUnsigned(const float* x, size_t n, float inverse_scale, int zero, uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodePlainU8)(x, n, inverse_scale, zero, codes);
 }
 
 double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {

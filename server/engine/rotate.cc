@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kMinSampleRows = 4096;
 constexpr uint64_t kSampleRowsPerDim = 8;
+constexpr uint64_t kMostSampleProducts = 15'000'000'000;  // for the second moment: less than half a second
 // The axes need not converge, only hold most of the length: more rounds gained nothing on word and image
 // vectors.
 constexpr int kIterations = 12;
@@ -44,8 +45,7 @@ void Orthonormalise(std::vector<double>& v, uint32_t count, uint32_t dim, int pa
     for (int pass = 0; pass < passes; ++pass) {
       for (uint32_t j = 0; j < i; ++j) {
         const double* const other = v.data() + size_t{j} * dim;
-        double dot = 0.0;
-        for (uint32_t c = 0; c < dim; ++c) dot += row[c] * other[c];
+        const double dot = CheckDot(row, reinterpret_cast<const std::byte*>(other), DType::kFloat64, dim).sum;
         for (uint32_t c = 0; c < dim; ++c) row[c] -= dot * other[c];
       }
     }
@@ -108,7 +108,9 @@ absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count) {
 
 absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {
   const uint32_t dim = rows.dim;
-  const uint64_t samples = std::min(rows.rows, std::max(kMinSampleRows, kSampleRowsPerDim * dim));
+  const uint64_t affordable = std::max<uint64_t>(kMostSampleProducts / (uint64_t{dim} * dim), 2 * count);
+  const uint64_t samples =
+      std::min({rows.rows, std::max(kMinSampleRows, kSampleRowsPerDim * dim), affordable});
   // The sample, transposed: its product with itself is the second moment.
   std::vector<float> transposed(samples * dim), row(dim), moment, product;
   for (uint64_t s = 0; s < samples; ++s) {

@@ -43,7 +43,7 @@ class BatchMaxCall final : public UnaryCall {
   // The object may be gone when this returns, but for what gRPC holds until it knows the reactor.
   void Start(const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
              grpc::ByteBuffer* response) {
-    absl::StatusOr<PairsQuery> query = Parse(request);
+    absl::StatusOr<PairsQuery> query = late() ? Draining() : Parse(request);
     if (!query.ok()) {
       End(query.status());
       return;
@@ -76,8 +76,14 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
   BatchMaxStreamCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context)
       : Call(backend, open, {"bidi_stream", v1::Dotmax::service_full_name(), "BatchMaxInnerProductStream"}),
         context_(context),
-        deadline_(absl::FromChrono(context->deadline())) {
-    StartRead(&read_bytes_);
+        deadline_(absl::FromChrono(context->deadline())) {}
+
+  void Start() {
+    if (late()) {
+      End(Draining());
+    } else {
+      StartRead(&read_bytes_);
+    }
   }
 
  private:
@@ -245,7 +251,9 @@ grpc::ServerUnaryReactor* StartBatchMax(const Backend& backend, OpenCalls* open,
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartBatchMaxStream(
     const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context) {
-  return new BatchMaxStreamCall(backend, open, context);
+  auto* call = new BatchMaxStreamCall(backend, open, context);
+  call->Start();
+  return call;
 }
 
 }  // namespace dotmax

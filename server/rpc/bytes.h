@@ -21,10 +21,12 @@ absl::Status ParseBytes(grpc::ByteBuffer* bytes, Message* message) {
                absl::StrCat("the request is not a ", std::string(Message::descriptor()->full_name())));
 }
 
-// Cannot fail for replies: MaxReplyBytes keeps them far below Protobuf's limit.
+// Whatever `bytes` held is gone. Cannot fail for replies: MaxReplyBytes keeps them far below Protobuf's
+// limit.
 template <typename Message>
 void WriteBytes(const Message& message, grpc::ByteBuffer* bytes) {
   bool own_buffer = false;
+  bytes->Clear();  // gRPC aborts over what an earlier message left
   grpc::SerializationTraits<Message>::Serialize(message, bytes, &own_buffer).ok();
 }
 

@@ -26,9 +26,13 @@ void OpenCalls::End() {
   --open_;
 }
 
-void OpenCalls::CloseAndWait(absl::Time deadline) {
+void OpenCalls::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
+}
+
+void OpenCalls::Await(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
   mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::None), deadline);
 }
 
@@ -58,6 +62,10 @@ bool CallRecord::End(const absl::Status& status) {
 }
 
 bool CallRecord::Cancel() { return state_.exchange(State::kCancelled) == State::kHeld; }
+
+absl::Status Draining() {
+  return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+}
 
 absl::Status CallerIsGone(absl::Time deadline) {
   if (absl::Now() >= deadline) {

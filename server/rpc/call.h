@@ -33,8 +33,10 @@ class OpenCalls {
   bool Begin();  // whether the call is counted; if so, End() is due
   void End();
 
-  // Counts no further calls: they are late. Waits until the counted ones have ended, or `deadline`.
-  void CloseAndWait(absl::Time deadline);
+  // Counts no further calls: they are late.
+  void Close();
+  // Waits until the counted calls have ended, or `deadline`.
+  void Await(absl::Time deadline);
 
   // From now on late calls get no reply (see Listener::Shutdown).
   void HoldLate() { holding_.store(true); }
@@ -61,6 +63,9 @@ class CallRecord {
   // The call's status is known: exactly once. Whether it is to be finished with it; otherwise (see
   // OpenCalls::HoldLate) that is left to the call's cancellation.
   bool End(const absl::Status& status);
+  // Whether the call began after the drain, which is to refuse it.
+  bool late() const { return !counted_; }
+
   // The call was cancelled: at most once, also after End. Whether it is now to be finished.
   bool Cancel();
 
@@ -96,6 +101,8 @@ class Call : public Reactor {
   virtual void Cancelled() {}
 
   const Backend& backend() const { return backend_; }
+  // See CallRecord.
+  bool late() const { return record_.late(); }
 
  private:
   void OnCancel() final {
@@ -110,6 +117,9 @@ class Call : public Reactor {
 };
 
 using UnaryCall = Call<grpc::ServerUnaryReactor>;
+
+// What a late call is told.
+absl::Status Draining();
 
 // What a stream says that ended because its caller is gone.
 absl::Status CallerIsGone(absl::Time deadline);

@@ -52,10 +52,15 @@ void Listener::SetServing(bool serving) {
   }
 }
 
+void Listener::Drain() {
+  open_.Close();
+  SetServing(false);
+}
+
 void Listener::Shutdown(absl::Time deadline) {
   if (server_ == nullptr) return;
-  SetServing(false);
-  open_.CloseAndWait(deadline);
+  Drain();
+  open_.Await(deadline);
 
   // What reaches gRPC between its own shutdown and the caller's learning of it, it ends with CANCELLED, which
   // nobody retries. So callers that still knock are first left without a reply, until they wait for one, then

@@ -33,8 +33,12 @@ class Listener {
   // Health of "" and of each service, as load balancers see it.
   void SetServing(bool serving);
 
-  // Lets the calls that have begun end, until `deadline`, then cancels what is left, and returns when
-  // nothing is. Whoever answers is expected to refuse what begins later. Health becomes NOT_SERVING.
+  // From now on health is NOT_SERVING, and searches that begin are refused with kUnavailable. What has begun
+  // goes on, streams with all that they still have to say.
+  void Drain();
+
+  // Drains, lets the calls that have begun end, until `deadline`, then cancels what is left, and returns when
+  // nothing is.
   void Shutdown(absl::Time deadline);
 
  private:

@@ -26,8 +26,14 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
         context_(context),
         deadline_(absl::FromChrono(context->deadline())),
         response_(response),
-        input_(backend.limits, backend.searcher->Collections()) {
-    StartRead(&bytes_);
+        input_(backend.limits, backend.searcher->Collections()) {}
+
+  void Start() {
+    if (late()) {
+      End(Draining());
+    } else {
+      StartRead(&bytes_);
+    }
   }
 
  private:
@@ -173,7 +179,9 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
 grpc::ServerReadReactor<grpc::ByteBuffer>* StartMaxStream(const Backend& backend, OpenCalls* open,
                                                           grpc::CallbackServerContext* context,
                                                           grpc::ByteBuffer* response) {
-  return new MaxStreamCall(backend, open, context, response);
+  auto* call = new MaxStreamCall(backend, open, context, response);
+  call->Start();
+  return call;
 }
 
 }  // namespace dotmax

@@ -24,7 +24,7 @@ class SearchCall final : public UnaryCall {
   // knows the reactor.
   void Start(const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
              grpc::ByteBuffer* response) {
-    if (absl::Status s = ParseBytes(request, &request_); !s.ok()) {
+    if (absl::Status s = late() ? Draining() : ParseBytes(request, &request_); !s.ok()) {
       End(s);
       return;
     }

@@ -7,13 +7,18 @@
 //     for (size_t hit = result->begin(i); hit < result->end(i); ++hit)
 //       Use(i, result->ids[hit], result->scores[hit]);
 //
-// Every score is the true inner product rounded once to float64; hits come by score descending, then query
-// row, then id. See proto/dotmax/v1/dotmax.proto for what each number means.
+// The best pairs of two matrices that no server holds, of any size:
+//
+//   client->MaxInnerProduct(dotmax::Rows(a, 100), dotmax::Rows(b, 100), {.top_k = 10, .global = true});
+//
+// Every score is the metric's true value rounded once to float64; hits come best first, then by query row,
+// then by id. See proto/dotmax/v1/dotmax.proto for what each number means.
 #ifndef DOTMAX_CLIENT_CPP_INCLUDE_DOTMAX_CLIENT_H_
 #define DOTMAX_CLIENT_CPP_INCLUDE_DOTMAX_CLIENT_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,14 +63,49 @@ struct ClientOptions {
   size_t max_message_bytes = size_t{64} << 20;  // both ways; the server has a limit of its own
 };
 
+enum class ScoreMetric : uint8_t {
+  kInnerProduct,
+  kCosine,            // 0 where a row is zero
+  kSquaredEuclidean,  // the smallest is the best
+};
+
+// Ids [row_splits[i], row_splits[i + 1]) of `ids` are no hits of query row i, in any order. Both empty: none.
+struct Exclusions {
+  std::vector<uint64_t> row_splits, ids;
+};
+
 struct SearchOptions {
-  std::string collection = {};  // empty: the server's only one
+  std::string collection = {};  // that is searched; empty: the server's only one
+  // How many hits; 0 for 1, or with a score given below all within it, up to the server's limit and what a
+  // reply holds (SearchResult::truncated).
   uint32_t top_k = 1;
   bool global = false;  // the top_k of all (query row, row) pairs instead of those of each query row
+  ScoreMetric metric = ScoreMetric::kInnerProduct;
+  // The range: only scores of at least this, or, of kSquaredEuclidean, of at most this.
+  std::optional<double> min_score = std::nullopt;
+  std::optional<double> max_score = std::nullopt;
+  bool count_only = false;  // of the pairs within the range; top_k is not looked at
+  Exclusions exclude = {};
   std::optional<absl::Duration> timeout = std::nullopt;
   // Of each request and reply, if less than the client's; 0 for none. Give the server's (Describe) when it
   // may be the smaller one.
   uint64_t max_message_bytes = 0;
+  // Called on the calling thread whenever a message has gone, with how much of the whole is done.
+  std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
+};
+
+// Rows [first, first + rows) of a resident collection; rows = 0: all from `first` on.
+struct CollectionRows {
+  std::string collection = {};  // empty: the one that is searched
+  uint64_t first = 0;
+  uint64_t rows = 0;
+};
+
+// What is made of the pairs of a collection with itself.
+enum class SelfPairs : uint8_t {
+  kAll,
+  kNotItself,  // no row is its own hit
+  kEachOnce,   // of (i, j) and (j, i) only the one with the smaller query row; no row with itself
 };
 
 struct BestHit {
@@ -81,7 +121,10 @@ struct SearchResult {
   std::vector<double> scores;
   std::vector<uint64_t> query_rows;  // empty unless global
   std::optional<BestHit> best;
-  double coverage = 0.0;  // rows searched / rows held
+  std::vector<bool>
+      truncated;  // with a range and top_k = 0, by query row (one if global): whether there are more
+  std::vector<uint64_t> counts;  // with count_only, by query row (one if global)
+  double coverage = 0.0;         // rows searched / rows held
   double queue_seconds = 0.0;
   double compute_seconds = 0.0;
   uint64_t pairs_screened = 0;
@@ -95,8 +138,37 @@ struct SearchResult {
   size_t end(size_t i) const { return row_splits[i + 1]; }
 };
 
+// A and B of one dim, and of any number of rows.
+struct RowsPair {
+  Rows queries, base;
+};
+
+struct PairsOptions {
+  ScoreMetric metric = ScoreMetric::kInnerProduct;
+  std::optional<absl::Duration> timeout = std::nullopt;
+  uint64_t max_message_bytes = 0;  // as SearchOptions'
+};
+
+// The best of each pair of matrices, as parallel arrays; pairs without rows on either side have none.
+struct PairsResult {
+  struct Best {
+    uint64_t pair = 0;
+    uint64_t query_row = 0;
+    uint64_t id = 0;
+    double score = 0.0;
+  };
+
+  std::vector<uint64_t> pairs;  // ascending
+  std::vector<uint64_t> query_rows;
+  std::vector<uint64_t> ids;
+  std::vector<double> scores;
+  std::optional<Best> best;  // of all, the lowest pair on ties
+  double queue_seconds = 0.0;
+  double compute_seconds = 0.0;
+};
+
 // What a way to rule out hopeless pairs was measured to take when the matrix was loaded: seconds per query.
-struct ScreenEstimate {
+struct ScreenTiming {
   std::string screen;
   double batch_query_seconds = 0;
   std::optional<double> single_query_seconds;
@@ -109,7 +181,7 @@ struct CollectionDescription {
   ElementType type = ElementType::kFloat32;
   uint64_t resident_bytes = 0;
   std::string screen;
-  std::vector<ScreenEstimate> estimates;
+  std::vector<ScreenTiming> estimates;
 };
 
 struct ServerDescription {
@@ -133,6 +205,20 @@ class Client {
   // several, and the replies joined: the result is the same. Fails with the server's code and message
   // (StatusReason and StatusFieldViolations say more), kDeadlineExceeded, or kUnavailable.
   absl::StatusOr<SearchResult> Search(const Rows& queries, const SearchOptions& options = {}) const;
+
+  // The same for rows of a collection as queries, which are not sent. Query row i is row first + i.
+  absl::StatusOr<SearchResult> SearchRows(const CollectionRows& queries, SelfPairs self,
+                                          const SearchOptions& options = {}) const;
+
+  // The same for a base that is sent, too, and held by no server (options.collection is not looked at). What
+  // does not fit into one message is streamed. Queries beyond the message limit go in parts, each with the
+  // whole base.
+  absl::StatusOr<SearchResult> MaxInnerProduct(const Rows& queries, const Rows& base,
+                                               const SearchOptions& options = {}) const;
+
+  // The best of each of many pairs of matrices, in as many messages as they take.
+  absl::StatusOr<PairsResult> MaxOfPairs(absl::Span<const RowsPair> pairs,
+                                         const PairsOptions& options = {}) const;
 
   // What is resident, and the server's limits.
   absl::StatusOr<ServerDescription> Describe() const;
