@@ -419,7 +419,7 @@ PARTS = {"matrices": matrices, "pairs": pairs, "glove": glove}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="of every program; default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds; default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: %(default)s")
     parser.add_argument("--pairs", type=int, default=10_000, help="each takes 154 kB, twice; default: %(default)s")
     parser.add_argument("--only", choices=PARTS, help="default: all parts")
     parser.add_argument("--glove", type=pathlib.Path, default=machine.GLOVE, help="made if it is not there")

@@ -143,7 +143,7 @@ def questions(faster, costs, notes, versions):
         head = ["question", "dotmax", "beside", "times as long", "target", "memory"]
         rows = [[c.form, c.ours.time(), c.name, *c.longer(), c.ours.memory()] for c in costs]
         parts.append(table(head, rows, {0, 2}))
-    return "\n\n".join(parts + [" ".join(notes)])
+    return "\n\n".join(parts + [" ".join(notes)] * bool(notes))
 
 
 def plot(cells, path):
