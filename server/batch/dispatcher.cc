@@ -129,7 +129,9 @@ absl::Status Dispatcher::Admit(Pending& pending) {
   if (draining_) {
     return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
   }
-  if (queue_.size() >= limits_.requests || pending.bytes > limits_.query_bytes - queued_bytes_) {
+  // An empty queue takes anything: what comes as a stream may be larger than a message, and would never fit.
+  const bool has_room = queue_.empty() || queued_bytes_ + pending.bytes <= limits_.query_bytes;
+  if (queue_.size() >= limits_.requests || !has_room) {
     return Error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
                  absl::StrCat("the queue is full: ", queue_.size(), " requests with ", queued_bytes_,
                               " bytes wait, and this one has ", pending.bytes, " bytes; at most ",

@@ -221,7 +221,7 @@ struct Engine::Impl {
                            const Selection& selection, absl::FunctionRef<absl::Status()> stop,
                            Answer& answer) {
     const Crew crew = {nullptr, absl::MakeSpan(scratch).subspan(worker, 1), own_buffers[worker], stop};
-    if (HasVnniKernel() && plain_codes[worker].EncodePlain(base)) {
+    if (crew.buffers.kernels.has_vnni() && plain_codes[worker].EncodePlain(base)) {
       absl::Status status = SearchBlocks({base, &plain_codes[worker]}, queries, selection, crew, answer);
       if (!absl::IsUnimplemented(status)) return status;
     }

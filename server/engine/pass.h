@@ -58,7 +58,7 @@ class Kernels {
   bool has_vnni() const { return has_vnni_; }
 
  private:
-  const bool has_vnni_ = HasVnniKernel();
+  const bool has_vnni_ = HasVnniKernel();  // asking takes microseconds
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };

@@ -324,9 +324,7 @@ void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed) {
 
 #ifdef DOTMAX_VNNI
 bool HasVnniKernel() {
-  // Asking takes microseconds.
-  static const bool has = (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
-  return has;
+  return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
 }
 
 void ScoreVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {
