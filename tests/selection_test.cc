@@ -307,7 +307,8 @@ TEST(MaxOfPairsTest, AllShapesAndTypes) {
                               DType::kInt8};
   uint64_t seed = 1;
   for (const uint64_t queries : {0, 1, 17, 260}) {
-    for (const uint64_t rows : {0, 1, 100, 513}) {
+    for (const uint64_t rows : {0, 1, 60, 513}) {
+      if (queries * rows > 20000) continue;  // the oracle takes its time
       for (const uint32_t dim : {1u, 21u}) {
         ++seed;
         kept.push_back(RandomNormal(queries, dim, seed, kTypes[seed % 5]));
