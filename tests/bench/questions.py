@@ -434,7 +434,7 @@ def main():
         costs += part.costs
         notes += part.notes
         versions |= part.versions
-    print(report.questions(faster, costs, notes, f"{options.threads} threads; {machine.describe(versions)}"))
+    print(report.questions(faster, costs, notes, f"{options.threads} thread{'s' * (options.threads > 1)}; {machine.describe(versions)}"))
     return 0
 
 
