@@ -116,16 +116,6 @@ class BatchMaxTest : public ::testing::Test {
     return stub_->BatchMaxInnerProduct(&context, request, response);
   }
 
-  bool IsIdle() const {
-    const absl::Time patience = absl::Now() + absl::Seconds(30);
-    while (
-        !absl::StrContains(HttpGet(server_->http_port(), "/metrics").body, "\ndotmax_rpcs_in_flight 0\n")) {
-      if (absl::Now() > patience) return false;
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    return true;
-  }
-
   const std::vector<Pair> pairs_ = Pairs();
   const NpyFile file_{RandomNormal(10, 4, 1).view};
   std::unique_ptr<ServerProcess> server_;
@@ -239,7 +229,7 @@ TEST_F(BatchMaxTest, TheFirstErrorEndsAStreamAfterTheAnswersBeforeIt) {
     EXPECT_EQ(error.field, field);
     EXPECT_THAT(error.message, ::testing::StartsWith(absl::StrCat("message 2: ", field)));
   }
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
 }
 
 // Who does not read is not read from: a stream holds a few requests, however many are sent.
@@ -265,7 +255,7 @@ TEST_F(BatchMaxTest, CallersThatLeaveOrDoNotReadAreForgotten) {
       EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
     }
   }
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
   Response response;
   ASSERT_TRUE(Ask(RequestOf(pairs_, 0, 10, v1::COSINE), &response).ok());
   ExpectExact(response, pairs_, 0, 10, Metric::kCosine);
@@ -300,7 +290,7 @@ TEST_F(BatchMaxTest, MetricsCountPairsOfMatrices) {
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_FALSE(stream->Read(&response));
   ASSERT_TRUE(stream->Finish().ok());
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
   const std::string metrics = HttpGet(server_->http_port(), "/metrics").body;
   EXPECT_THAT(metrics, HasSubstr("\ndotmax_matrix_pairs_total 15\n"));
   EXPECT_THAT(metrics, HasSubstr("\ndotmax_query_rows_total 30\n"));

@@ -86,17 +86,6 @@ class MaxStreamTest : public ::testing::Test {
     return ErrorOf(Stream(messages, &response));
   }
 
-  // Whether it has no call any more, within a while.
-  bool IsIdle() const {
-    const absl::Time patience = absl::Now() + absl::Seconds(30);
-    while (
-        !absl::StrContains(HttpGet(server_->http_port(), "/metrics").body, "\ndotmax_rpcs_in_flight 0\n")) {
-      if (absl::Now() > patience) return false;
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    return true;
-  }
-
   void ExpectGoodAsEver() {
     v1::SearchResponse response;
     const grpc::Status status = Stream({Start(), Queries(a_), Base(b_)}, &response);
@@ -146,7 +135,7 @@ TEST_F(MaxStreamTest, StreamsThatBreakAreRefusedAndFreed) {
   }
   EXPECT_EQ(Refused({Start(3, "absent"), Queries(a_)}).code, grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Refused({Start(3, "words"), Queries(wide)}).field, "queries.dim");
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
   ExpectGoodAsEver();
 }
 
@@ -229,7 +218,7 @@ TEST_F(MaxStreamTest, CallersThatLeaveAreForgotten) {
       EXPECT_TRUE(code == grpc::StatusCode::CANCELLED || (drop && code == grpc::StatusCode::OK)) << code;
     }
   }
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
   EXPECT_THAT(server_->output(), HasSubstr("\"method\":\"MaxInnerProductStream\",\"code\":\"CANCELLED\""));
   ExpectGoodAsEver();
 }
@@ -242,7 +231,7 @@ TEST_F(MaxStreamTest, ADeadlineEndsAStreamThatWaits) {
   const auto stream = stub_->MaxInnerProductStream(&context, &response);
   ASSERT_TRUE(stream->Write(Start()));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
 }
 
 TEST_F(MaxStreamTest, ACancelledSearchOfAChunkEndsSoon) {
@@ -259,7 +248,7 @@ TEST_F(MaxStreamTest, ACancelledSearchOfAChunkEndsSoon) {
   absl::SleepFor(absl::Milliseconds(300));
   context.TryCancel();
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
 }
 
 TEST_F(MaxStreamTest, ADrainLetsStreamsSayWhatTheyHaveToSay) {
@@ -344,7 +333,7 @@ TEST_F(MaxStreamTest, AStreamIsOneSearchInMetrics) {
   v1::SearchResponse response;
   ASSERT_TRUE(Stream({Start(), Queries(a_), Base(b_), Base(b_)}, &response).ok());
   Refused({Base(b_)});
-  EXPECT_TRUE(IsIdle());
+  EXPECT_TRUE(server_->AwaitIdle());
   const std::string metrics = HttpGet(server_->http_port(), "/metrics").body;
   const std::string labels =
       R"(grpc_method="MaxInnerProductStream",grpc_service="dotmax.v1.Dotmax",grpc_type="client_stream"})";

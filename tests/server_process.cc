@@ -15,6 +15,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 
 namespace dotmax::testing {
@@ -113,6 +115,15 @@ int ServerProcess::LoggedPort(const std::string& key) const {
 }
 
 std::string ServerProcess::grpc_address() const { return absl::StrCat("127.0.0.1:", grpc_port()); }
+
+bool ServerProcess::AwaitIdle() const {
+  const absl::Time patience = absl::Now() + absl::Seconds(30);
+  while (!absl::StrContains(HttpGet(http_port(), "/metrics").body, "\ndotmax_rpcs_in_flight 0\n")) {
+    if (absl::Now() > patience) return false;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  return true;
+}
 
 HttpReply HttpGet(int port, const std::string& path, const std::string& method) {
   HttpReply reply;

@@ -44,6 +44,9 @@ class ServerProcess {
   // Waits until it has exited. Its exit code, 128 + the signal that killed it, or -1 when it still runs.
   int AwaitExit() const;
 
+  // Waits until it has no call in flight, as its metrics say; false when that takes half a minute.
+  bool AwaitIdle() const;
+
   // Waits until the output (stdout and stderr) holds `text`; false when the server ends without.
   bool AwaitOutput(const std::string& text) const;
   std::string output() const;
