@@ -15,6 +15,7 @@
 #include "server/base/config.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
+#include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
@@ -90,15 +91,15 @@ absl::Status Serve(const Config& config) {
     http = *std::move(started);
   }
 
-  Dispatcher::Snapshots snapshots;
+  const auto catalog = std::make_shared<Catalog>();
   for (const MatrixSource& source : config.matrices) {
     absl::StatusOr<std::shared_ptr<const Matrix>> matrix = Load(source, config.mmap, log);
     if (!matrix.ok()) return matrix.status();
-    snapshots[source.name] = *std::move(matrix);
+    catalog->Publish(source.name, *std::move(matrix));
   }
-  Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), std::move(snapshots),
+  Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
                         {.requests = config.max_queue_requests, .query_bytes = config.max_queue_bytes});
-  metrics.SetResident(dispatcher.Collections());
+  metrics.SetResident(*catalog->Infos());
 
   const Backend backend = {
       .searcher = &dispatcher,

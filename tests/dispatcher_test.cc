@@ -56,9 +56,9 @@ class DispatcherTest : public ::testing::Test {
  protected:
   // Collections "a" (100 × kDim) and, when `names` says so, others of the same rows.
   std::unique_ptr<Dispatcher> Make(Dispatcher::Limits limits = {}, std::vector<std::string> names = {"a"}) {
-    Dispatcher::Snapshots snapshots;
-    for (const std::string& name : names) snapshots[name] = std::make_shared<const Matrix>(base_);
-    return std::make_unique<Dispatcher>(std::make_unique<Engine>(2), std::move(snapshots), limits);
+    const auto catalog = std::make_shared<Catalog>();
+    for (const std::string& name : names) catalog->Publish(name, std::make_shared<const Matrix>(base_));
+    return std::make_unique<Dispatcher>(std::make_unique<Engine>(2), catalog, limits);
   }
 
   // Keeps the dispatcher's thread busy until Release.
@@ -193,9 +193,9 @@ TEST_F(DispatcherTest, AQueryCancelledWhileItWaitsIsNotComputed) {
 
 TEST_F(DispatcherTest, ADeadlineEndsARunningSearchBetweenTiles) {
   // About 10^12 multiplications: minutes, if the deadline did not end it.
-  Dispatcher::Snapshots snapshots;
-  snapshots["big"] = std::make_shared<const Matrix>(RandomNormal(100'000, 64, 1));
-  Dispatcher dispatcher(std::make_unique<Engine>(1), std::move(snapshots), {});
+  const auto catalog = std::make_shared<Catalog>();
+  catalog->Publish("big", std::make_shared<const Matrix>(RandomNormal(100'000, 64, 1)));
+  Dispatcher dispatcher(std::make_unique<Engine>(1), catalog, {});
   Query query;
   query.rows = RandomNormal(200'000, 64, 2);
   const absl::Time started = absl::Now();
@@ -226,7 +226,8 @@ TEST_F(DispatcherTest, ShutdownAnswersWhatWasAcceptedAndRefusesTheRest) {
 }
 
 TEST_F(DispatcherTest, CollectionsAreListedInOrderOfName) {
-  const std::vector<CollectionInfo> collections = Make({}, {"b", "a"})->Collections();
+  const ResidentInfos infos = Make({}, {"b", "a"})->Collections();
+  const std::vector<CollectionInfo>& collections = *infos;
   ASSERT_EQ(collections.size(), 2u);
   EXPECT_EQ(collections[0].name, "a");
   EXPECT_EQ(collections[1].name, "b");

@@ -6,6 +6,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/base/searcher.h"
+#include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
@@ -137,9 +138,9 @@ absl::StatusOr<SearchResult> InBlocks(Searcher& searcher, const Selection& selec
 // An engine over `matrix` alone, which is searched for `queries` rows.
 std::unique_ptr<Dispatcher> Serve(const SharedMatrix& matrix, const std::string& name, uint64_t queries,
                                   int threads) {
-  Dispatcher::Snapshots snapshots;
-  snapshots[name] = std::make_shared<const Matrix>(matrix, ScreenForOnce(queries));
-  return std::make_unique<Dispatcher>(std::make_unique<Engine>(threads), std::move(snapshots),
+  const auto catalog = std::make_shared<Catalog>();
+  catalog->Publish(name, std::make_shared<const Matrix>(matrix, ScreenForOnce(queries)));
+  return std::make_unique<Dispatcher>(std::make_unique<Engine>(threads), catalog,
                                       Dispatcher::Limits{.query_bytes = UINT64_MAX});
 }
 

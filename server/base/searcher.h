@@ -44,8 +44,13 @@ struct Selection {
   uint64_t self_first = 0;
 };
 
-// When an answer is no longer wanted.
+// Whose turn it is among those that wait; the higher classes get more of the engine, none gets nothing.
+enum class Priority : uint8_t { kLow, kNormal, kHigh };
+
+// Who asks, how urgently, and when an answer is no longer wanted.
 struct CallLimits {
+  std::string client = {};  // those of one client share its turns
+  Priority priority = Priority::kNormal;
   absl::Time deadline = absl::InfiniteFuture();
   // Set by the caller to withdraw the question; may be null. Checked between tiles.
   std::shared_ptr<const std::atomic<bool>> cancelled;
@@ -65,6 +70,7 @@ struct Query {
   std::optional<ResidentRows> resident;  // these are
   std::string collection;                // B: a resident collection, or the only one if empty, unless
   std::optional<SharedMatrix> base;      // this is
+  std::optional<uint64_t> version;       // that the collection must have
   Selection selection;                   // its self_first is set by who answers
   CallLimits limits;
 };
@@ -99,6 +105,7 @@ struct Answer {
   // If asked for, by query row; one for all of them with kGlobal.
   std::vector<bool> truncated;
   std::vector<uint64_t> counts;
+  uint64_t version = 0;  // of the collection that was searched; 0: it was not one
   uint64_t rows_searched = 0;
   uint64_t rows_held = 0;
   SearchStats stats;
@@ -124,6 +131,7 @@ struct ScreenEstimate {
 // One resident matrix, as its users see it.
 struct CollectionInfo {
   std::string name;
+  uint64_t version = 0;
   uint64_t rows = 0;
   uint32_t dim = 0;
   DType dtype = DType::kFloat32;
@@ -131,6 +139,8 @@ struct CollectionInfo {
   std::string screen;                     // how hopeless pairs are ruled out: "int8, 60 of 100 axes"
   std::vector<ScreenEstimate> estimates;  // that it was chosen by
 };
+
+using ResidentInfos = std::shared_ptr<const std::vector<CollectionInfo>>;  // never null
 
 // Thread-safe.
 class Searcher {
@@ -142,16 +152,16 @@ class Searcher {
   virtual ~Searcher() = default;
 
   // The bytes of query's matrices need to stay valid until `done` is called, and are not read after. Answers
-  // `query`, or fails with a status made by server/base/errors.h: kNotFound (collection),
-  // kInvalidArgument (dim), kOutOfRange (a score beyond float64, resident rows that are not there),
-  // kResourceExhausted (queue full), kDeadlineExceeded, kCancelled, kUnavailable (shutting down).
+  // `query`, or fails with a status made by server/base/errors.h: kNotFound (collection), kFailedPrecondition
+  // (version), kInvalidArgument (dim), kOutOfRange (a score beyond float64, resident rows that are not
+  // there), kResourceExhausted (queue full), kDeadlineExceeded, kCancelled, kUnavailable (shutting down).
   virtual void Search(Query query, Done done) = 0;
 
   // The same for many pairs of matrices.
   virtual void MaxOfPairs(PairsQuery query, PairsDone done) = 0;
 
   // What is resident, in order of name.
-  virtual std::vector<CollectionInfo> Collections() const = 0;
+  virtual ResidentInfos Collections() const = 0;
 };
 
 }  // namespace dotmax

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "server/base/errors.h"
 #include "server/engine/planner.h"
@@ -26,16 +25,16 @@ absl::Status StopReason(const CallLimits& limits) {
 
 }  // namespace
 
-Dispatcher::Dispatcher(std::unique_ptr<Engine> engine, Snapshots snapshots, Limits limits)
+Dispatcher::Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits)
     : engine_(std::move(engine)),
-      snapshots_(std::move(snapshots)),
+      catalog_(std::move(catalog)),
       limits_(limits),
       thread_([this] { Loop(); }) {}
 
 Dispatcher::~Dispatcher() { Shutdown(); }
 
 void Dispatcher::Search(Query query, Done done) {
-  SearchJob job = {std::move(query), std::move(done), nullptr};
+  SearchJob job = {std::move(query), std::move(done), {}};
   if (const absl::Status status = Resolve(job); !status.ok()) {
     job.done(status);
     return;
@@ -52,16 +51,6 @@ void Dispatcher::MaxOfPairs(PairsQuery query, PairsDone done) {
   Enqueue({PairsJob{std::move(query), std::move(done)}, bytes, absl::Now()});
 }
 
-std::vector<CollectionInfo> Dispatcher::Collections() const {
-  std::vector<CollectionInfo> collections;
-  for (const auto& [name, matrix] : snapshots_) {
-    const MatrixView& view = matrix->view();
-    collections.push_back({name, view.rows, view.dim, view.dtype, matrix->resident_bytes(), matrix->screen(),
-                           matrix->estimates()});
-  }
-  return collections;
-}
-
 void Dispatcher::Drain() {
   absl::MutexLock lock(&mutex_);
   draining_ = true;
@@ -73,46 +62,40 @@ void Dispatcher::Shutdown() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::StatusOr<Dispatcher::Snapshots::const_iterator> Dispatcher::Find(const std::string& collection) const {
-  auto found = snapshots_.find(collection);
-  if (collection.empty() && snapshots_.size() == 1) found = snapshots_.begin();
-  if (found != snapshots_.end()) return found;
-  const std::string names = absl::StrJoin(
-      snapshots_, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first); });
-  return Error(absl::StatusCode::kNotFound, "COLLECTION_NOT_FOUND",
-               collection.empty()
-                   ? absl::StrCat("collection: a name is needed, because the server holds ", names)
-                   : absl::StrCat("collection: there is no \"", collection, "\"; the server holds ", names));
-}
-
 absl::Status Dispatcher::Resolve(SearchJob& job) const {
   Query& query = job.query;
   std::string base_name = "the base";
   if (!query.base.has_value()) {
-    const auto found = Find(query.collection);
+    absl::StatusOr<Catalog::Resident> found = catalog_->Find(query.collection);
     if (!found.ok()) return found.status();
-    job.base = (*found)->second;
-    base_name = absl::StrCat("collection \"", (*found)->first, "\"");
+    base_name = absl::StrCat("collection \"", found->name, "\"");
+    if (query.version.has_value() && *query.version != found->version) {
+      return Error(
+          absl::StatusCode::kFailedPrecondition, "VERSION_MISMATCH",
+          absl::StrCat("version: ", *query.version, ", but ", base_name, " has version ", found->version));
+    }
+    job.base = *std::move(found);
   }
   if (query.resident.has_value()) {
     ResidentRows& rows = *query.resident;
-    if (rows.collection.empty()) rows.collection = query.collection;
-    const auto found = Find(rows.collection);
+    // Of the searched collection the very version that is searched.
+    const bool same =
+        job.base.matrix != nullptr && (rows.collection.empty() || rows.collection == job.base.name);
+    const absl::StatusOr<Catalog::Resident> found = same ? job.base : catalog_->Find(rows.collection);
     if (!found.ok()) return found.status();
-    const std::shared_ptr<const Matrix>& matrix = (*found)->second;
-    const MatrixView& all = matrix->view();
+    const MatrixView& all = found->matrix->view();
     if (rows.first > all.rows || rows.rows > all.rows - rows.first) {
       return Error(absl::StatusCode::kOutOfRange, "ROWS_OUT_OF_RANGE",
                    absl::StrCat("resident_queries: rows ", rows.first, " to ", rows.first, " + ", rows.rows,
-                                ", but collection \"", (*found)->first, "\" has ", all.rows));
+                                ", but collection \"", found->name, "\" has ", all.rows));
     }
     const uint64_t count = rows.rows == 0 ? all.rows - rows.first : rows.rows;
-    query.rows = {{all.row(rows.first), count, all.dim, all.dtype}, matrix};
+    query.rows = {{all.row(rows.first), count, all.dim, all.dtype}, found->matrix};
     query.selection.self_first = rows.first;
   }
-  const MatrixView& base = job.base != nullptr ? job.base->view() : query.base->view;
+  const MatrixView& base = job.base.matrix != nullptr ? job.base.matrix->view() : query.base->view;
   const MatrixView& rows = query.rows.view;
-  if (rows.rows > 0 && rows.dim != base.dim && (job.base != nullptr || base.rows > 0)) {
+  if (rows.rows > 0 && rows.dim != base.dim && (job.base.matrix != nullptr || base.rows > 0)) {
     return InvalidField("queries.dim", "DIM_MISMATCH",
                         absl::StrCat("queries.dim: ", rows.dim, ", but ", base_name, " has dim ", base.dim));
   }
@@ -146,10 +129,12 @@ absl::StatusOr<Answer> Dispatcher::Run(const SearchJob& job) {
   const auto stop = [&job] { return StopReason(job.query.limits); };
   MatrixView queries = job.query.rows.view;
   std::optional<Matrix> once;
-  if (job.base == nullptr) once.emplace(*job.query.base, ScreenForOnce(queries.rows));
-  const Matrix& base = job.base != nullptr ? *job.base : *once;
+  if (job.base.matrix == nullptr) once.emplace(*job.query.base, ScreenForOnce(queries.rows));
+  const Matrix& base = job.base.matrix != nullptr ? *job.base.matrix : *once;
   queries.dim = base.view().dim;  // no rows need no dim
-  return engine_->Search(base, queries, job.query.selection, stop);
+  absl::StatusOr<Answer> answer = engine_->Search(base, queries, job.query.selection, stop);
+  if (answer.ok()) answer->version = job.base.version;
+  return answer;
 }
 
 absl::StatusOr<PairsAnswer> Dispatcher::Run(const PairsJob& job) {

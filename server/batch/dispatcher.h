@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -17,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/base/searcher.h"
+#include "server/batch/catalog.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
 
@@ -32,9 +32,7 @@ class Dispatcher : public Searcher {
     uint64_t query_bytes = uint64_t{1} << 30;  // of the matrices that came with them, summed
   };
 
-  using Snapshots = std::map<std::string, std::shared_ptr<const Matrix>>;
-
-  Dispatcher(std::unique_ptr<Engine> engine, Snapshots snapshots, Limits limits);
+  Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits);
   ~Dispatcher() override;  // Shutdown
 
   Dispatcher(const Dispatcher&) = delete;
@@ -45,7 +43,7 @@ class Dispatcher : public Searcher {
   void Search(Query query, Done done) override;
   void MaxOfPairs(PairsQuery query, PairsDone done) override;
 
-  std::vector<CollectionInfo> Collections() const override;
+  ResidentInfos Collections() const override { return catalog_->Infos(); }
 
   // Refuses what comes from now on with kUnavailable; what was accepted will still be answered.
   void Drain();
@@ -57,7 +55,7 @@ class Dispatcher : public Searcher {
   struct SearchJob {
     Query query;
     Done done;
-    std::shared_ptr<const Matrix> base;  // null: query.base
+    Catalog::Resident base;  // without a matrix: query.base
   };
   struct PairsJob {
     PairsQuery query;
@@ -72,7 +70,6 @@ class Dispatcher : public Searcher {
   // Finds the collections that `job` names, and sees whether all of it fits together. Rows of a resident
   // collection become its query's.
   absl::Status Resolve(SearchJob& job) const;
-  absl::StatusOr<Snapshots::const_iterator> Find(const std::string& collection) const;
   void Enqueue(Pending pending) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Admit(Pending& pending) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<Answer> Run(const SearchJob& job);
@@ -81,7 +78,7 @@ class Dispatcher : public Searcher {
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return draining_ || !queue_.empty(); }
 
   const std::unique_ptr<Engine> engine_;  // used by thread_ alone
-  const Snapshots snapshots_;
+  const std::shared_ptr<const Catalog> catalog_;
   const Limits limits_;
 
   mutable absl::Mutex mutex_;

@@ -9,7 +9,8 @@ class ListCollectionsCall final : public UnaryCall {
       : UnaryCall(backend, open, {"unary", v1::Collections::service_full_name(), "ListCollections"}) {}
 
   void Start(v1::ListCollectionsResponse* response) {
-    for (const CollectionInfo& info : backend().searcher->Collections()) {
+    const ResidentInfos resident = backend().searcher->Collections();
+    for (const CollectionInfo& info : *resident) {
       CollectionToProto(info, response->add_collections());
     }
     response->mutable_limits()->set_max_top_k(backend().limits.max_top_k);

@@ -26,7 +26,7 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
         context_(context),
         deadline_(absl::FromChrono(context->deadline())),
         response_(response),
-        input_(backend.limits, backend.searcher->Collections()) {}
+        input_(backend.limits, *backend.searcher->Collections()) {}
 
   void Start() {
     if (late()) {

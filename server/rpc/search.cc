@@ -51,9 +51,9 @@ class SearchCall final : public UnaryCall {
 
  private:
   absl::StatusOr<Query> ToQuery(const v1::SearchRequest& request, uint64_t* rows) {
-    const std::vector<CollectionInfo> resident = backend().searcher->Collections();
-    absl::StatusOr<Query> query = QueryFromProto(request, backend().limits, resident);
-    if (query.ok()) *rows = QueryRows(*query, resident);
+    const ResidentInfos resident = backend().searcher->Collections();
+    absl::StatusOr<Query> query = QueryFromProto(request, backend().limits, *resident);
+    if (query.ok()) *rows = QueryRows(*query, *resident);
     return query;
   }
   absl::StatusOr<Query> ToQuery(const v1::MaxInnerProductRequest& request, uint64_t* rows) {
