@@ -56,6 +56,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   int64_t max_top_k = kDefaultTopK;
   int64_t max_queue_requests = kDefaultQueueRequests;
   int64_t max_queue_bytes = kDefaultQueueBytes;
+  int64_t memory_limit = 0;
   config.drain_timeout = kDefaultDrainTimeout;
   std::string log_level = "info";
 
@@ -80,10 +81,20 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
              "DOTMAX_PIN_THREADS"},
             &config.pin_threads);
   flags.Add({"mmap", "",
-             "Map files instead of reading them, so that rows that searches leave alone can stay on disk. A "
-             "mapped file must not change.",
+             "Map files instead of reading them, so that rows that searches leave alone can stay on disk. "
+             "Searches of a collection whose file changes fail until it is loaded again.",
              "DOTMAX_MMAP"},
             &config.mmap);
+  flags.Add({"data-dir", "DIR",
+             "The directory of files that may be loaded by name while the server runs (LoadCollection). "
+             "Without it, none.",
+             "DOTMAX_DATA_DIR"},
+            &config.data_dir);
+  flags.Add({"memory-limit", "BYTES",
+             "What the server may take in all; a matrix that would take more is refused. 0 means what the "
+             "machine, or its container, has.",
+             "DOTMAX_MEMORY_LIMIT"},
+            0, std::numeric_limits<int64_t>::max(), &memory_limit);
   flags.Add({"max-message-bytes", "BYTES", "The largest request and the largest reply.",
              "DOTMAX_MAX_MESSAGE_BYTES"},
             1, kMaxMessageBytes, &max_message_bytes);
@@ -95,8 +106,15 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   flags.Add({"max-queue-bytes", "BYTES", "Query vectors that may wait, in bytes; likewise.",
              "DOTMAX_MAX_QUEUE_BYTES"},
             1, std::numeric_limits<int64_t>::max(), &max_queue_bytes);
+  flags.Add(
+      {"drain-grace", "DURATION",
+       "After SIGTERM or SIGINT: how long new requests are still served, while health says NOT_SERVING, "
+       "so that load balancers can look elsewhere.",
+       "DOTMAX_DRAIN_GRACE"},
+      &config.drain_grace);
   flags.Add({"drain-timeout", "DURATION",
-             "After SIGTERM or SIGINT: how long accepted requests may take until they are cancelled.",
+             "After that: how long accepted requests may take until they are cancelled. A second signal ends "
+             "the process at once.",
              "DOTMAX_DRAIN_TIMEOUT"},
             &config.drain_timeout);
   flags.Add({"log-level", "LEVEL", "The least that is logged: debug (every request), info, warning or error.",
@@ -149,6 +167,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   config.max_top_k = static_cast<uint32_t>(max_top_k);
   config.max_queue_requests = max_queue_requests;
   config.max_queue_bytes = max_queue_bytes;
+  config.memory_limit = memory_limit;
   config.log_level = *level;
   return config;
 }

@@ -30,11 +30,13 @@ struct Config {
   int threads = 0;                              // ≥ 1 once parsed
   bool pin_threads = false;
   bool mmap = false;
+  std::string data_dir;       // empty: no files are loaded by name
+  uint64_t memory_limit = 0;  // 0: what the machine has
   uint64_t max_message_bytes = 0;
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
-  absl::Duration drain_timeout;
+  absl::Duration drain_grace, drain_timeout;
   LogLevel log_level = LogLevel::kInfo;
 };
 

@@ -6,7 +6,12 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <map>
 #include <sstream>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace dotmax {
 namespace {
@@ -51,6 +56,13 @@ constexpr NamedMetric kScreenInfo = {"dotmax_screen_info",
 constexpr NamedMetric kScreenEstimate = {"dotmax_screen_estimate_seconds",
                                          "What the screen was chosen by: per query, alone or in a batch. "
                                          "{collection, screen, queries}"};
+constexpr NamedMetric kVersion = {"dotmax_collection_version", "What answers name. {collection}"};
+constexpr NamedMetric kIntact = {"dotmax_collection_intact",
+                                 "0 when a mapped file has changed, and searches fail. {collection}"};
+constexpr NamedMetric kReloadOk = {"dotmax_reload_last_success",
+                                   "Whether the last load of the collection worked. {collection}"};
+constexpr NamedMetric kReloadTime = {"dotmax_reload_last_success_timestamp_seconds",
+                                     "When a load of the collection last worked. {collection}"};
 constexpr NamedMetric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
@@ -70,7 +82,24 @@ struct Metrics::Impl {
     return prometheus::detail::Builder<T>().Name(metric.name).Help(metric.help).Register(registry);
   }
 
+  // Shows `value` until the next SetResident.
+  void Show(prometheus::Family<Gauge>& family, const prometheus::Labels& labels, double value)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    Gauge& gauge = family.Add(labels);
+    gauge.Set(value);
+    shown.emplace_back(&family, &gauge);
+  }
+
   prometheus::Registry registry;
+
+  // So that /metrics never sees half of a change.
+  absl::Mutex mutex;
+  std::vector<std::pair<prometheus::Family<Gauge>*, Gauge*>> shown ABSL_GUARDED_BY(mutex);
+  struct Load {
+    bool ok = false;
+    absl::Time succeeded = absl::InfinitePast();
+  };
+  std::map<std::string, Load> loads ABSL_GUARDED_BY(mutex);  // by collection
 
   prometheus::Family<Counter>& rpc_started = Add<Counter>(kRpcStarted);
   prometheus::Family<Counter>& rpc_handled = Add<Counter>(kRpcHandled);
@@ -78,6 +107,10 @@ struct Metrics::Impl {
   prometheus::Family<Gauge>& resident_rows = Add<Gauge>(kResidentRows);
   prometheus::Family<Gauge>& resident_bytes = Add<Gauge>(kResidentBytes);
 
+  prometheus::Family<Gauge>& version = Add<Gauge>(kVersion);
+  prometheus::Family<Gauge>& intact = Add<Gauge>(kIntact);
+  prometheus::Family<Gauge>& reload_ok = Add<Gauge>(kReloadOk);
+  prometheus::Family<Gauge>& reload_time = Add<Gauge>(kReloadTime);
   prometheus::Family<Gauge>& screen_info = Add<Gauge>(kScreenInfo);
   prometheus::Family<Gauge>& screen_estimate = Add<Gauge>(kScreenEstimate);
 
@@ -130,22 +163,45 @@ void Metrics::PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const Se
 }
 
 void Metrics::SetResident(const std::vector<CollectionInfo>& collections) {
+  absl::MutexLock lock(&impl_->mutex);
+  for (const auto& [family, gauge] : impl_->shown) family->Remove(gauge);
+  impl_->shown.clear();
+  std::map<std::string, Impl::Load> loads;
   for (const CollectionInfo& info : collections) {
-    impl_->resident_rows.Add({{"collection", info.name}}).Set(static_cast<double>(info.rows));
-    impl_->resident_bytes.Add({{"collection", info.name}}).Set(static_cast<double>(info.resident_bytes));
-    impl_->screen_info.Add({{"collection", info.name}, {"screen", info.screen}}).Set(1);
+    const prometheus::Labels of = {{"collection", info.name}};
+    impl_->Show(impl_->resident_rows, of, static_cast<double>(info.rows));
+    impl_->Show(impl_->resident_bytes, of, static_cast<double>(info.resident_bytes));
+    impl_->Show(impl_->version, of, static_cast<double>(info.version));
+    impl_->Show(impl_->intact, of, info.intact ? 1 : 0);
+    impl_->Show(impl_->screen_info, {{"collection", info.name}, {"screen", info.screen}}, 1);
     for (const ScreenEstimate& e : info.estimates) {
       prometheus::Labels labels = {{"collection", info.name}, {"screen", e.screen}, {"queries", "batch"}};
-      impl_->screen_estimate.Add(labels).Set(e.batch_query_seconds);
+      impl_->Show(impl_->screen_estimate, labels, e.batch_query_seconds);
       if (!e.single_query_seconds) continue;
       labels["queries"] = "one";
-      impl_->screen_estimate.Add(labels).Set(*e.single_query_seconds);
+      impl_->Show(impl_->screen_estimate, labels, *e.single_query_seconds);
     }
+    const auto load = impl_->loads.find(info.name);
+    if (load == impl_->loads.end()) continue;
+    impl_->Show(impl_->reload_ok, of, load->second.ok ? 1 : 0);
+    if (load->second.succeeded != absl::InfinitePast()) {
+      impl_->Show(impl_->reload_time, of, absl::ToDoubleSeconds(load->second.succeeded - absl::UnixEpoch()));
+    }
+    loads.insert(*load);
   }
+  impl_->loads = std::move(loads);
+}
+
+void Metrics::LoadEnded(const std::string& collection, bool ok, absl::Time when) {
+  absl::MutexLock lock(&impl_->mutex);
+  Impl::Load& load = impl_->loads[collection];
+  load.ok = ok;
+  if (ok) load.succeeded = when;
 }
 
 std::string Metrics::Text() const {
   std::ostringstream text;
+  absl::MutexLock lock(&impl_->mutex);
   prometheus::TextSerializer().Serialize(text, impl_->registry.Collect());
   return std::move(text).str();
 }

@@ -133,6 +133,9 @@ absl::StatusOr<Answer> Dispatcher::Run(const SearchJob& job) {
   const Matrix& base = job.base.matrix != nullptr ? *job.base.matrix : *once;
   queries.dim = base.view().dim;  // no rows need no dim
   absl::StatusOr<Answer> answer = engine_->Search(base, queries, job.query.selection, stop);
+  if (job.base.matrix != nullptr) {
+    if (absl::Status s = job.base.Intact(); !s.ok()) return s;
+  }
   if (answer.ok()) answer->version = job.base.version;
   return answer;
 }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/base/collections.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
 #include "server/base/searcher.h"
@@ -22,6 +23,7 @@ namespace dotmax {
 // Everything outlives the listener.
 struct Backend {
   Searcher* searcher = nullptr;
+  CollectionAdmin* admin = nullptr;
   Metrics* metrics = nullptr;
   Logger* log = nullptr;
   RequestLimits limits;

@@ -135,6 +135,7 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
     query.limits = {.deadline = deadline_, .cancelled = cancelled_};
     if (!input_.collection().empty()) {
       query.collection = input_.collection();
+      query.version = input_.version();
       query.selection = input_.selection();
       return query;
     }
