@@ -97,7 +97,7 @@ TEST_F(CliTest, TerminalsGetTables) {
   // script(1) runs a command on a terminal of its own.
   const Ran table = RunCommand(absl::StrCat("script -qec '", info, "' /dev/null </dev/null"));
   EXPECT_EQ(table.exit_code, 0);
-  EXPECT_THAT(table.output, ContainsRegex("collection +rows +dim"));
+  EXPECT_THAT(table.output, ContainsRegex("collection +version +rows +dim"));
   const Ran json = RunCommand(absl::StrCat("script -qec '", info, " --json' /dev/null </dev/null"));
   EXPECT_THAT(json.output, HasSubstr("{\"collections\":["));
 }
@@ -287,14 +287,35 @@ TEST_F(CliTest, InfoAndHealth) {
   EXPECT_EQ(Run("health").output, "serving\n");
   const Ran table = Run("info --table");
   EXPECT_EQ(table.exit_code, 0);
-  EXPECT_THAT(table.output, ContainsRegex("glove-10k +10000 +100 +float16"));
+  EXPECT_THAT(table.output, ContainsRegex("glove-10k +1 +10000 +100 +float16"));
   // A matrix of this size is screened as measurements say.
   EXPECT_THAT(table.output, ContainsRegex("glove-10k +float32 +- +[0-9.]+"));
   EXPECT_THAT(Run("info --json").output, HasSubstr("{\"screen\":\"float32\",\"batch_query_seconds\":"));
-  EXPECT_THAT(
-      Run("info").output,
-      StartsWith(
-          "{\"collections\":[{\"name\":\"glove-10k\",\"rows\":10000,\"dim\":100,\"dtype\":\"float16\","));
+  EXPECT_THAT(Run("info").output, StartsWith("{\"collections\":[{\"name\":\"glove-10k\",\"version\":1,"
+                                             "\"rows\":10000,\"dim\":100,\"dtype\":\"float16\","));
+}
+
+TEST(CliChangesTest, CollectionsAreLoadedReloadedSwappedAndDropped) {
+  const NpyFile three(testing::RandomNormal(3, 4, 1).view);
+  const NpyFile five(testing::RandomNormal(5, 4, 2).view);
+  const ServerProcess server(
+      {absl::StrCat("--matrix=a=", three.path()), absl::StrCat("--data-dir=", ::testing::TempDir())});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto run = [&server](const std::string& arguments) {
+    return Shell(absl::StrCat(arguments, " --server=", server.grpc_address()));
+  };
+  EXPECT_EQ(run(absl::StrCat("load b ", five.path())).output, "b: version 2, 5 rows of dim 4\n");
+  EXPECT_EQ(run("reload a").output, "a: version 3, 3 rows of dim 4\n");
+  EXPECT_EQ(run("swap a b").output, "a: version 4, 5 rows of dim 4\nb: version 5, 3 rows of dim 4\n");
+  EXPECT_THAT(run("info --table").output, ContainsRegex("a +4 +5 +4 +float32"));
+  EXPECT_EQ(run("drop b").output, "b: dropped\n");
+
+  const Ran gone = run("reload b");
+  EXPECT_EQ(gone.exit_code, 3);
+  EXPECT_THAT(gone.output, HasSubstr("(COLLECTION_NOT_FOUND)"));
+  const Ran outside = run("load b /etc/passwd");
+  EXPECT_EQ(outside.exit_code, 3);
+  EXPECT_THAT(outside.output, HasSubstr("/etc/passwd: is not within the data directory (PATH_NOT_ALLOWED)"));
 }
 
 TEST_F(CliTest, RefusalsOfTheServerAreOneLineAndExit3) {
@@ -348,7 +369,8 @@ TEST(CliWithoutServerTest, WrongUseIsExit2) {
 
 TEST(CliWithoutServerTest, HelpExplainsEverything) {
   EXPECT_EQ(Shell("--help").exit_code, 0);
-  for (const std::string command : {"search", "max", "pairs", "info", "health"}) {
+  for (const std::string command :
+       {"search", "max", "pairs", "load", "reload", "swap", "drop", "info", "health"}) {
     EXPECT_THAT(Shell("--help").output, HasSubstr(command));
     const Ran help = Shell(command + " --help");
     EXPECT_EQ(help.exit_code, 0);

@@ -506,6 +506,58 @@ TEST_F(ClientTest, DescribeAndHealth) {
   EXPECT_TRUE(client.CheckHealth().ok());
 }
 
+TEST_F(ClientTest, ASearchInPartsIsOfOneVersion) {
+  const NpyFile file(base_.view);
+  const ServerProcess server({absl::StrCat("--matrix=a=", file.path())});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto client = Client::Create({.target = server.grpc_address(), .max_message_bytes = 5000});
+  const std::vector<float> queries(100 * kDim, 1.0f);
+  SearchOptions options;
+  const auto first = client->Search(Rows(queries, kDim), options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->version, 1u);
+
+  // Reloaded between the first part and the second.
+  int parts = 0;
+  options.progress = [&](uint64_t, uint64_t) {
+    if (++parts > 1) return;
+    EXPECT_EQ(client->ReloadCollection("a")->version, 2u);
+  };
+  const absl::Status torn = client->Search(Rows(queries, kDim), options).status();
+  EXPECT_EQ(torn.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(StatusReason(torn), "VERSION_MISMATCH");
+  options = {};
+  options.version = 2;
+  EXPECT_EQ(client->Search(Rows(queries, kDim), options)->version, 2u);
+}
+
+TEST_F(ClientTest, ChangesSayHowFarTheyAreAndWhatIsThereThen) {
+  const NpyFile file(base_.view);
+  const ServerProcess server(
+      {absl::StrCat("--matrix=a=", file.path()), absl::StrCat("--data-dir=", ::testing::TempDir())});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto client = Client::Create({.target = server.grpc_address()});
+  LoadOptions options;
+  std::vector<LoadStage> stages;
+  options.progress = [&](LoadStage stage, uint64_t done, uint64_t total) {
+    EXPECT_LE(done, total);
+    stages.push_back(stage);
+  };
+  const auto loaded = client->LoadCollection("b", file.path(), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->name, "b");
+  EXPECT_EQ(loaded->rows, base_.view.rows);
+  EXPECT_EQ(loaded->version, 2u);
+  EXPECT_FALSE(stages.empty());
+  const auto swapped = client->SwapCollections("a", "b");
+  ASSERT_TRUE(swapped.ok()) << swapped.status();
+  EXPECT_EQ(swapped->second.version, 4u);
+  EXPECT_TRUE(client->DropCollection("b").ok());
+  EXPECT_EQ(client->Describe()->collections.size(), 1u);
+  EXPECT_EQ(StatusReason(client->DropCollection("b")), "COLLECTION_NOT_FOUND");
+  EXPECT_EQ(StatusReason(client->LoadCollection("b", "/etc/passwd").status()), "PATH_NOT_ALLOWED");
+}
+
 TEST_F(ClientTest, ADeadlineThatHasPassedIsSaid) {
   std::vector<float> queries(kDim, 1.0f);
   EXPECT_EQ(Connect()

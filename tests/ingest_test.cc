@@ -65,7 +65,7 @@ class IngestTest : public ::testing::Test {
     const absl::StatusOr<SharedMatrix> read = ReadMatrix(path);
     EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument) << read.status();
     EXPECT_THAT(std::string(read.status().message()), StartsWith(path + ": "));
-    EXPECT_EQ(ReadMatrix(path, {.map = true, .progress = {}}).status(), read.status());
+    EXPECT_EQ(ReadMatrix(path, {.map = true}).status(), read.status());
     return std::string(read.status().message())
         .substr(std::min(path.size() + 2, read.status().message().size()));
   }
@@ -204,6 +204,40 @@ TEST_F(IngestTest, NonFiniteElementsAreNamed) {
   EXPECT_EQ(Refused("a.fbin", Bytes<uint32_t>({100000, 10}) + Bytes(values)), "row 77777, column 7 is nan");
 }
 
+TEST_F(IngestTest, TheShapeIsToldBeforeAnythingIsTaken) {
+  const std::string path = Write("a.npy", Npy("<f8", "(2, 3)") + Bytes<double>({1, 2, 3, 4, 5, 6}));
+  for (const bool map : {false, true}) {
+    ReadOptions options;
+    options.map = map;
+    options.progress = [](uint64_t, uint64_t) { ADD_FAILURE() << "was read"; };
+    options.admit = [map](const MatrixView& shape, bool mapped) {
+      EXPECT_EQ(shape.rows, 2u);
+      EXPECT_EQ(shape.dim, 3u);
+      EXPECT_EQ(shape.dtype, DType::kFloat64);
+      EXPECT_EQ(mapped, map);
+      return absl::ResourceExhaustedError("too large");
+    };
+    const absl::Status status = ReadMatrix(path, options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(status.message(), path + ": too large");
+  }
+}
+
+TEST_F(IngestTest, ReadingStopsWithinABlock) {
+  constexpr int kRows = 100'000;  // 6.4 MB: several blocks
+  const std::string path =
+      Write("a.npy", Npy("<f8", absl::StrCat("(", kRows, ", 8)")) + std::string(kRows * 64, '\0'));
+  for (const bool map : {false, true}) {
+    uint64_t read = 0;
+    ReadOptions options;
+    options.map = map;
+    options.progress = [&read](uint64_t done, uint64_t) { read = done; };
+    options.stop = [&read] { return read > 0 ? absl::CancelledError("enough") : absl::OkStatus(); };
+    EXPECT_EQ(ReadMatrix(path, options).status().code(), absl::StatusCode::kCancelled);
+    EXPECT_LE(read, 1u << 20);
+  }
+}
+
 TEST_F(IngestTest, MappedRowsAreTheFiles) {
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   for (const auto& [name, bytes] :
@@ -213,7 +247,7 @@ TEST_F(IngestTest, MappedRowsAreTheFiles) {
                         Bytes<float>({4, 5, 6})},  // read all the same
         {"empty.npy", Npy("<f4", "(0, 3)")}}) {
     const std::string path = Write(name, bytes);
-    const auto mapped = ReadMatrix(path, {.map = true, .progress = {}});
+    const auto mapped = ReadMatrix(path, {.map = true});
     ASSERT_TRUE(mapped.ok()) << mapped.status();
     unlink(path.c_str());
     EXPECT_EQ(mapped->view.dim, 3);

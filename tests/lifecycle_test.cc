@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
@@ -239,6 +240,161 @@ TEST_F(BusyServerTest, ADrainThatTakesTooLongIsCutShort) {
   Occupy();
   server_->Signal(SIGTERM);
   EXPECT_EQ(server_->AwaitExit(), 0);
+}
+
+// A server that is loading for seconds: the same matrix under many names, each of which is measured.
+class LoadingTest : public LifecycleTest {
+ protected:
+  static constexpr int kCopies = 12;
+
+  std::vector<std::string> Matrices() const {
+    std::vector<std::string> flags;
+    for (int i = 0; i < kCopies; ++i) flags.push_back(absl::StrCat("--matrix=m", i, "=", large_.path()));
+    return flags;
+  }
+
+  const SharedMatrix rows_ = RandomNormal(30'000, 128, 1);
+  const NpyFile large_{rows_.view};
+};
+
+TEST_F(LoadingTest, ItListensWhileItLoadsButIsNotReady) {
+  const ServerProcess server(Matrices());
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"loaded\""));
+  const auto channel = Channel(server.grpc_address());
+  for (const char* service : {"", "dotmax.v1.Dotmax", "dotmax.v1.Collections"}) {
+    EXPECT_EQ(HealthOf(channel, service), "NOT_SERVING") << service;
+  }
+  EXPECT_EQ(HttpGet(server.http_port(), "/readyz").status, 503);
+  EXPECT_EQ(HttpGet(server.http_port(), "/healthz").status, 200);
+  const v1::SearchRequest request = SearchRequestOf("m0", RandomNormal(1, 128, 3), 1, v1::PER_ROW);
+  v1::SearchResponse response;
+  {
+    grpc::ClientContext context;
+    const WireError early = ErrorOf(v1::Dotmax::NewStub(channel)->Search(&context, request, &response));
+    EXPECT_EQ(early.code, grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(early.reason, "LOADING");
+  }
+  ASSERT_THAT(server.output(), Not(HasSubstr("\"event\":\"ready\""))) << "the matrices are too small";
+
+  ASSERT_TRUE(server.AwaitListening());
+  // What the log says comes after what is so.
+  EXPECT_EQ(HttpGet(server.http_port(), "/readyz").status, 200);
+  for (const char* service : {"", "dotmax.v1.Dotmax", "dotmax.v1.Collections"}) {
+    EXPECT_EQ(HealthOf(channel, service), "SERVING") << service;
+  }
+  grpc::ClientContext context;
+  EXPECT_TRUE(v1::Dotmax::NewStub(channel)->Search(&context, request, &response).ok());
+  EXPECT_GT(response.version(), 0u);
+  // Warming up is nobody's request.
+  const std::string metrics = HttpGet(server.http_port(), "/metrics").body;
+  EXPECT_THAT(metrics, HasSubstr("\ndotmax_query_rows_total 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("\ndotmax_search_compute_seconds_count 1\n"));
+}
+
+TEST_F(LoadingTest, AStopSignalThenEndsTheProcessAtOnce) {
+  const ServerProcess server(Matrices());
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"loaded\""));
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.AwaitExit(), 128 + SIGTERM);
+  EXPECT_THAT(server.output(), Not(HasSubstr("\"event\":\"ready\"")));
+}
+
+TEST_F(LoadingTest, AHangupThenWaitsForItsTurn) {
+  const ServerProcess server(Matrices());
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"loaded\""));
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.AwaitListening());
+  ASSERT_TRUE(server.AwaitOutput(absl::StrCat("\"version\":", kCopies + 1, ","))) << server.output();
+}
+
+TEST_F(LifecycleTest, InItsGracePeriodAServerServesThoseWhoDoNotLook) {
+  const ServerProcess server({Matrix(), "--drain-grace=2s"});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto channel = Channel(server.grpc_address());
+  const v1::SearchRequest request = SearchRequestOf("", RandomNormal(1, kDim, 3), 1, v1::PER_ROW);
+  server.Signal(SIGTERM);
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"stopping\""));
+  EXPECT_EQ(HealthOf(channel, ""), "NOT_SERVING");
+  EXPECT_EQ(HealthOf(channel, "dotmax.v1.Dotmax"), "NOT_SERVING");
+  EXPECT_EQ(HealthOf(channel, "dotmax.v1.Collections"), "NOT_SERVING");
+  EXPECT_EQ(HttpGet(server.http_port(), "/readyz").status, 503);
+  grpc::ClientContext context;
+  v1::SearchResponse response;
+  EXPECT_TRUE(v1::Dotmax::NewStub(channel)->Search(&context, request, &response).ok());
+  EXPECT_THAT(server.output(), Not(HasSubstr("\"event\":\"draining\"")));
+  EXPECT_EQ(server.AwaitExit(), 0);
+  EXPECT_THAT(server.output(), HasSubstr("\"event\":\"stopped\""));
+}
+
+TEST_F(LifecycleTest, ASecondSignalEndsItAtOnce) {
+  const ServerProcess server({Matrix(), "--drain-grace=10m"});
+  ASSERT_TRUE(server.AwaitListening());
+  server.Signal(SIGTERM);
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"stopping\""));
+  server.Signal(SIGINT);
+  EXPECT_EQ(server.AwaitExit(), 128 + SIGINT);
+  EXPECT_THAT(server.output(), Not(HasSubstr("\"event\":\"stopped\"")));
+}
+
+TEST_F(BusyServerTest, ASecondSignalAlsoEndsADrain) {
+  ASSERT_NO_FATAL_FAILURE(Start("--drain-timeout=10m"));
+  Occupy();
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(server_->AwaitOutput("\"event\":\"draining\""));
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(server_->AwaitExit(), 128 + SIGTERM);
+}
+
+TEST_F(LifecycleTest, AHangupReloadsFilesAndABadOneChangesNothing) {
+  const NpyFile file(base_.view);
+  const ServerProcess server(
+      {absl::StrCat("--matrix=a=", file.path()), absl::StrCat("--matrix=b=", file_.path())});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto metrics = [&server] { return HttpGet(server.http_port(), "/metrics").body; };
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_collection_version{collection=\"a\"} 1\n"));
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_reload_last_success{collection=\"a\"} 1\n"));
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_reload_last_success_timestamp_seconds{collection=\"a\"} "));
+
+  // Fewer rows of the same bytes: a's header promises more than there is. The old bytes stay what they were.
+  ASSERT_EQ(truncate(file.path().c_str(), 1000), 0);
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.AwaitOutput("\"event\":\"load_failed\""));
+  ASSERT_TRUE(server.AwaitOutput("\"version\":3,"));  // b
+  EXPECT_THAT(server.output(), HasSubstr("\"collection\":\"a\",\"reason\":\"MALFORMED_FILE\""));
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_collection_version{collection=\"a\"} 1\n"));
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_reload_last_success{collection=\"a\"} 0\n"));
+  EXPECT_THAT(metrics(), HasSubstr("dotmax_reload_last_success{collection=\"b\"} 1\n"));
+
+  const SharedMatrix queries = RandomNormal(2, kDim, 9);
+  const auto best = [&] {
+    v1::SearchResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status =
+        v1::Dotmax::NewStub(Channel(server.grpc_address()))
+            ->Search(&context, SearchRequestOf("a", queries, 1, v1::GLOBAL), &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  };
+  EXPECT_EQ(best().scores(0), ExactTopK(queries.view, base_.view, 1, Reduction::kGlobal)[0].score);
+  EXPECT_EQ(best().version(), 1u);
+
+  const SharedMatrix other = RandomNormal(300, kDim, 77);
+  const NpyFile replacement(other.view);
+  ASSERT_EQ(rename(replacement.path().c_str(), file.path().c_str()), 0);
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.AwaitOutput("\"collection\":\"a\",\"version\":4,"));
+  EXPECT_EQ(best().scores(0), ExactTopK(queries.view, other.view, 1, Reduction::kGlobal)[0].score);
+  EXPECT_EQ(best().version(), 4u);
+  EXPECT_THAT(server.output(), Not(HasSubstr("stop")));
+}
+
+TEST_F(LifecycleTest, AMatrixThatDoesNotFitIsRefusedWithBothFigures) {
+  ExpectRefusal({Matrix(), "--memory-limit=1000000"}, 1,
+                {file_.path(), "200 rows of 16", "takes up to", "0 are left of 1000000"});
+}
+
+TEST_F(LifecycleTest, ADataDirectoryThatIsNoneIsNamed) {
+  ExpectRefusal({Matrix(), "--data-dir=/no/such/dir"}, 1, {"/no/such/dir"});
 }
 
 TEST_F(LifecycleTest, AStopUnderLoadLosesNoAcceptedRequest) {

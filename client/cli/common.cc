@@ -23,6 +23,7 @@ ExitCode CodeFor(const absl::Status& status) {
     case absl::StatusCode::kUnauthenticated:
       return kBadInput;
     case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kResourceExhausted:
       return kTryAgain;

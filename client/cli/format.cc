@@ -136,10 +136,11 @@ std::string CountsJson(const SearchResult& result, const Names& names, bool glob
 }
 
 std::string InfoTable(const ServerDescription& server) {
-  std::vector<Row> rows = {{"collection", "rows", "dim", "dtype", "resident bytes", "screen"}};
+  std::vector<Row> rows = {{"collection", "version", "rows", "dim", "dtype", "resident bytes", "screen"}};
   for (const CollectionDescription& c : server.collections) {
-    rows.push_back({c.name, absl::StrCat(c.rows), absl::StrCat(c.dim), TypeName(c.type),
-                    absl::StrCat(c.resident_bytes), c.screen});
+    rows.push_back({c.name, absl::StrCat(c.version), absl::StrCat(c.rows), absl::StrCat(c.dim),
+                    TypeName(c.type), absl::StrCat(c.resident_bytes),
+                    c.file_changed ? "its file has changed: reload it" : c.screen});
   }
   std::vector<Row> estimates = {{"collection", "screen considered", "us per query alone", "in a batch"}};
   const auto microseconds = [](double seconds) { return absl::StrFormat("%.1f", seconds * 1e6); };
@@ -168,8 +169,9 @@ std::string InfoJson(const ServerDescription& server) {
       estimates.back() += "}";
     }
     collections.push_back(absl::StrCat(
-        "{\"name\":", JsonString(c.name), ",\"rows\":", c.rows, ",\"dim\":", c.dim, ",\"dtype\":\"",
-        TypeName(c.type), "\",\"resident_bytes\":", c.resident_bytes, ",\"screen\":", JsonString(c.screen),
+        "{\"name\":", JsonString(c.name), ",\"version\":", c.version, ",\"rows\":", c.rows,
+        ",\"dim\":", c.dim, ",\"dtype\":\"", TypeName(c.type), "\",\"resident_bytes\":", c.resident_bytes,
+        ",\"screen\":", JsonString(c.screen), c.file_changed ? ",\"file_changed\":true" : "",
         ",\"estimates\":[", absl::StrJoin(estimates, ","), "]}"));
   }
   return absl::StrCat("{\"collections\":[", absl::StrJoin(collections, ","),

@@ -41,13 +41,6 @@ absl::optional<Message> Detail(const absl::Status& status) {
   return message;
 }
 
-ElementType FromProto(v1::DType type) {
-  for (const auto& [ours, wire] : kWireTypes) {
-    if (wire == type) return ours;
-  }
-  return ElementType::kFloat32;
-}
-
 }  // namespace
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -98,28 +91,6 @@ absl::StatusOr<Client> Client::Create(const ClientOptions& options) {
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, static_cast<int>(options.max_message_bytes));
   return Client(std::make_unique<Impl>(
       options, grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments)));
-}
-
-absl::StatusOr<ServerDescription> Client::Describe() const {
-  grpc::ClientContext context;
-  SetDeadline(context, impl_->Deadline(std::nullopt));
-  v1::ListCollectionsResponse response;
-  const grpc::Status status = impl_->collections->ListCollections(&context, {}, &response);
-  if (!status.ok()) return FromGrpc(status);
-  ServerDescription server;
-  server.max_top_k = response.limits().max_top_k();
-  server.max_message_bytes = response.limits().max_message_bytes();
-  for (const v1::Collection& c : response.collections()) {
-    CollectionDescription& description = server.collections.emplace_back();
-    description = {c.name(), c.rows(), c.dim(), FromProto(c.dtype()), c.resident_bytes(), c.screen(), {}};
-    for (const v1::ScreenEstimate& estimate : c.estimates()) {
-      description.estimates.push_back({estimate.screen(), estimate.batch_query_seconds(), std::nullopt});
-      if (estimate.has_single_query_seconds()) {
-        description.estimates.back().single_query_seconds = estimate.single_query_seconds();
-      }
-    }
-  }
-  return server;
 }
 
 absl::Status Client::CheckHealth() const {

@@ -122,6 +122,7 @@ SearchResult ResultFromProto(const v1::SearchResponse& response) {
   }
   result.truncated.assign(response.truncated().begin(), response.truncated().end());
   result.counts.assign(response.counts().begin(), response.counts().end());
+  result.version = response.version();
   result.coverage = response.coverage();
   result.queue_seconds = response.stats().queue_seconds();
   result.compute_seconds = response.stats().compute_seconds();

@@ -1,5 +1,6 @@
 // Client's searches: of a collection, by rows of a collection, and of two matrices.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -11,19 +12,24 @@ namespace dotmax {
 namespace {
 
 // Asks about query rows [0, total) in parts that fit into messages, and joins the results. `ask(first, rows,
-// response)` asks about [first, first + rows).
+// version, response)` asks about [first, first + rows), and of the version that the first part was answered
+// from.
 absl::StatusOr<SearchResult> InParts(
     const SearchOptions& options, uint64_t total, size_t row_bytes, size_t budget,
-    absl::FunctionRef<absl::Status(uint64_t first, uint64_t rows, v1::SearchResponse* response)> ask) {
+    absl::FunctionRef<absl::Status(uint64_t first, uint64_t rows, std::optional<uint64_t> version,
+                                   v1::SearchResponse* response)>
+        ask) {
   if (absl::Status s = CheckExclusions(options, total); !s.ok()) return s;
   SearchResult result;
+  std::optional<uint64_t> version = options.version;
   uint64_t first = 0;
   do {
     const uint64_t rows = total == 0 ? 0 : RowsOfPart(options, first, total, row_bytes, budget);
     v1::SearchResponse response;
-    if (absl::Status s = ask(first, rows, &response); !s.ok()) return s;
+    if (absl::Status s = ask(first, rows, version, &response); !s.ok()) return s;
     if (first == 0) {
       result = ResultFromProto(response);
+      if (result.version != 0) version = result.version;
     } else {
       Append(ResultFromProto(response), first, options, result);
     }
@@ -83,18 +89,20 @@ void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix) {
 absl::StatusOr<SearchResult> Client::Search(const Rows& queries, const SearchOptions& options) const {
   if (absl::Status s = CheckRows(queries, "queries"); !s.ok()) return s;
   const absl::Time deadline = impl_->Deadline(options.timeout);
-  return InParts(options, queries.count(), queries.row_bytes(), impl_->Budget(options.max_message_bytes),
-                 [&](uint64_t first, uint64_t rows, v1::SearchResponse* response) {
-                   v1::SearchRequest request;
-                   AskOf(options, first, rows, &request);
-                   request.set_collection(options.collection);
-                   ToProto(queries, first, rows, request.mutable_queries());
-                   grpc::ClientContext context;
-                   SetDeadline(context, deadline);
-                   const grpc::Status status = impl_->search->Search(&context, request, response);
-                   Tell(options, first + rows, queries.count());
-                   return FromGrpc(status);
-                 });
+  return InParts(
+      options, queries.count(), queries.row_bytes(), impl_->Budget(options.max_message_bytes),
+      [&](uint64_t first, uint64_t rows, std::optional<uint64_t> version, v1::SearchResponse* response) {
+        v1::SearchRequest request;
+        AskOf(options, first, rows, &request);
+        request.set_collection(options.collection);
+        if (version.has_value()) request.set_version(*version);
+        ToProto(queries, first, rows, request.mutable_queries());
+        grpc::ClientContext context;
+        SetDeadline(context, deadline);
+        const grpc::Status status = impl_->search->Search(&context, request, response);
+        Tell(options, first + rows, queries.count());
+        return FromGrpc(status);
+      });
 }
 
 absl::StatusOr<SearchResult> Client::SearchRows(const CollectionRows& queries, SelfPairs self,
@@ -111,22 +119,24 @@ absl::StatusOr<SearchResult> Client::SearchRows(const CollectionRows& queries, S
       total = c.rows - std::min(c.rows, queries.first);
     }
   }
-  return InParts(options, total, /*row_bytes=*/0, impl_->Budget(options.max_message_bytes),
-                 [&](uint64_t first, uint64_t rows, v1::SearchResponse* response) {
-                   v1::SearchRequest request;
-                   AskOf(options, first, rows, &request);
-                   request.set_collection(options.collection);
-                   request.set_self_pairs(ToProto(self));
-                   v1::RowRange* const range = request.mutable_resident_queries();
-                   range->set_collection(queries.collection);
-                   range->set_first(queries.first + first);
-                   range->set_rows(rows);
-                   grpc::ClientContext context;
-                   SetDeadline(context, deadline);
-                   const grpc::Status status = impl_->search->Search(&context, request, response);
-                   Tell(options, first + rows, total);
-                   return FromGrpc(status);
-                 });
+  return InParts(
+      options, total, /*row_bytes=*/0, impl_->Budget(options.max_message_bytes),
+      [&](uint64_t first, uint64_t rows, std::optional<uint64_t> version, v1::SearchResponse* response) {
+        v1::SearchRequest request;
+        AskOf(options, first, rows, &request);
+        request.set_collection(options.collection);
+        if (version.has_value()) request.set_version(*version);
+        request.set_self_pairs(ToProto(self));
+        v1::RowRange* const range = request.mutable_resident_queries();
+        range->set_collection(queries.collection);
+        range->set_first(queries.first + first);
+        range->set_rows(rows);
+        grpc::ClientContext context;
+        SetDeadline(context, deadline);
+        const grpc::Status status = impl_->search->Search(&context, request, response);
+        Tell(options, first + rows, total);
+        return FromGrpc(status);
+      });
 }
 
 absl::Status Client::Impl::StreamMax(v1::MaxInnerProductRequest start, const Rows& base, size_t budget,
@@ -159,24 +169,24 @@ absl::StatusOr<SearchResult> Client::MaxInnerProduct(const Rows& queries, const 
   const absl::Time deadline = impl_->Deadline(options.timeout);
   const size_t budget = impl_->Budget(options.max_message_bytes);
   const uint64_t pairs = queries.count() * base.count();
-  return InParts(options, queries.count(), queries.row_bytes(), budget,
-                 [&](uint64_t first, uint64_t rows, v1::SearchResponse* response) {
-                   v1::MaxInnerProductRequest request;
-                   AskOf(options, first, rows, &request);
-                   ToProto(queries, first, rows, request.mutable_queries());
-                   if (request.ByteSizeLong() + base.bytes > budget) {
-                     return impl_->StreamMax(
-                         std::move(request), base, budget, deadline,
-                         [&](uint64_t done) { Tell(options, first * base.count() + rows * done, pairs); },
-                         response);
-                   }
-                   ToProto(base, 0, base.count(), request.mutable_base());
-                   grpc::ClientContext context;
-                   SetDeadline(context, deadline);
-                   const grpc::Status status = impl_->search->MaxInnerProduct(&context, request, response);
-                   Tell(options, (first + rows) * base.count(), pairs);
-                   return FromGrpc(status);
-                 });
+  return InParts(
+      options, queries.count(), queries.row_bytes(), budget,
+      [&](uint64_t first, uint64_t rows, std::optional<uint64_t> /*version*/, v1::SearchResponse* response) {
+        v1::MaxInnerProductRequest request;
+        AskOf(options, first, rows, &request);
+        ToProto(queries, first, rows, request.mutable_queries());
+        if (request.ByteSizeLong() + base.bytes > budget) {
+          return impl_->StreamMax(
+              std::move(request), base, budget, deadline,
+              [&](uint64_t done) { Tell(options, first * base.count() + rows * done, pairs); }, response);
+        }
+        ToProto(base, 0, base.count(), request.mutable_base());
+        grpc::ClientContext context;
+        SetDeadline(context, deadline);
+        const grpc::Status status = impl_->search->MaxInnerProduct(&context, request, response);
+        Tell(options, (first + rows) * base.count(), pairs);
+        return FromGrpc(status);
+      });
 }
 
 }  // namespace dotmax

@@ -13,7 +13,7 @@
 #include "absl/time/time.h"
 #include "server/base/errors.h"
 #include "server/engine/matrix.h"
-#include "server/load/memory.h"
+#include "server/load/budget.h"
 #include "server/store/ingest.h"
 
 namespace dotmax {
@@ -301,8 +301,9 @@ void Loader::ShowResident() {
 
 void Loader::WatchFiles() {
   if (!options_.map) return;
+  const ResidentInfos infos = catalog_->Infos();
   bool changed = false;
-  for (const CollectionInfo& info : *catalog_->Infos()) {
+  for (const CollectionInfo& info : *infos) {
     if (info.intact || !changed_versions_.insert(info.version).second) continue;
     changed = true;
     log_->Write(LogLevel::kError, "file_changed", {{"collection", info.name}, {"version", info.version}});

@@ -29,9 +29,9 @@ namespace dotmax {
 class Loader : public CollectionAdmin {
  public:
   struct Options {
-    bool map = false;                 // files instead of reading them
-    std::optional<DataDir> data_dir;  // of Load; none: nothing may be named
-    uint64_t memory_limit = 0;        // see CheckMemory
+    bool map = false;                                // files instead of reading them
+    std::optional<DataDir> data_dir = std::nullopt;  // of Load; none: nothing may be named
+    uint64_t memory_limit = 0;                       // see CheckMemory
   };
 
   // `log` and `metrics` outlive the loader.

@@ -75,6 +75,8 @@ absl::StatusOr<DataDir> DataDir::Open(const std::string& path) {
 absl::StatusOr<File> DataDir::OpenFile(const std::string& path) const {
   absl::string_view name = path;
   if (absl::StartsWith(name, "/") && !absl::ConsumePrefix(&name, absl::StrCat(path_, "/"))) return Outside();
+  while (absl::ConsumePrefix(&name, "/")) {
+  }
   for (const absl::string_view part : absl::StrSplit(name, '/')) {
     if (part == "..") return Outside();
   }

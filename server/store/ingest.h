@@ -20,11 +20,11 @@ struct ReadOptions {
   bool map = false;
   // Called once the matrix's shape is known (data is null), and whether it will be mapped, before memory is
   // taken or anything is mapped. What it fails with, reading fails with.
-  std::function<absl::Status(const MatrixView& shape, bool map)> admit;
+  std::function<absl::Status(const MatrixView& shape, bool map)> admit = nullptr;
   // Called now and then while reading, on the calling thread, with bytes read so far of bytes in all.
-  std::function<void(uint64_t done, uint64_t total)> progress;
+  std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
   // Asked as often; what it fails with, reading fails with.
-  std::function<absl::Status()> stop;
+  std::function<absl::Status()> stop = nullptr;
 };
 
 // Reads the whole file into memory, 64-byte aligned (or maps it), and checks every element.

@@ -50,13 +50,14 @@ struct MappedFile::List {
       if (zeros != MAP_FAILED) return;
       break;
     }
-    // Not ours: as if this handler did not exist. The access is tried again.
+    // Not ours: as if this handler did not exist. An access is tried again; what somebody sent is sent again.
     if ((previous.sa_flags & SA_SIGINFO) != 0) {
       previous.sa_sigaction(signal, info, context);
     } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
       previous.sa_handler(signal);
     } else {
       sigaction(SIGBUS, &previous, nullptr);
+      if (info->si_code <= 0) raise(signal);
     }
     errno = error;
   }

@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -76,6 +77,9 @@ struct Exclusions {
 
 struct SearchOptions {
   std::string collection = {};  // that is searched; empty: the server's only one
+  // That the collection must have; kFailedPrecondition if it has another one. Without it, the one that it has
+  // when the first message comes, for all messages of a call.
+  std::optional<uint64_t> version = std::nullopt;
   // How many hits; 0 for 1, or with a score given below all within it, up to the server's limit and what a
   // reply holds (SearchResult::truncated).
   uint32_t top_k = 1;
@@ -124,6 +128,7 @@ struct SearchResult {
   std::vector<bool>
       truncated;  // with a range and top_k = 0, by query row (one if global): whether there are more
   std::vector<uint64_t> counts;  // with count_only, by query row (one if global)
+  uint64_t version = 0;          // of the collection; 0 for a base that was sent
   double coverage = 0.0;         // rows searched / rows held
   double queue_seconds = 0.0;
   double compute_seconds = 0.0;
@@ -182,6 +187,21 @@ struct CollectionDescription {
   uint64_t resident_bytes = 0;
   std::string screen;
   std::vector<ScreenTiming> estimates;
+  uint64_t version = 0;       // larger than that of any change before
+  bool file_changed = false;  // its mapped file has changed: searches fail until it is loaded again
+};
+
+enum class LoadStage : uint8_t {
+  kWaiting,    // for other loads
+  kReading,    // the file
+  kPreparing,  // choosing how to search it, and encoding it
+};
+
+struct LoadOptions {
+  // Of the whole load, which can take minutes.
+  absl::Duration timeout = absl::Hours(1);
+  // Called on the calling thread, a few times a second.
+  std::function<void(LoadStage stage, uint64_t bytes_done, uint64_t bytes_total)> progress = nullptr;
 };
 
 struct ServerDescription {
@@ -222,6 +242,18 @@ class Client {
 
   // What is resident, and the server's limits.
   absl::StatusOr<ServerDescription> Describe() const;
+
+  // Loads a file that the server can read, by its path within the server's data directory, as a new
+  // collection, or as a new version of one that there is. What fails changes nothing; StatusReason says why.
+  absl::StatusOr<CollectionDescription> LoadCollection(const std::string& name, const std::string& path,
+                                                       const LoadOptions& options = {}) const;
+  // The same from the file that the collection came from.
+  absl::StatusOr<CollectionDescription> ReloadCollection(const std::string& name,
+                                                         const LoadOptions& options = {}) const;
+  // Each name means what the other one did, from one moment to the next. Returns what they mean now.
+  absl::StatusOr<std::pair<CollectionDescription, CollectionDescription>> SwapCollections(
+      const std::string& a, const std::string& b) const;
+  absl::Status DropCollection(const std::string& name) const;
 
   // Ok while the server takes searches; kUnavailable with its state otherwise.
   absl::Status CheckHealth() const;

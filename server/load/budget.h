@@ -1,6 +1,6 @@
 // Whether a matrix has room: what loading it takes at its peak, and what the machine has left.
-#ifndef DOTMAX_SERVER_LOAD_MEMORY_H_
-#define DOTMAX_SERVER_LOAD_MEMORY_H_
+#ifndef DOTMAX_SERVER_LOAD_BUDGET_H_
+#define DOTMAX_SERVER_LOAD_BUDGET_H_
 
 #include <cstdint>
 #include <string>
@@ -29,4 +29,4 @@ absl::Status CheckMemory(const MatrixView& shape, bool mapped, uint64_t limit);
 
 }  // namespace dotmax
 
-#endif  // DOTMAX_SERVER_LOAD_MEMORY_H_
+#endif  // DOTMAX_SERVER_LOAD_BUDGET_H_

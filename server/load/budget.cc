@@ -1,4 +1,4 @@
-#include "server/load/memory.h"
+#include "server/load/budget.h"
 
 #include <algorithm>
 #include <fstream>
