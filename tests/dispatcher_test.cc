@@ -141,7 +141,7 @@ TEST_F(DispatcherTest, AWrongDimIsRefusedWithBothDims) {
 }
 
 TEST_F(DispatcherTest, AQueueFullOfRequestsRefusesTheNext) {
-  const auto dispatcher = Make({.requests = 2, .query_bytes = 100 * kQueryBytes});
+  const auto dispatcher = Make({.requests = 2});
   Occupy(*dispatcher);  // does not wait any more, so it does not count
   Reply first, second, third;
   dispatcher->Search(TwoRows(), first.done());
@@ -156,7 +156,7 @@ TEST_F(DispatcherTest, AQueueFullOfRequestsRefusesTheNext) {
 }
 
 TEST_F(DispatcherTest, AQueueFullOfBytesRefusesTheNextAndTakesMoreOnceEmpty) {
-  const auto dispatcher = Make({.requests = 100, .query_bytes = kQueryBytes});
+  const auto dispatcher = Make({.bytes = kQueryBytes});
   Occupy(*dispatcher);
   Reply fits, full, later;
   dispatcher->Search(TwoRows(), fits.done());
