@@ -202,7 +202,7 @@ absl::StatusOr<LoadRequests> MakeRequests(const BenchFlags& flags, const SearchO
   return requests;
 }
 
-// One that fails leaves the report's answers out of it.
+// Makes the requests and, if asked to, finds their answers; then runs the load.
 absl::StatusOr<BenchReport> RunBench(const BenchFlags& flags, LoadOptions load,
                                      const SearchOptions& options) {
   const absl::StatusOr<Client> client = flags.common.Connect();

@@ -34,6 +34,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
+constexpr std::chrono::milliseconds kGrace(10);
 const char kMethod[] = "/dotmax.v1.Dotmax/Search";
 
 v1::DType ToProto(DType dtype) {
@@ -131,11 +132,11 @@ struct Call {
 };
 
 // One thread polls the completion queue, takes in answers and, in a closed loop, sends what follows: of what
-// gRPC offers this takes the least processor time per request (with callbacks, threads wake each other for
-// each of them). In an open loop another one sends, so that it is never late because of answers.
+// gRPC offers this takes the least processor time per request (with callbacks, threads wake each other). In
+// an open loop another one sends, so that it is never late because of answers.
 class Generator {
  public:
-  // `requests` and `messages`, not empty, must outlive this.
+  // `options` must outlive this; `messages` are not empty.
   Generator(const LoadOptions& options, std::vector<grpc::ByteBuffer> messages,
             const std::vector<std::shared_ptr<grpc::Channel>>& channels)
       : options_(options),
@@ -194,8 +195,8 @@ class Generator {
       if (due >= window_ends_) break;
       std::this_thread::sleep_until(due);
       const Clock::time_point now = Clock::now();
-      // Behind by more than there is time left, if at the end.
-      Call* const call = now < window_ends_ ? Idle() : nullptr;
+      // Too many to send them in time are not caught up with for ever.
+      Call* const call = now < window_ends_ + kGrace ? Idle() : nullptr;
       if (call != nullptr) Send(*call, due);
       if (!InWindow(due)) continue;
       if (call != nullptr) {

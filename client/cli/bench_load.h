@@ -18,8 +18,7 @@
 
 namespace dotmax {
 
-// The requests: Search for `rows` query rows each, over and over through the whole requests that `queries`
-// has.
+// The requests: Search for `rows` query rows each, over and over through as many of them as `queries` has.
 struct LoadRequests {
   SharedMatrix queries;
   uint64_t rows = 1;
@@ -84,9 +83,10 @@ struct LoadResult {
   uint64_t checked = 0, mismatched = 0;
 };
 
-// Runs it, and waits until all requests have ended, which takes up to a deadline longer than warm-up and
-// window. Fails with kUnavailable when there is no connection within the timeout, and in no other way: what
-// becomes of the requests is the result. REQUIRES: requests.count() ≥ 1.
+// Runs it, and waits until all requests have ended, at most a deadline after warm-up and window. Fails with
+// kUnavailable when there is no connection within the timeout, and in no other way: what becomes of the
+// requests is the result.
+// REQUIRES: requests.count() ≥ 1; with a check_share above 0 there is a check.
 absl::StatusOr<LoadResult> RunLoad(const LoadOptions& options, const LoadRequests& requests);
 
 }  // namespace dotmax
