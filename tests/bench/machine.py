@@ -1,4 +1,4 @@
-"""What peers.py and questions.py measure with: an environment that is fair to all, programs that take commands, clocks,
+"""What peers.py, questions.py and service.py measure with: an environment that is fair to all, programs that take commands, clocks,
 and memory.
 
 To be imported before any library that computes: these choose for themselves what this machine can do, whatever the
