@@ -133,13 +133,13 @@ TEST_F(BenchCommandTest, AClosedLoopAndWhatTheServerSaysOfIt) {
   // Its window is a little later than ours.
   const Json server = json["server"];
   for (const char* name : {"queue_seconds", "compute_seconds", "total_seconds"}) {
-    EXPECT_GT(server[name]["count"].number(), ok / 2) << name;
+    EXPECT_GT(server[name]["count"].number(), ok / 4) << name;
     EXPECT_LE(server[name]["p50"].number(), server[name]["p99"].number()) << name;
     EXPECT_LT(server[name]["mean"].number(), latency["max"].number()) << name;
   }
-  EXPECT_GT(server["pairs_screened"].number(), kSampleRows * ok / 2);
+  EXPECT_GT(server["pairs_screened"].number(), kSampleRows * ok / 4);
   EXPECT_GE(server["pairs_survived"].number(), server["pairs_rescored"].number());
-  EXPECT_GE(server["pairs_rescored"].number(), 3 * ok / 2);
+  EXPECT_GE(server["pairs_rescored"].number(), 3 * ok / 4);
 }
 
 // Coordinated omission: all that were due while the server stood still are slow, not just the one that
@@ -175,7 +175,7 @@ TEST_F(BenchCommandTest, ARateBeyondTheServersHasLatenciesThatGrow) {
   const Json flooded = Measure("--rows=256 --rate=2000");
   EXPECT_GT(flooded["latency_seconds"]["p50"].number(), 5 * alone["latency_seconds"]["p50"].number());
   // It answers what it can all the same.
-  EXPECT_GT(flooded["per_second"]["requests"].number(), alone["per_second"]["requests"].number() / 3);
+  EXPECT_GT(flooded["per_second"]["requests"].number(), alone["per_second"]["requests"].number() / 5);
 }
 
 TEST_F(BenchCommandTest, WhatFindsNoRoomIsNotSent) {

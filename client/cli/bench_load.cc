@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "dotmax/v1/dotmax.pb.h"
 
 namespace dotmax {
@@ -112,8 +113,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const LoadOptions& option
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   std::shared_ptr<grpc::Channel> channel =
       grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
-  if (channel->WaitForConnected(std::chrono::system_clock::now() +
-                                absl::ToChronoNanoseconds(options.timeout))) {
+  if (channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.timeout))) {
     return channel;
   }
   return absl::UnavailableError(

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""What people would serve where there is no dotmax, for service.py: grpcio in front of FAISS's IndexFlatIP, each request
-searched by itself, in the words of dotmax's protocol. Float32, inner products, the best rows of each query row.
+"""What people would serve where there is no dotmax, for service.py: grpcio in front of FAISS's IndexFlatIP, each
+request searched by itself, in the words of dotmax's protocol. Float32, inner products, the best rows of each query row.
 
   plain_server.py MATRIX.npy THREADS       {"event": "listening", "grpc_port": 50051, ...} on standard error
 
@@ -39,7 +39,10 @@ class Service:
         top_k = max(request.top_k, 1)
         scores, ids = self.index.search(queries, top_k)
         return self.search_protocol.SearchResponse(
-            row_splits=range(0, ids.size + 1, top_k), ids=ids.ravel().tolist(), scores=scores.ravel().tolist(), coverage=1
+            row_splits=range(0, ids.size + 1, top_k),
+            ids=ids.ravel().tolist(),
+            scores=scores.ravel().tolist(),
+            coverage=1,
         )
 
     def list_collections(self, _request, _context):

@@ -161,7 +161,7 @@ class Target:
         if self.least is not None:
             return f"≥ {self.least:g}{self.unit}" + ", missed" * (not self.value >= self.least)
         if self.most is not None:
-            return f"≤ {self.most:g}{self.unit}" + ", missed" * (not self.value <= self.most)
+            return "≤ " * (self.most > 0) + f"{self.most:g}{self.unit}" + ", missed" * (not self.value <= self.most)
         return ""
 
 
