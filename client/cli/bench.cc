@@ -1,12 +1,8 @@
 // dotmax bench: how fast a server answers, and how it fares under load.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <iostream>
 #include <memory>
-#include <numbers>
 #include <optional>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -147,18 +143,6 @@ absl::StatusOr<LoadOptions> BenchFlags::Load() const {
   return load;
 }
 
-// Standard normal numbers by Box and Muller; std::normal_distribution may be any.
-SharedMatrix RandomRows(uint64_t rows, uint32_t dim, uint64_t seed) {
-  auto values = std::make_shared<std::vector<float>>(rows * dim);
-  std::mt19937_64 random(seed);
-  const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };  // in (0, 1)
-  for (float& value : *values) {
-    const double length = std::sqrt(-2 * std::log(uniform()));
-    value = static_cast<float>(length * std::cos(2 * std::numbers::pi * uniform()));
-  }
-  return {{reinterpret_cast<const std::byte*>(values->data()), rows, dim, DType::kFloat32}, values};
-}
-
 // The collection that is searched; of 0 rows where there is none, which the server will say.
 CollectionDescription FindCollection(const ServerDescription& server, const std::string& name) {
   for (const CollectionDescription& c : server.collections) {
@@ -186,7 +170,7 @@ absl::StatusOr<LoadRequests> MakeRequests(const BenchFlags& flags, const SearchO
                                               "\" to tell the dim of query rows; give --queries=FILE"));
     }
     const uint64_t rows = most(collection.dim * sizeof(float)) * requests.rows;
-    requests.queries = RandomRows(rows, collection.dim, static_cast<uint64_t>(flags.seed));
+    requests.queries = StandardNormalRows(rows, collection.dim, static_cast<uint64_t>(flags.seed));
     return requests;
   }
   absl::StatusOr<SharedMatrix> file =
@@ -211,16 +195,19 @@ absl::StatusOr<BenchReport> RunBench(const BenchFlags& flags, LoadOptions load,
   if (!server.ok()) return server.status();
   BenchReport report;
   report.collection = FindCollection(*server, options.collection);
-  const absl::StatusOr<LoadRequests> requests = MakeRequests(flags, options, report.collection);
+  absl::StatusOr<LoadRequests> requests = MakeRequests(flags, options, report.collection);
   if (!requests.ok()) return requests.status();
 
   std::optional<ExpectedAnswers> expected;
   if (load.check_share > 0) {
     const absl::StatusOr<SharedMatrix> base = ReadMatrix(flags.base);
     if (!base.ok()) return base.status();
+    Progress progress;
+    requests->options.progress = [&progress](uint64_t done, uint64_t total) { progress.Update(done, total); };
     absl::StatusOr<ExpectedAnswers> found =
         ExpectedAnswers::Find(*requests, *base, flags.base, DefaultThreads());
     if (!found.ok()) return found.status();
+    requests->options.progress = nullptr;
     expected = *std::move(found);
     load.check = [&expected](uint64_t request, const SearchResult& answer) {
       return expected->Match(request, answer);

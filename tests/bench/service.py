@@ -105,7 +105,8 @@ class Bench:
         numpy.save(self.base_path, base)
         numpy.save(self.queries_path, self.queries)
         self.shape = base.shape
-        self.versions = {}
+        version = subprocess.run([options.server, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        self.versions = {"dotmax": version.split()[-1]}
 
     def load(self, server, *flags, seconds=None, prefix=()):
         """What `dotmax bench` finds."""
