@@ -15,6 +15,7 @@
 #include "server/base/config.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
+#include "server/base/process.h"
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
@@ -24,6 +25,7 @@
 #include "server/engine/vnni.h"
 #include "server/rpc/http.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/security.h"
 #include "server/store/ingest.h"
 
 namespace dotmax {
@@ -84,9 +86,13 @@ absl::Status Serve(const Config& config) {
   Logger log(config.log_level, STDERR_FILENO);
   Metrics metrics(kVersion, OneDnnVersion());
 
+  const absl::StatusOr<std::unique_ptr<Security>> security = Security::Load(config.security, &metrics, &log);
+  if (!security.ok()) return security.status();
+
   std::unique_ptr<HttpServer> http;
   if (!config.metrics_listen.empty()) {
-    absl::StatusOr<std::unique_ptr<HttpServer>> started = HttpServer::Start(config.metrics_listen, &metrics);
+    absl::StatusOr<std::unique_ptr<HttpServer>> started = HttpServer::Start(
+        config.metrics_listen, &metrics, config.metrics_token ? (*security)->tokens() : nullptr);
     if (!started.ok()) return started.status();
     http = *std::move(started);
   }
@@ -105,8 +111,12 @@ absl::Status Serve(const Config& config) {
       .searcher = &dispatcher,
       .metrics = &metrics,
       .log = &log,
-      .limits = {.max_top_k = config.max_top_k, .max_message_bytes = config.max_message_bytes}};
-  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Start(config.listen, backend);
+      .tokens = (*security)->tokens(),
+      .limits = {.max_top_k = config.max_top_k, .max_message_bytes = config.max_message_bytes},
+      .max_grpc_bytes = config.max_grpc_bytes,
+      .logged = {.share = config.access_log, .slow = config.slow_request}};
+  absl::StatusOr<std::unique_ptr<Listener>> listener =
+      Listener::Start(config.listen, (*security)->Credentials(), backend);
   if (!listener.ok()) return listener.status();
   if (http != nullptr) http->SetReady(true);
   log.Write(LogLevel::kInfo, "listening",
@@ -116,6 +126,11 @@ absl::Status Serve(const Config& config) {
              {"int8_kernel", HasVnniKernel() ? "avx512_vnni" : KernelName(TileKind::kInt8)},
              {"simd", SimdName()},
              {"threads", config.threads},
+             {"tls", config.security.certificate.empty() ? "off"
+                     : config.security.client_ca.empty() ? "on"
+                                                         : "with client certificates"},
+             {"tokens", config.security.tokens.empty() ? "off" : "on"},
+             {"reflection", config.security.tokens.empty() ? "on" : "off"},
              {"grpc_port", (*listener)->port()},
              {"http_port", http != nullptr ? http->port() : 0}});
 
@@ -149,6 +164,7 @@ int Main(int argc, char** argv) {
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  RaiseFileLimit();
   setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);  // its lines are not JSON; our own errors say enough
 
   if (const absl::Status status = Serve(*config); !status.ok()) {

@@ -5,10 +5,15 @@ namespace {
 
 class ListCollectionsCall final : public UnaryCall {
  public:
-  ListCollectionsCall(const Backend& backend, OpenCalls* open)
-      : UnaryCall(backend, open, {"unary", v1::Collections::service_full_name(), "ListCollections"}) {}
+  ListCollectionsCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context)
+      : UnaryCall(backend, open, {"unary", v1::Collections::service_full_name(), "ListCollections"},
+                  Scope::kSearch, context) {}
 
   void Start(v1::ListCollectionsResponse* response) {
+    if (!record().admission().ok()) {
+      End(record().admission());
+      return;
+    }
     const ResidentInfos resident = backend().searcher->Collections();
     for (const CollectionInfo& info : *resident) {
       CollectionToProto(info, response->add_collections());
@@ -21,10 +26,10 @@ class ListCollectionsCall final : public UnaryCall {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* CollectionsService::ListCollections(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* CollectionsService::ListCollections(grpc::CallbackServerContext* context,
                                                               const v1::ListCollectionsRequest* /*request*/,
                                                               v1::ListCollectionsResponse* response) {
-  auto* call = new ListCollectionsCall(backend_, open_);
+  auto* call = new ListCollectionsCall(backend_, open_, context);
   call->Start(response);
   return call;
 }
