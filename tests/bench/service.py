@@ -262,7 +262,8 @@ def latency(bench):
             for _ in range(TURNS):
                 engine_medians.append(statistics.median(bench.engine_seconds(worker, threads, 1)))
                 medians.append(bench.load(server)["latency_seconds"]["p50"])
-        ours, engines = 1e6 * statistics.median(medians), 1e6 * bench.engine_median(f"latency, {threads}", engine_medians)
+        engines = 1e6 * bench.engine_median(f"latency with {threads}", engine_medians)
+        ours = 1e6 * statistics.median(medians)
         rows.append(
             report.Target(
                 f"1 client, 1 query: median of a request less the engine's, {threads} thread{'s' * (threads > 1)}",
