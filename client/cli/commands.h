@@ -11,6 +11,7 @@ ExitCode Max(int argc, const char* const* argv);
 ExitCode Pairs(int argc, const char* const* argv);
 ExitCode Info(int argc, const char* const* argv);
 ExitCode Health(int argc, const char* const* argv);
+ExitCode Token(int argc, const char* const* argv);
 
 }  // namespace dotmax
 

@@ -20,6 +20,7 @@ Commands:
   pairs    the closest pairs of rows within one file, or within a server's collection
   info     what the server holds, and its limits
   health   whether the server takes searches
+  token    a new token, and its line for the server's --tokens-file
 
 dotmax COMMAND --help explains its flags.
 
@@ -34,6 +35,7 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "pairs") return Pairs(argc - 1, argv + 1);
   if (command == "info") return Info(argc - 1, argv + 1);
   if (command == "health") return Health(argc - 1, argv + 1);
+  if (command == "token") return Token(argc - 1, argv + 1);
   if (command == "--help" || command == "-h" || command == "help") {
     return Print(kHelp);
   }
