@@ -11,6 +11,13 @@
 namespace dotmax {
 namespace {
 
+absl::StatusOr<absl::Time> CheckFiles(const std::string& certificate, const std::string& key) {
+  const absl::StatusOr<Pem> first = ReadPem(certificate), second = ReadPem(key);
+  if (!first.ok()) return first.status();
+  if (!second.ok()) return second.status();
+  return CheckKeyPair(*first, *second);
+}
+
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -40,7 +47,7 @@ TEST(CryptoTest, APairTellsItsExpiry) {
   testing::CertificateAuthority authority;
   for (const int days : {3, -3}) {
     const testing::CertificateFiles files = authority.Issue("server", days);
-    const absl::StatusOr<absl::Time> expiry = CheckKeyPair(files.certificate, files.key);
+    const absl::StatusOr<absl::Time> expiry = CheckFiles(files.certificate, files.key);
     ASSERT_TRUE(expiry.ok()) << expiry.status();
     EXPECT_NEAR(absl::ToDoubleHours(*expiry - absl::Now()), 24.0 * days, 0.1);
   }
@@ -50,7 +57,7 @@ TEST(CryptoTest, FilesThatAreNoPairAreNamed) {
   testing::CertificateAuthority authority;
   const testing::CertificateFiles one = authority.Issue("one"), two = authority.Issue("two");
   const auto refusal = [](const std::string& certificate, const std::string& key) {
-    const absl::Status status = CheckKeyPair(certificate, key).status();
+    const absl::Status status = CheckFiles(certificate, key).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     return std::string(status.message());
   };
@@ -61,8 +68,8 @@ TEST(CryptoTest, FilesThatAreNoPairAreNamed) {
   EXPECT_THAT(refusal("/absent.pem", one.key), HasSubstr("/absent.pem: cannot be read"));
   EXPECT_THAT(refusal(one.certificate, "/absent.key"), HasSubstr("/absent.key: cannot be read"));
 
-  EXPECT_TRUE(CheckCertificates(authority.certificate()).ok());
-  EXPECT_THAT(CheckCertificates(one.key).message(), HasSubstr(one.key));
+  EXPECT_TRUE(CheckCertificates(*ReadPem(authority.certificate())).ok());
+  EXPECT_THAT(CheckCertificates(*ReadPem(one.key)).message(), HasSubstr(one.key));
 }
 
 TEST(CryptoTest, AKeyWithAPassphraseIsRefusedWithoutAskingForIt) {
@@ -73,7 +80,7 @@ TEST(CryptoTest, AKeyWithAPassphraseIsRefusedWithoutAskingForIt) {
       std::system(
           ("openssl ec -aes128 -passout pass:x -in " + files.key + " -out " + locked + " 2>&1").c_str()),
       0);
-  EXPECT_THAT(CheckKeyPair(files.certificate, locked).status().message(), HasSubstr("passphrase"));
+  EXPECT_THAT(CheckFiles(files.certificate, locked).status().message(), HasSubstr("passphrase"));
 }
 
 }  // namespace
