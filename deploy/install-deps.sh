@@ -2,7 +2,7 @@
 # Installs Debian packages by name: deploy/install-deps.sh build|test|bench
 #   build   what compiling the server and the command needs
 #   test    the same, and what tests/run.sh needs
-#   bench   all that, and what peers.py and questions.py of tests/bench compare with
+#   bench   all that, and what peers.py, questions.py and service.py of tests/bench compare with
 # For Debian 12 and 13, as root. Does nothing, and asks nobody, when all of it is there.
 set -euo pipefail
 

@@ -104,7 +104,7 @@ absl::Status Serve(const Config& config) {
     catalog->Publish(source.name, *std::move(matrix));
   }
   Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
-                        {.requests = config.max_queue_requests, .query_bytes = config.max_queue_bytes});
+                        {.requests = config.max_queue_requests, .bytes = config.max_queue_bytes});
   metrics.SetResident(*catalog->Infos());
 
   const Backend backend = {
