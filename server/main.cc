@@ -116,7 +116,6 @@ absl::Status Serve(const Config& config) {
                      : config.security.client_ca.empty() ? "on"
                                                          : "with client certificates"},
              {"tokens", config.security.tokens.empty() ? "off" : "on"},
-             {"reflection", config.security.tokens.empty() ? "on" : "off"},
              {"grpc_port", (*listener)->port()},
              {"http_port", http != nullptr ? http->port() : 0}});
   {

@@ -12,6 +12,7 @@ ExitCode Pairs(int argc, const char* const* argv);
 ExitCode Bench(int argc, const char* const* argv);
 ExitCode Info(int argc, const char* const* argv);
 ExitCode Health(int argc, const char* const* argv);
+ExitCode Token(int argc, const char* const* argv);
 
 }  // namespace dotmax
 

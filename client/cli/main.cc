@@ -21,6 +21,7 @@ Commands:
   bench    how fast a server answers, and how it fares under load
   info     what the server holds, and its limits
   health   whether the server takes searches
+  token    a new token, and its line for the server's --tokens-file
 
 dotmax COMMAND --help explains its flags.
 
@@ -36,6 +37,7 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "bench") return Bench(argc - 1, argv + 1);
   if (command == "info") return Info(argc - 1, argv + 1);
   if (command == "health") return Health(argc - 1, argv + 1);
+  if (command == "token") return Token(argc - 1, argv + 1);
   if (command == "--help" || command == "-h" || command == "help") {
     return Print(kHelp);
   }

@@ -118,12 +118,13 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
        "away. 0 means four of the largest, and at least 1 GiB.",
        "DOTMAX_MAX_GRPC_BYTES"},
       0, std::numeric_limits<int64_t>::max(), &max_grpc_bytes);
-  flags.Add({"tokens-file", "FILE",
-             "Whoever asks needs a token of this file, which has a line NAME SCOPES SHA256 [RATE] for each "
-             "(see dotmax token --help) and is read again when it changes. Health stays open; reflection, "
-             "which cannot be guarded, is off.",
-             "DOTMAX_TOKENS_FILE"},
-            &config.security.tokens);
+  flags.Add(
+      {"tokens-file", "FILE",
+       "Whoever asks needs a token of this file, which has a line NAME SCOPES SHA256 [RATE] for each "
+       "(see dotmax token --help) and is read again when it changes. Reflection needs a token of any scope; "
+       "health stays open.",
+       "DOTMAX_TOKENS_FILE"},
+      &config.security.tokens);
   flags.Add(
       {"tls-cert", "FILE",
        "Serve gRPC over TLS, with this PEM certificate (chain). It, its key and --tls-client-ca are read "

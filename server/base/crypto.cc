@@ -8,6 +8,8 @@
 #include <openssl/x509.h>
 
 #include <ctime>
+#include <fstream>
+#include <iterator>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -31,20 +33,15 @@ using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
 // OpenSSL would ask at the terminal.
 int NoPassphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) { return 0; }
 
-absl::StatusOr<File> Open(const std::string& path) {
-  File file(BIO_new_file(path.c_str(), "r"));
-  ERR_clear_error();  // a queue of the thread, which others must not find full
-  if (file == nullptr) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
-  return file;
+File Open(const Pem& pem) {
+  return File(BIO_new_mem_buf(pem.text.data(), static_cast<int>(pem.text.size())));
 }
 
-absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
-  absl::StatusOr<File> file = Open(path);
-  if (!file.ok()) return file.status();
-  Certificate certificate(PEM_read_bio_X509(file->get(), nullptr, &NoPassphrase, nullptr));
-  ERR_clear_error();
+absl::StatusOr<Certificate> FirstCertificate(const Pem& pem) {
+  Certificate certificate(PEM_read_bio_X509(Open(pem).get(), nullptr, &NoPassphrase, nullptr));
+  ERR_clear_error();  // a queue of the thread, which others must not find full
   if (certificate == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": there is no PEM certificate in it"));
+    return absl::InvalidArgumentError(absl::StrCat(pem.path, ": there is no PEM certificate in it"));
   }
   return certificate;
 }
@@ -61,29 +58,34 @@ bool EqualInConstantTime(const Sha256Digest& a, const Sha256Digest& b) {
   return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-absl::StatusOr<absl::Time> CheckKeyPair(const std::string& certificate, const std::string& key) {
-  const absl::StatusOr<Certificate> read = ReadCertificate(certificate);
-  if (!read.ok()) return read.status();
-  const absl::StatusOr<File> file = Open(key);
-  if (!file.ok()) return file.status();
-  const Key private_key(PEM_read_bio_PrivateKey(file->get(), nullptr, &NoPassphrase, nullptr));
-  const bool match = private_key != nullptr && X509_check_private_key(read->get(), private_key.get()) == 1;
+absl::StatusOr<Pem> ReadPem(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  Pem pem = {path, std::string(std::istreambuf_iterator<char>(file), {})};
+  if (!file.is_open()) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
+  return pem;
+}
+
+absl::StatusOr<absl::Time> CheckKeyPair(const Pem& certificate, const Pem& key) {
+  const absl::StatusOr<Certificate> first = FirstCertificate(certificate);
+  if (!first.ok()) return first.status();
+  const Key private_key(PEM_read_bio_PrivateKey(Open(key).get(), nullptr, &NoPassphrase, nullptr));
+  const bool match = private_key != nullptr && X509_check_private_key(first->get(), private_key.get()) == 1;
   ERR_clear_error();
   if (private_key == nullptr) {
     return absl::InvalidArgumentError(
-        absl::StrCat(key, ": there is no PEM private key without a passphrase in it"));
+        absl::StrCat(key.path, ": there is no PEM private key without a passphrase in it"));
   }
   if (!match) {
     return absl::InvalidArgumentError(
-        absl::StrCat(key, ": not the private key of the certificate in ", certificate));
+        absl::StrCat(key.path, ": not the private key of the certificate in ", certificate.path));
   }
   std::tm expiry = {};
-  if (ASN1_TIME_to_tm(X509_get0_notAfter(read->get()), &expiry) != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(certificate, ": its expiry is no time"));
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(first->get()), &expiry) != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(certificate.path, ": its expiry is no time"));
   }
   return absl::FromTM(expiry, absl::UTCTimeZone());
 }
 
-absl::Status CheckCertificates(const std::string& path) { return ReadCertificate(path).status(); }
+absl::Status CheckCertificates(const Pem& pem) { return FirstCertificate(pem).status(); }
 
 }  // namespace dotmax

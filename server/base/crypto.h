@@ -20,13 +20,21 @@ Sha256Digest Sha256(absl::string_view bytes);
 // Takes as long for any two digests.
 bool EqualInConstantTime(const Sha256Digest& a, const Sha256Digest& b);
 
-// When the first certificate of the PEM file `certificate` expires, whose private key is that of the PEM file
-// `key`, without a passphrase. kInvalidArgument names the file that cannot be read, holds no such thing, or
-// does not match.
-absl::StatusOr<absl::Time> CheckKeyPair(const std::string& certificate, const std::string& key);
+// What a PEM file holds.
+struct Pem {
+  std::string path;  // for messages
+  std::string text;
+};
 
-// Whether the PEM file `path` holds at least one certificate; kInvalidArgument names it.
-absl::Status CheckCertificates(const std::string& path);
+// kInvalidArgument names the file that cannot be read.
+absl::StatusOr<Pem> ReadPem(const std::string& path);
+
+// When the first certificate of `certificate` expires, whose private key is that of `key`, without a
+// passphrase. kInvalidArgument names the file that holds no such thing or does not match.
+absl::StatusOr<absl::Time> CheckKeyPair(const Pem& certificate, const Pem& key);
+
+// Whether `pem` holds at least one certificate; kInvalidArgument names it.
+absl::Status CheckCertificates(const Pem& pem);
 
 }  // namespace dotmax
 

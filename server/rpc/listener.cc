@@ -4,13 +4,17 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "server/rpc/address.h"
+#include "server/rpc/metadata.h"
 
 namespace dotmax {
 namespace {
@@ -61,6 +65,40 @@ void SetBounds(const Backend& backend, grpc::ServerBuilder& builder) {
   for (const auto& [key, value] : arguments) builder.AddChannelArgument(key, value);
 }
 
+// Cancels a call that comes without a token.
+class TokenGuard final : public grpc::experimental::Interceptor {
+ public:
+  TokenGuard(const Tokens& tokens, grpc::ServerContextBase* context) : tokens_(tokens), context_(context) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(
+            grpc::experimental::InterceptionHookPoints::POST_RECV_INITIAL_METADATA) &&
+        !tokens_.Identify(ReadMetadata(*methods->GetRecvInitialMetadata()).authorization).ok()) {
+      context_->TryCancel();
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const Tokens& tokens_;
+  grpc::ServerContextBase* const context_;
+};
+
+// Guards reflection, which gRPC itself serves to anyone. Our own calls are guarded by CallRecord, which can
+// say more than that they are cancelled, and health is open.
+class ReflectionGuard final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit ReflectionGuard(const Tokens& tokens) : tokens_(tokens) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+    if (!absl::StartsWith(info->method(), "/grpc.reflection.")) return nullptr;
+    return new TokenGuard(tokens_, info->server_context());
+  }
+
+ private:
+  const Tokens& tokens_;
+};
+
 // Every RPC of a service, as its .proto has it.
 void Declare(const char* service_name, Metrics* metrics) {
   const google::protobuf::ServiceDescriptor* const service =
@@ -85,11 +123,15 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
   for (const char* service : kServices) Declare(service, backend.metrics);
   // Both are switches of the process: gRPC has no others.
   grpc::EnableDefaultHealthCheckService(true);
-  // gRPC's own reflection asks for no token.
-  if (backend.tokens == nullptr) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   grpc::ServerBuilder builder;
   SetBounds(backend, builder);
+  if (backend.tokens != nullptr) {
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
+    guards.push_back(std::make_unique<ReflectionGuard>(*backend.tokens));
+    builder.experimental().SetInterceptorCreators(std::move(guards));
+  }
   builder.AddListeningPort(address, std::move(credentials), &listener->port_);
   builder.RegisterService(&listener->search_);
   builder.RegisterService(&listener->collections_);

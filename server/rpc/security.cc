@@ -2,11 +2,14 @@
 
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <utility>
 #include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/base/crypto.h"
 
@@ -31,22 +34,45 @@ absl::StatusOr<std::unique_ptr<Security>> Security::Load(const SecurityFiles& fi
                                 [self] { self->Reloaded(kTokensFlag, self->tokens_->Reload()); });
   }
   if (!files.certificate.empty()) {
-    if (absl::Status s = self->CheckCertificates(); !s.ok()) return s;
+    if (absl::Status s = self->LoadCertificates(); !s.ok()) return s;
     metrics->ConfigLoaded(kCertificateFlag, true);
     std::vector<std::string> paths = {files.certificate, files.key};
     if (!files.client_ca.empty()) paths.push_back(files.client_ca);
-    self->watch_certificates_.emplace(
-        std::move(paths), [self] { self->Reloaded(kCertificateFlag, self->CheckCertificates()); });
+    self->watch_certificates_.emplace(std::move(paths),
+                                      [self] { self->Reloaded(kCertificateFlag, self->LoadCertificates()); });
   }
   return security;
 }
 
-absl::Status Security::CheckCertificates() {
-  const absl::StatusOr<absl::Time> expiry = CheckKeyPair(files_.certificate, files_.key);
+Security::MemoryFile::MemoryFile() : fd_(memfd_create("dotmax-tls", MFD_CLOEXEC)) {}
+Security::MemoryFile::~MemoryFile() { close(fd_); }
+
+std::string Security::MemoryFile::path() const { return absl::StrCat("/proc/self/fd/", fd_); }
+
+// Whoever reads in between finds no PEM, or half of it, and looks again.
+void Security::MemoryFile::Write(absl::string_view text) {
+  if (ftruncate(fd_, 0) != 0) return;
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t written = pwrite(fd_, text.data() + done, text.size() - done, static_cast<off_t>(done));
+    if (written <= 0) return;
+    done += written;
+  }
+}
+
+absl::Status Security::LoadCertificates() {
+  const absl::StatusOr<Pem> certificate = ReadPem(files_.certificate);
+  if (!certificate.ok()) return certificate.status();
+  const absl::StatusOr<Pem> key = ReadPem(files_.key);
+  if (!key.ok()) return key.status();
+  const absl::StatusOr<absl::Time> expiry = CheckKeyPair(*certificate, *key);
   if (!expiry.ok()) return expiry.status();
   if (!files_.client_ca.empty()) {
-    if (absl::Status s = dotmax::CheckCertificates(files_.client_ca); !s.ok()) return s;
+    const absl::StatusOr<Pem> client_ca = ReadPem(files_.client_ca);
+    if (!client_ca.ok()) return client_ca.status();
+    if (absl::Status s = CheckCertificates(*client_ca); !s.ok()) return s;
+    client_ca_.Write(client_ca->text);
   }
+  pair_.Write(absl::StrCat(key->text, "\n", certificate->text));
   metrics_->SetCertificateExpiry(*expiry);
   if (*expiry <= absl::Now()) {
     log_->Write(LogLevel::kError, "certificate_expired",
@@ -66,9 +92,8 @@ void Security::Reloaded(const char* flag, const absl::Status& status) {
 
 std::shared_ptr<grpc::ServerCredentials> Security::Credentials() const {
   if (files_.certificate.empty()) return grpc::InsecureServerCredentials();
-  // gRPC looks at the files by itself, as often as we do.
   const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
-      files_.key, files_.certificate, files_.client_ca,
+      pair_.path(), pair_.path(), files_.client_ca.empty() ? "" : client_ca_.path(),
       static_cast<unsigned>(absl::ToInt64Seconds(FileWatch::kInterval)));
   grpc::experimental::TlsServerCredentialsOptions options(provider);
   options.watch_identity_key_cert_pairs();

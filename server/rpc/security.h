@@ -7,9 +7,11 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/base/config.h"
 #include "server/base/file_watch.h"
 #include "server/base/log.h"
@@ -30,20 +32,37 @@ class Security {
   Security& operator=(const Security&) = delete;
 
   Tokens* tokens() const { return tokens_.get(); }  // null without a file of them
-  // For one listener: with the certificate that is there when a connection begins.
+  // For one listener, which uses the certificates of the last files that were right, at most two seconds old,
+  // for each new connection.
   std::shared_ptr<grpc::ServerCredentials> Credentials() const;
 
  private:
+  // A file that has no name, in memory.
+  class MemoryFile {
+   public:
+    MemoryFile();
+    ~MemoryFile();
+
+    std::string path() const;  // while the object lives
+    void Write(absl::string_view text);
+
+   private:
+    const int fd_;
+  };
+
   Security(const SecurityFiles& files, Metrics* metrics, Logger* log)
       : files_(files), metrics_(metrics), log_(log) {}
 
-  absl::Status CheckCertificates();
+  absl::Status LoadCertificates();
   void Reloaded(const char* flag, const absl::Status& status);
 
   const SecurityFiles files_;
   Metrics* const metrics_;
   Logger* const log_;
   std::unique_ptr<Tokens> tokens_;
+  // What gRPC reads, which would take whatever a path leads to: checked, and a key and its certificate in
+  // one, so that it never sees one without the other.
+  MemoryFile pair_, client_ca_;
   std::optional<FileWatch> watch_tokens_, watch_certificates_;  // last: they use the rest
 };
 

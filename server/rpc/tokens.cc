@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -87,12 +87,11 @@ absl::Status Tokens::Reload() {
 
 absl::StatusOr<Tokens::List> Tokens::Read(const std::string& path) {
   std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file.good()) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file.is_open()) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
   List list;
   int number = 0;
-  for (absl::string_view line : absl::StrSplit(text.str(), '\n')) {
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     const auto wrong = [&](absl::string_view what) {
       return absl::InvalidArgumentError(absl::StrCat(path, ", line ", number, ": ", what));

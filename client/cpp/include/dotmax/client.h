@@ -57,10 +57,20 @@ struct Rows {
   ElementType type = ElementType::kFloat32;
 };
 
+// Files are PEM, and read once, by Create.
+struct TlsOptions {
+  std::string ca_file = {};  // the certificates that may have signed the server's; empty: the system's
+  // What the client shows to servers that ask for it: both or none.
+  std::string certificate_file = {}, key_file = {};
+  std::string server_name = {};  // that the server's certificate must bear; empty: the target's
+};
+
 struct ClientOptions {
-  std::string target = "localhost:50051";       // a gRPC name: host:port, unix:path, dns:///host:port
-  absl::Duration timeout = absl::Seconds(60);   // of each call that does not give its own
-  size_t max_message_bytes = size_t{64} << 20;  // both ways; the server has a limit of its own
+  std::string target = "localhost:50051";        // a gRPC name: host:port, unix:path, dns:///host:port
+  absl::Duration timeout = absl::Seconds(60);    // of each call that does not give its own
+  size_t max_message_bytes = size_t{64} << 20;   // both ways; the server has a limit of its own
+  std::optional<TlsOptions> tls = std::nullopt;  // without: in the clear
+  std::string token = {};                        // goes along with every call; without tls in the clear, too
 };
 
 enum class ScoreMetric : uint8_t {
@@ -194,7 +204,8 @@ struct ServerDescription {
 // UNAVAILABLE. Movable.
 class Client {
  public:
-  // Does not connect yet: the first call does. kInvalidArgument for options that cannot be.
+  // Does not connect yet: the first call does. kInvalidArgument for options that cannot be, kNotFound for a
+  // file that cannot be read.
   static absl::StatusOr<Client> Create(const ClientOptions& options = {});
 
   Client(Client&&) noexcept;
