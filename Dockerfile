@@ -16,7 +16,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     libabsl20220623 libcivetweb1 libdnnl2 libgmp10 libgomp1 libgrpc++1.51 libhwy1 libmpfr6 \
-    libprometheus-cpp-core1.0 libprotobuf32 \
+    libprometheus-cpp-core1.0 libprotobuf32 libssl3 \
   && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/dotmax /usr/local
 COPY deploy/sample /usr/local/share/dotmax/sample

@@ -2,7 +2,7 @@
 # Installs Debian packages by name: deploy/install-deps.sh build|test|bench
 #   build   what compiling the server and the command needs
 #   test    the same, and what tests/run.sh needs
-#   bench   all that, and what peers.py and questions.py of tests/bench compare with
+#   bench   all that, and what peers.py, questions.py and service.py of tests/bench compare with
 # For Debian 12 and 13, as root. Does nothing, and asks nobody, when all of it is there.
 set -euo pipefail
 
@@ -10,8 +10,8 @@ set -euo pipefail
 # does without.
 build=(cmake g++ ninja-build
   libabsl-dev libcivetweb-dev libdnnl-dev libgmp-dev libgrpc++-dev libhwy-dev libmpfr-dev libprotobuf-dev
-  ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
-test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev
+  libssl-dev ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
+test=(clang-format git libbenchmark-dev libgmock-dev libgtest-dev openssl
   python3 python3-grpcio python3-numpy python3-protobuf)
 bench=(libopenblas0-pthread python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
 # Other packages of Node.js bring npm along, and conflict with Debian's.

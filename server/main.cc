@@ -18,6 +18,7 @@
 #include "server/base/config.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
+#include "server/base/process.h"
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
@@ -28,6 +29,7 @@
 #include "server/load/warm_up.h"
 #include "server/rpc/http.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/security.h"
 #include "server/store/file.h"
 
 namespace dotmax {
@@ -69,9 +71,13 @@ absl::Status Serve(const Config& config) {
   Logger log(config.log_level, STDERR_FILENO);
   Metrics metrics(kVersion, OneDnnVersion());
 
+  const absl::StatusOr<std::unique_ptr<Security>> security = Security::Load(config.security, &metrics, &log);
+  if (!security.ok()) return security.status();
+
   std::unique_ptr<HttpServer> http;
   if (!config.metrics_listen.empty()) {
-    absl::StatusOr<std::unique_ptr<HttpServer>> started = HttpServer::Start(config.metrics_listen, &metrics);
+    absl::StatusOr<std::unique_ptr<HttpServer>> started = HttpServer::Start(
+        config.metrics_listen, &metrics, config.metrics_token ? (*security)->tokens() : nullptr);
     if (!started.ok()) return started.status();
     http = *std::move(started);
   }
@@ -84,7 +90,7 @@ absl::Status Serve(const Config& config) {
   }
   const auto catalog = std::make_shared<Catalog>(/*loading=*/true);
   Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
-                        {.requests = config.max_queue_requests, .query_bytes = config.max_queue_bytes});
+                        {.requests = config.max_queue_requests, .bytes = config.max_queue_bytes});
   Loader loader(catalog, std::move(load), &log, &metrics);
 
   const Backend backend = {
@@ -92,8 +98,12 @@ absl::Status Serve(const Config& config) {
       .admin = &loader,
       .metrics = &metrics,
       .log = &log,
-      .limits = {.max_top_k = config.max_top_k, .max_message_bytes = config.max_message_bytes}};
-  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Start(config.listen, backend);
+      .tokens = (*security)->tokens(),
+      .limits = {.max_top_k = config.max_top_k, .max_message_bytes = config.max_message_bytes},
+      .max_grpc_bytes = config.max_grpc_bytes,
+      .logged = {.share = config.access_log, .slow = config.slow_request}};
+  absl::StatusOr<std::unique_ptr<Listener>> listener =
+      Listener::Start(config.listen, (*security)->Credentials(), backend);
   if (!listener.ok()) return listener.status();
   log.Write(LogLevel::kInfo, "listening",
             {{"version", kVersion},
@@ -102,6 +112,10 @@ absl::Status Serve(const Config& config) {
              {"int8_kernel", HasVnniKernel() ? "avx512_vnni" : KernelName(TileKind::kInt8)},
              {"simd", SimdName()},
              {"threads", config.threads},
+             {"tls", config.security.certificate.empty() ? "off"
+                     : config.security.client_ca.empty() ? "on"
+                                                         : "with client certificates"},
+             {"tokens", config.security.tokens.empty() ? "off" : "on"},
              {"grpc_port", (*listener)->port()},
              {"http_port", http != nullptr ? http->port() : 0}});
   {
@@ -134,9 +148,11 @@ absl::Status Serve(const Config& config) {
   (*listener)->Drain();
   log.Write(LogLevel::kInfo, "draining");
   (*listener)->Shutdown(deadline);
-  loader.Shutdown();
   dispatcher.Shutdown();
-  log.Write(LogLevel::kInfo, "stopped");
+  const bool idle = loader.AwaitEnd(deadline);
+  log.Write(LogLevel::kInfo, "stopped", {{"abandoned_loads", idle ? 0 : 1}});
+  // Nobody waits any more for what it makes, which may take long.
+  if (!idle) _exit(0);
   return absl::OkStatus();
 }
 
@@ -158,6 +174,7 @@ int Main(int argc, char** argv) {
   sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  RaiseFileLimit();
   setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);  // its lines are not JSON; our own errors say enough
 
   if (const absl::Status status = Serve(*config); !status.ok()) {

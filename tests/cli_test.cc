@@ -1,9 +1,6 @@
 // The dotmax command as a person or a script runs it, against a real server holding the sample.
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -17,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/store/ingest.h"
+#include "tests/command.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 #include "tests/server_process.h"
@@ -28,28 +26,13 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::NpyFile;
+using testing::Ran;
+using testing::RunCommand;
 using testing::ServerProcess;
+using testing::Shell;
 using ::testing::StartsWith;
 
 const char kSample[] = DOTMAX_SOURCE_DIR "/deploy/sample/glove-10k.npy";
-
-struct Ran {
-  int exit_code;
-  std::string output;  // standard output and standard error
-};
-
-Ran RunCommand(const std::string& command) {
-  FILE* const pipe = popen(command.c_str(), "r");
-  std::string output;
-  char block[4096];
-  for (size_t n; (n = fread(block, 1, sizeof(block), pipe)) > 0;) output.append(block, n);
-  return {WEXITSTATUS(pclose(pipe)), output};
-}
-
-// Runs `dotmax ARGUMENTS` in a shell, so that a test may redirect.
-Ran Shell(const std::string& arguments) {
-  return RunCommand(absl::StrCat("'", getenv("DOTMAX_BINARY"), "' 2>&1 ", arguments));
-}
 
 class CliTest : public ::testing::Test {
  protected:
@@ -370,7 +353,7 @@ TEST(CliWithoutServerTest, WrongUseIsExit2) {
 TEST(CliWithoutServerTest, HelpExplainsEverything) {
   EXPECT_EQ(Shell("--help").exit_code, 0);
   for (const std::string command :
-       {"search", "max", "pairs", "load", "reload", "swap", "drop", "info", "health"}) {
+       {"search", "max", "pairs", "load", "reload", "swap", "drop", "bench", "info", "health"}) {
     EXPECT_THAT(Shell("--help").output, HasSubstr(command));
     const Ran help = Shell(command + " --help");
     EXPECT_EQ(help.exit_code, 0);

@@ -537,7 +537,7 @@ TEST_F(ClientTest, ChangesSayHowFarTheyAreAndWhatIsThereThen) {
       {absl::StrCat("--matrix=a=", file.path()), absl::StrCat("--data-dir=", ::testing::TempDir())});
   ASSERT_TRUE(server.AwaitListening());
   const auto client = Client::Create({.target = server.grpc_address()});
-  LoadOptions options;
+  CollectionLoadOptions options;
   std::vector<LoadStage> stages;
   options.progress = [&](LoadStage stage, uint64_t done, uint64_t total) {
     EXPECT_LE(done, total);

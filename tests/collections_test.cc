@@ -370,8 +370,8 @@ TEST_F(CollectionsTest, ACancelledLoadPublishesNothingAndLeavesTheServerAsItWas)
   EXPECT_EQ(Reload("a").collection.version(), 2u);  // the loader is free
 }
 
-TEST_F(CollectionsTest, AStopEndsALoadThatRuns) {
-  ASSERT_NO_FATAL_FAILURE(Start({"--drain-timeout=10m"}));
+TEST_F(CollectionsTest, AStopWaitsForNoLoad) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--drain-timeout=100ms"}));
   Put("large.npy", RandomNormal(1'000'000, 64, 4, DType::kInt8));
   grpc::ClientContext context;
   v1::LoadCollectionRequest request;
@@ -381,12 +381,13 @@ TEST_F(CollectionsTest, AStopEndsALoadThatRuns) {
   v1::LoadProgress message;
   do {
     ASSERT_TRUE(stream->Read(&message));
-  } while (message.stage() == v1::LoadProgress::WAITING);
+  } while (message.stage() != v1::LoadProgress::PREPARING);
   server_->Signal(SIGTERM);
   const Loaded loaded = Follow(*stream);
   EXPECT_EQ(loaded.error.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(loaded.error.reason, "DRAINING");
   EXPECT_EQ(server_->AwaitExit(), 0);
+  EXPECT_THAT(server_->output(), HasSubstr("\"event\":\"stopped\",\"abandoned_loads\":1"));
 }
 
 TEST_F(CollectionsTest, WhatIsNoRequestIsRefused) {

@@ -58,7 +58,9 @@ class DispatcherTest : public ::testing::Test {
   std::unique_ptr<Dispatcher> Make(Dispatcher::Limits limits = {}, std::vector<std::string> names = {"a"}) {
     const auto catalog = std::make_shared<Catalog>();
     for (const std::string& name : names) catalog->Publish(name, std::make_shared<const Matrix>(base_));
-    return std::make_unique<Dispatcher>(std::make_unique<Engine>(2), catalog, limits);
+    return std::make_unique<Dispatcher>(
+        std::make_unique<Engine>(2), catalog, limits,
+        [this](const Dispatcher::PassReport& pass) { passes_.push_back(pass.rows); });
   }
 
   // Keeps the dispatcher's thread busy until Release.
@@ -73,6 +75,7 @@ class DispatcherTest : public ::testing::Test {
   void Release() { release_.Notify(); }
 
   const SharedMatrix base_ = RandomNormal(100, kDim, 7);
+  std::vector<uint64_t> passes_;  // query rows of each; to be read when there are no more
   absl::Notification occupied_;
   absl::Notification release_;
 };
@@ -141,7 +144,7 @@ TEST_F(DispatcherTest, AWrongDimIsRefusedWithBothDims) {
 }
 
 TEST_F(DispatcherTest, AQueueFullOfRequestsRefusesTheNext) {
-  const auto dispatcher = Make({.requests = 2, .query_bytes = 100 * kQueryBytes});
+  const auto dispatcher = Make({.requests = 2});
   Occupy(*dispatcher);  // does not wait any more, so it does not count
   Reply first, second, third;
   dispatcher->Search(TwoRows(), first.done());
@@ -156,7 +159,7 @@ TEST_F(DispatcherTest, AQueueFullOfRequestsRefusesTheNext) {
 }
 
 TEST_F(DispatcherTest, AQueueFullOfBytesRefusesTheNextAndTakesMoreOnceEmpty) {
-  const auto dispatcher = Make({.requests = 100, .query_bytes = kQueryBytes});
+  const auto dispatcher = Make({.bytes = kQueryBytes});
   Occupy(*dispatcher);
   Reply fits, full, later;
   dispatcher->Search(TwoRows(), fits.done());
@@ -167,6 +170,91 @@ TEST_F(DispatcherTest, AQueueFullOfBytesRefusesTheNextAndTakesMoreOnceEmpty) {
   EXPECT_TRUE(fits.Wait().ok());
   dispatcher->Search(TwoRows(), later.done());
   EXPECT_TRUE(later.Wait().ok()) << later.Wait().status();
+}
+
+TEST_F(DispatcherTest, WhatWaitsSharesOnePass) {
+  const auto dispatcher = Make();
+  Occupy(*dispatcher);
+  constexpr Metric kMetrics[] = {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean};
+  std::vector<Reply> replies(60);
+  std::vector<std::vector<Hit>> expected;
+  for (uint64_t i = 0; i < replies.size(); ++i) {
+    Query query = TwoRows(i);
+    query.selection = {.top_k = static_cast<uint32_t>(1 + i % 5),
+                       .reduction = i % 2 == 0 ? Reduction::kPerRow : Reduction::kGlobal,
+                       .metric = kMetrics[i % 3]};
+    expected.push_back(ExactTopK(query.rows.view, base_.view, query.selection.top_k,
+                                 query.selection.reduction, query.selection.metric));
+    dispatcher->Search(std::move(query), replies[i].done());
+  }
+  Release();
+  for (uint64_t i = 0; i < replies.size(); ++i) {
+    ASSERT_TRUE(replies[i].Wait().ok()) << replies[i].Wait().status();
+    EXPECT_EQ(replies[i].Wait()->hits, expected[i]);
+  }
+  dispatcher->Shutdown();
+  EXPECT_THAT(passes_, ::testing::ElementsAre(2, 120));
+}
+
+TEST_F(DispatcherTest, ASmallQuestionDoesNotWaitForALargeOne) {
+  const auto dispatcher = Make();
+  Occupy(*dispatcher);
+  Query large;
+  large.rows = RandomNormal(5000, kDim, 3);
+  const std::vector<Hit> expected = ExactTopK(large.rows.view, base_.view, 1, Reduction::kGlobal);
+  large.selection.reduction = Reduction::kGlobal;
+  Reply huge, small;
+  std::atomic<bool> small_was_first{false};
+  dispatcher->Search(std::move(large), [&](absl::StatusOr<Answer> answer) {
+    small_was_first.store(small.arrived());
+    huge.done()(std::move(answer));
+  });
+  dispatcher->Search(TwoRows(), small.done());
+  Release();
+  EXPECT_TRUE(small.Wait().ok());
+  ASSERT_TRUE(huge.Wait().ok());
+  EXPECT_EQ(huge.Wait()->hits, expected);
+  EXPECT_TRUE(small_was_first.load());
+}
+
+TEST_F(DispatcherTest, ManyPairsTakeTurnsWithSearches) {
+  const auto dispatcher = Make();
+  Occupy(*dispatcher);
+  const SharedMatrix a = RandomNormal(3, kDim, 5), b = RandomNormal(4, kDim, 6);
+  PairsQuery query;
+  query.pairs.assign(5000, {a.view, b.view});
+  absl::Notification done;
+  absl::StatusOr<PairsAnswer> pairs;
+  dispatcher->MaxOfPairs(std::move(query), [&](absl::StatusOr<PairsAnswer> answer) {
+    pairs = std::move(answer);
+    done.Notify();
+  });
+  Release();
+  done.WaitForNotification();
+  const Hit best = ExactTopK(a.view, b.view, 1, Reduction::kGlobal)[0];
+  ASSERT_TRUE(pairs.ok());
+  ASSERT_EQ(pairs->hits.size(), 5000u);
+  for (uint64_t i = 0; i < 5000; ++i) {
+    ASSERT_EQ(pairs->hits[i].pair, i);
+    ASSERT_EQ(pairs->hits[i].hit, best);
+  }
+  EXPECT_EQ(pairs->best->pair, 0u);
+}
+
+TEST_F(DispatcherTest, AnotherVersionIsRefused) {
+  const auto dispatcher = Make();
+  Query query = TwoRows();
+  query.version = 7;
+  Reply reply;
+  dispatcher->Search(std::move(query), reply.done());
+  EXPECT_EQ(reply.Wait().status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(reply.Wait().status()), "VERSION_MISMATCH");
+  query = TwoRows();
+  query.version = 1;
+  Reply same;
+  dispatcher->Search(std::move(query), same.done());
+  ASSERT_TRUE(same.Wait().ok());
+  EXPECT_EQ(same.Wait()->version, 1u);
 }
 
 TEST_F(DispatcherTest, AnOverdueQueryIsNotComputed) {

@@ -261,17 +261,24 @@ TEST_F(LoaderTest, AReloadDoesNotUndoWhatHappenedMeanwhile) {
   EXPECT_EQ(Rows("a"), 20u);
 }
 
-TEST_F(HeldLoaderTest, ADrainWithdrawsWhatRunsAndWhatWaits) {
-  Hold("a");
-  Watched waiting, late;
+TEST_F(LoaderTest, ADrainWithdrawsWhatRunsAndWhatWaits) {
+  // While codes are made, which nothing stops.
+  Watched running, waiting, late;
+  absl::Notification preparing;
+  running.at_progress = [&preparing](const LoadProgress& progress) {
+    if (progress.stage == LoadProgress::Stage::kPreparing) preparing.Notify();
+  };
+  loader_->Load("a", large().path(), nullptr, running.progress(), running.done());
   loader_->Load("b", ten_.path(), nullptr, waiting.progress(), waiting.done());
+  preparing.WaitForNotification();
   loader_->Drain();
+  EXPECT_EQ(ReasonOf(running.Wait().status()), "DRAINING");
+  EXPECT_EQ(ReasonOf(waiting.Wait().status()), "DRAINING");
+  EXPECT_FALSE(loader_->AwaitEnd(absl::Now()));
   loader_->Load("c", ten_.path(), nullptr, late.progress(), late.done());
   EXPECT_EQ(ReasonOf(late.Wait().status()), "DRAINING");
-  Release();
+  EXPECT_TRUE(loader_->AwaitEnd(absl::InfiniteFuture()));
   loader_->Shutdown();
-  EXPECT_EQ(ReasonOf(held_.Wait().status()), "DRAINING");
-  EXPECT_EQ(ReasonOf(waiting.Wait().status()), "DRAINING");
   EXPECT_TRUE(catalog_->Infos()->empty());
 }
 

@@ -1,6 +1,8 @@
 #include "server/base/metrics.h"
 
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,6 +18,8 @@ constexpr Metrics::Rpc kStream = {"client_stream", "dotmax.v1.Dotmax", "MaxInner
 
 TEST(MetricsTest, RpcsAreCountedByMethodAndCode) {
   Metrics metrics("1.2.3", "2.6.3");
+  metrics.Declare(kSearch);
+  metrics.Declare(kStream);
   for (int i = 0; i < 3; ++i) metrics.RpcStarted(kSearch);
   metrics.RpcHandled(kSearch, absl::StatusCode::kOk, absl::Milliseconds(2));
   metrics.RpcHandled(kSearch, absl::StatusCode::kInvalidArgument, absl::Milliseconds(200));
@@ -94,6 +98,51 @@ TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"a\"} 1000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_bytes{collection=\"a\"} 16000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_resident_rows{collection=\"b \\\"q\\\"\"} 7\n"));
+}
+
+TEST(MetricsTest, RefusalsAreCountedByThoseReasonsThatAreOnes) {
+  Metrics metrics("1.2.3", "2.6.3");
+  metrics.Refused("QUEUE_FULL");
+  metrics.Refused("QUEUE_FULL");
+  metrics.Refused("DRAINING");
+  metrics.Refused("DIM_MISMATCH");
+  metrics.Refused("");
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("dotmax_refused_total{reason=\"QUEUE_FULL\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_refused_total{reason=\"DRAINING\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_refused_total{reason=\"RATE_LIMITED\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("DIM_MISMATCH")));
+}
+
+TEST(MetricsTest, FilesAndTheCertificateAreShownOnceRead) {
+  Metrics metrics("1.2.3", "2.6.3");
+  EXPECT_THAT(metrics.Text(), HasSubstr("# TYPE dotmax_config_last_reload_success gauge\n"));
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_config_last_reload_success{")));
+  metrics.ConfigLoaded("tokens", true);
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_config_last_reload_success{file=\"tokens\"} 1\n"));
+  metrics.ConfigLoaded("tokens", false);
+  metrics.SetCertificateExpiry(absl::FromUnixSeconds(1700000000));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_config_last_reload_success{file=\"tokens\"} 0\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_certificate_expiry_timestamp_seconds 1700000000\n"));
+}
+
+TEST(MetricsTest, CountsOfManyThreadsAddUp) {
+  Metrics metrics("1.2.3", "2.6.3");
+  metrics.Declare(kSearch);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&metrics] {
+      for (int i = 0; i < 1000; ++i) {
+        metrics.RpcStarted(kSearch);
+        metrics.RpcHandled(kSearch, absl::StatusCode::kCancelled, absl::Milliseconds(1));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(metrics.Text(), HasSubstr("grpc_server_handled_total{grpc_code=\"CANCELLED\",grpc_method="
+                                        "\"Search\",grpc_service=\"dotmax.v1.Dotmax\",grpc_type=\"unary\"} "
+                                        "4000\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_rpcs_in_flight 0\n"));
 }
 
 TEST(MetricsTest, CollectionsThatAreGoneAreNoLongerShown) {

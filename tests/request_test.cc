@@ -29,7 +29,7 @@ v1::Matrix Good() { return MatrixOf(MakeMatrix({1, 2, 3, 4, 5, 6}, 3)); }
 
 const std::vector<CollectionInfo>& Resident() {
   static const auto* const resident = new std::vector<CollectionInfo>{
-      {"big", 1'000'000, 3, DType::kFloat32, 0, "", {}}, {"small", 2, 3, DType::kFloat32, 0, "", {}}};
+      {"big", 1, 1'000'000, 3, DType::kFloat32, 0, "", {}}, {"small", 1, 2, 3, DType::kFloat32, 0, "", {}}};
   return *resident;
 }
 
@@ -65,8 +65,8 @@ TEST(QueryFromProtoTest, LimitsAndEnumsAreHeld) {
 }
 
 TEST(QueryFromProtoTest, AReplyThatCannotBeSentIsRefusedBeforeItIsComputed) {
-  const std::vector<CollectionInfo> resident = {{"big", 1'000'000, 3, DType::kFloat32, 0, "", {}},
-                                                {"small", 2, 3, DType::kFloat32, 0, "", {}}};
+  const std::vector<CollectionInfo> resident = {{"big", 1, 1'000'000, 3, DType::kFloat32, 0, "", {}},
+                                                {"small", 1, 2, 3, DType::kFloat32, 0, "", {}}};
   const RequestLimits limits = {.max_top_k = 1000, .max_message_bytes = 10'000};
   v1::SearchRequest request;
   *request.mutable_queries() = Good();

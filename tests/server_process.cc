@@ -125,7 +125,7 @@ bool ServerProcess::AwaitIdle() const {
   return true;
 }
 
-HttpReply HttpGet(int port, const std::string& path, const std::string& method) {
+HttpReply HttpGet(int port, const std::string& path, const std::string& method, const std::string& token) {
   HttpReply reply;
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = {};
@@ -133,7 +133,8 @@ HttpReply HttpGet(int port, const std::string& path, const std::string& method) 
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   const std::string request =
-      absl::StrCat(method, " ", path, " HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+      absl::StrCat(method, " ", path, " HTTP/1.1\r\nHost: test\r\nConnection: close\r\n",
+                   token.empty() ? "" : absl::StrCat("Authorization: Bearer ", token, "\r\n"), "\r\n");
   std::string text;
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
       send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {

@@ -68,8 +68,10 @@ struct HttpReply {
   std::string body;
 };
 
-// GET (or `method`) http://127.0.0.1:port/path. A status of 0 when there is no reply.
-HttpReply HttpGet(int port, const std::string& path, const std::string& method = "GET");
+// GET (or `method`) http://127.0.0.1:port/path, with a bearer token if one is given. A status of 0 when there
+// is no reply.
+HttpReply HttpGet(int port, const std::string& path, const std::string& method = "GET",
+                  const std::string& token = "");
 
 // A matrix as a .npy file (version 1.0) of its own, removed with the object.
 // REQUIRES: the dtype is not bfloat16, which the format cannot say.

@@ -6,14 +6,19 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
+#include <regex>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "dotmax/v1/collections.grpc.pb.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
 #include "gmock/gmock.h"
@@ -40,6 +45,7 @@ using testing::NpyFile;
 using testing::RandomNormal;
 using testing::SearchRequestOf;
 using testing::ServerProcess;
+using ::testing::UnorderedElementsAreArray;
 using testing::WireError;
 
 constexpr uint32_t kDim = 24;
@@ -411,6 +417,66 @@ TEST_F(ServerTest, MetricsCountRequestsByCodeAndWhatTheyCost) {
   EXPECT_EQ(Sample("dotmax_resident_rows{collection=\"int8\"}"), kRows);
   EXPECT_GE(Sample("dotmax_resident_bytes{collection=\"int8\"}"), kRows * kDim);
   EXPECT_THAT(Metrics(), HasSubstr("dotmax_build_info{onednn=\""));
+}
+
+// The table of ARCHITECTURE.md, a line "NAME TYPE HELP" for each metric.
+std::vector<std::string> DocumentedMetrics() {
+  std::ifstream file(absl::StrCat(DOTMAX_SOURCE_DIR, "/ARCHITECTURE.md"));
+  std::vector<std::string> metrics;
+  bool within = false;
+  for (std::string line; std::getline(file, line);) {
+    if (absl::StartsWith(line, "## ")) within = line == "## Metrics";
+    if (!within || !absl::StartsWith(line, "| `")) continue;
+    const std::vector<std::string> cells = absl::StrSplit(line, " | ");
+    EXPECT_EQ(cells.size(), 4u) << line;
+    std::string help(absl::StripSuffix(cells[3], " |"));
+    if (!cells[2].empty()) absl::StrAppend(&help, " {", cells[2], "}");
+    metrics.push_back(absl::StrCat(cells[0].substr(3, cells[0].size() - 4), " ", cells[1], " ", help));
+  }
+  return metrics;
+}
+
+// The same of what the server shows.
+std::vector<std::string> ShownMetrics(const std::string& text) {
+  std::map<std::string, std::string> types, helps;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::vector<std::string> words = absl::StrSplit(line, absl::MaxSplits(' ', 3));
+    if (words.size() < 4 || words[0] != "#") continue;
+    (words[1] == "TYPE" ? types : helps)[words[2]] = words[3];
+  }
+  EXPECT_EQ(types.size(), helps.size());
+  std::vector<std::string> metrics;
+  for (const auto& [name, type] : types) metrics.push_back(absl::StrCat(name, " ", type, " ", helps[name]));
+  return metrics;
+}
+
+TEST_F(ServerTest, MetricsAreThoseOfTheirTable) {
+  const std::vector<std::string> documented = DocumentedMetrics();
+  EXPECT_GT(documented.size(), 20u);
+  EXPECT_THAT(ShownMetrics(Metrics()), UnorderedElementsAreArray(documented));
+}
+
+TEST_F(ServerTest, SamplesHaveTheLabelsThatTheirHelpNames) {
+  const std::regex help("# HELP (\\w+) .*?(?: \\{([^{}]*)\\})?"),
+      sample("(\\w+?)(?:_bucket|_sum|_count)?(\\{.*\\})? .*");
+  const std::regex label("[{,](\\w+)=\"");
+  std::map<std::string, std::vector<std::string>> expected;  // by name
+  const std::vector<std::string> lines = absl::StrSplit(Metrics(), '\n', absl::SkipEmpty());
+  for (const std::string& line : lines) {
+    std::smatch match;
+    if (std::regex_match(line, match, help)) {
+      expected[match[1]] = absl::StrSplit(match[2].str(), ", ", absl::SkipEmpty());
+    } else if (line[0] != '#') {
+      ASSERT_TRUE(std::regex_match(line, match, sample)) << line;
+      ASSERT_TRUE(expected.contains(match[1])) << line;
+      const std::string labels = match[2];
+      std::vector<std::string> found;
+      for (std::sregex_iterator at(labels.begin(), labels.end(), label), end; at != end; ++at) {
+        if ((*at)[1] != "le") found.push_back((*at)[1]);
+      }
+      EXPECT_THAT(found, UnorderedElementsAreArray(expected[match[1]])) << line;
+    }
+  }
 }
 
 TEST_F(ServerTest, HttpAnswersWithTheRightTypes) {

@@ -71,7 +71,7 @@ class StreamInputTest : public ::testing::Test {
   const SharedMatrix a_ = RandomNormal(5, kDim, 1);
   const SharedMatrix b_ = RandomNormal(6, kDim, 2, DType::kInt8);
   RequestLimits limits_;
-  std::vector<CollectionInfo> resident_ = {{"words", 100, kDim, DType::kFloat32, 0, "", {}}};
+  std::vector<CollectionInfo> resident_ = {{"words", 1, 100, kDim, DType::kFloat32, 0, "", {}}};
 };
 
 TEST_F(StreamInputTest, RowsAreGatheredFromAllMessages) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -62,12 +63,15 @@ v1::SearchRequest SearchRequestOf(const std::string& collection, const SharedMat
 }
 
 WireError ErrorOf(const grpc::Status& status) {
-  WireError error{status.error_code(), status.error_message(), "", "", false};
+  WireError error;
+  error.code = status.error_code();
+  error.message = status.error_message();
   google::rpc::Status details;
   EXPECT_TRUE(details.ParseFromString(status.error_details()));
   for (const google::protobuf::Any& detail : details.details()) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest bad_request;
+    google::rpc::RetryInfo retry;
     if (detail.UnpackTo(&info)) {
       EXPECT_EQ(info.domain(), "dotmax");
       error.reason = info.reason();
@@ -75,19 +79,22 @@ WireError ErrorOf(const grpc::Status& status) {
       EXPECT_EQ(bad_request.field_violations_size(), 1);
       error.field = bad_request.field_violations(0).field();
       EXPECT_EQ(bad_request.field_violations(0).description(), status.error_message());
-    } else if (detail.Is<google::rpc::RetryInfo>()) {
+    } else if (detail.UnpackTo(&retry)) {
       error.retry_info = true;
+      error.retry_delay =
+          absl::Seconds(retry.retry_delay().seconds()) + absl::Nanoseconds(retry.retry_delay().nanos());
     }
   }
   return error;
 }
 
 std::string CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                    const std::string& bytes, grpc::Status* status) {
+                    const std::string& bytes, grpc::Status* status, const std::string& token) {
   grpc::GenericStub stub(channel);
   grpc::CompletionQueue queue;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
+  if (!token.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
   const auto wait = [&queue] {
     void* tag = nullptr;
     bool ok = false;

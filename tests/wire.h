@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "dotmax/v1/dotmax.pb.h"
 #include "server/base/types.h"
 
@@ -28,12 +29,14 @@ struct WireError {
   std::string reason;  // of ErrorInfo, whose domain is checked
   std::string field;   // of BadRequest
   bool retry_info = false;
+  absl::Duration retry_delay;
 };
 WireError ErrorOf(const grpc::Status& status);
 
-// Sends one message of `bytes` to `method` ("/package.Service/Method") and returns the first of the reply.
+// Sends one message of `bytes` to `method` ("/package.Service/Method"), with a bearer token if one is given,
+// and returns the first of the reply.
 std::string CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                    const std::string& bytes, grpc::Status* status);
+                    const std::string& bytes, grpc::Status* status, const std::string& token = "");
 
 // grpc.health.v1 Check: "SERVING", "NOT_SERVING", or the failure: "NOT_FOUND", ...
 std::string HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& service);

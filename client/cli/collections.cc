@@ -17,8 +17,8 @@ std::string Line(const CollectionDescription& c) {
   return absl::StrCat(c.name, ": version ", c.version, ", ", c.rows, " rows of dim ", c.dim, "\n");
 }
 
-LoadOptions OptionsOf(const CommonFlags& common, Progress& progress) {
-  LoadOptions options;
+CollectionLoadOptions OptionsOf(const CommonFlags& common, Progress& progress) {
+  CollectionLoadOptions options;
   options.timeout = common.timeout;
   options.progress = [&progress](LoadStage, uint64_t done, uint64_t total) { progress.Update(done, total); };
   return options;
@@ -32,7 +32,7 @@ ExitCode Tell(const absl::StatusOr<CollectionDescription>& loaded) {
 
 ExitCode Load(int argc, const char* const* argv) {
   CommonFlags common;
-  common.timeout = LoadOptions().timeout;
+  common.timeout = CollectionLoadOptions().timeout;
   Flags flags(
       "dotmax load NAME PATH [FLAGS]",
       "Has the server load a file as collection NAME, beside what it searches; when that is done, the "
@@ -53,7 +53,7 @@ ExitCode Load(int argc, const char* const* argv) {
 
 ExitCode Reload(int argc, const char* const* argv) {
   CommonFlags common;
-  common.timeout = LoadOptions().timeout;
+  common.timeout = CollectionLoadOptions().timeout;
   Flags flags("dotmax reload NAME [FLAGS]",
               "Has the server load collection NAME again from its file, as `dotmax load` would.");
   common.AddTo(flags);

@@ -9,12 +9,14 @@ namespace dotmax {
 ExitCode Search(int argc, const char* const* argv);
 ExitCode Max(int argc, const char* const* argv);
 ExitCode Pairs(int argc, const char* const* argv);
+ExitCode Bench(int argc, const char* const* argv);
 ExitCode Load(int argc, const char* const* argv);
 ExitCode Reload(int argc, const char* const* argv);
 ExitCode Swap(int argc, const char* const* argv);
 ExitCode Drop(int argc, const char* const* argv);
 ExitCode Info(int argc, const char* const* argv);
 ExitCode Health(int argc, const char* const* argv);
+ExitCode Token(int argc, const char* const* argv);
 
 }  // namespace dotmax
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <thread>
 #include <utility>
@@ -57,6 +58,43 @@ ExitCode Print(const std::string& text) {
 void CommonFlags::AddTo(Flags& flags) {
   flags.Add({"server", "HOST:PORT", "The server.", "DOTMAX_SERVER"}, &server);
   flags.Add({"timeout", "DURATION", "How long to wait for the whole answer.", "DOTMAX_TIMEOUT"}, &timeout);
+  // Other names than the server's own, whose environment this command often runs in.
+  flags.Add({"tls", "", "Connect over TLS; so does each of the next four.", "DOTMAX_CLIENT_TLS"}, &tls);
+  flags.Add({"tls-ca", "FILE",
+             "PEM certificates, one of which has signed the server's; without, those that the system trusts.",
+             "DOTMAX_CLIENT_TLS_CA"},
+            &tls_files.ca_file);
+  flags.Add(
+      {"tls-cert", "FILE", "A PEM certificate for a server that asks for one.", "DOTMAX_CLIENT_TLS_CERT"},
+      &tls_files.certificate_file);
+  flags.Add({"tls-key", "FILE", "The PEM private key of --tls-cert.", "DOTMAX_CLIENT_TLS_KEY"},
+            &tls_files.key_file);
+  flags.Add({"tls-server-name", "NAME", "The name on the server's certificate, if not the host of --server.",
+             "DOTMAX_CLIENT_TLS_SERVER_NAME"},
+            &tls_files.server_name);
+  flags.Add({"token-file", "FILE",
+             "Holds the token to show to the server; without, it is what DOTMAX_TOKEN holds in the "
+             "environment, if that is set.",
+             "DOTMAX_TOKEN_FILE"},
+            &token_file);
+}
+
+absl::StatusOr<Client> CommonFlags::Connect() const {
+  ClientOptions options = {.target = server, .timeout = timeout};
+  const TlsOptions& files = tls_files;
+  if (tls || !(files.ca_file + files.certificate_file + files.key_file + files.server_name).empty()) {
+    options.tls = files;
+  }
+  if (!token_file.empty()) {
+    std::ifstream file(token_file);
+    if (!(file >> options.token)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--token-file=", token_file, ": there is no token in it"));
+    }
+  } else if (const char* const token = getenv("DOTMAX_TOKEN"); token != nullptr) {
+    options.token = token;
+  }
+  return Client::Create(options);
 }
 
 void CommonFlags::AddFormatTo(Flags& flags) {

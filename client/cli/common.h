@@ -29,13 +29,16 @@ ExitCode Print(const std::string& text);
 struct CommonFlags {
   std::string server = "localhost:50051";
   absl::Duration timeout = absl::Seconds(60);
+  bool tls = false;  // also when one of tls_files is given
+  TlsOptions tls_files;
+  std::string token_file;
   bool json = false;
   bool table = false;
 
   void AddTo(Flags& flags);
   void AddFormatTo(Flags& flags);
   bool WantsTable() const;
-  absl::StatusOr<Client> Connect() const { return Client::Create({.target = server, .timeout = timeout}); }
+  absl::StatusOr<Client> Connect() const;
 };
 
 // Runs `command` once its flags are parsed and it has the other arguments that `names` says; those in

@@ -34,24 +34,6 @@ size_t Width(absl::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
 }
 
-// Columns as wide as their widest cell, two blanks between them.
-std::string Table(const std::vector<Row>& rows) {
-  std::vector<size_t> widths;
-  for (const Row& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], Width(row[c]));
-  }
-  std::string out;
-  for (const Row& row : rows) {
-    for (size_t c = 0; c < row.size(); ++c) {
-      absl::StrAppend(&out, row[c]);
-      if (c + 1 < row.size()) out.append(widths[c] - Width(row[c]) + 2, ' ');
-    }
-    out += '\n';
-  }
-  return out;
-}
-
 std::string NameOr(const std::vector<std::string>& names, uint64_t i) {
   return i < names.size() ? names[i] : absl::StrCat(i);
 }
@@ -79,6 +61,23 @@ void ForEachHit(const SearchResult& result,
 }
 
 }  // namespace
+
+std::string Table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const std::vector<std::string>& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], Width(row[c]));
+  }
+  std::string out;
+  for (const std::vector<std::string>& row : rows) {
+    for (size_t c = 0; c < row.size(); ++c) {
+      absl::StrAppend(&out, row[c]);
+      if (c + 1 < row.size()) out.append(widths[c] - Width(row[c]) + 2, ' ');
+    }
+    out += '\n';
+  }
+  return out;
+}
 
 std::string HitsTable(const SearchResult& result, const Names& names) {
   const bool named = !names.rows.empty();

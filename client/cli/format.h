@@ -15,6 +15,9 @@ struct Names {
   std::vector<std::string> rows;     // by id
 };
 
+// Columns as wide as their widest cell, two blanks between them.
+std::string Table(const std::vector<std::vector<std::string>>& rows);
+
 // One line per hit: query, rank, id, name if any, score.
 std::string HitsTable(const SearchResult& result, const Names& names);
 

@@ -140,8 +140,7 @@ std::unique_ptr<Dispatcher> Serve(const SharedMatrix& matrix, const std::string&
                                   int threads) {
   const auto catalog = std::make_shared<Catalog>();
   catalog->Publish(name, std::make_shared<const Matrix>(matrix, ScreenForOnce(queries)));
-  return std::make_unique<Dispatcher>(std::make_unique<Engine>(threads), catalog,
-                                      Dispatcher::Limits{.query_bytes = UINT64_MAX});
+  return std::make_unique<Dispatcher>(std::make_unique<Engine>(threads), catalog, Dispatcher::Limits());
 }
 
 }  // namespace

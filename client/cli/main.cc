@@ -18,12 +18,14 @@ Commands:
   search   the best rows of a server's collection for query vectors
   max      the best pairs of rows of two files, by a server or in this process
   pairs    the closest pairs of rows within one file, or within a server's collection
+  bench    how fast a server answers, and how it fares under load
   load     a file that the server can read, as a collection, while it serves
   reload   a collection from its file
   swap     what two collections' names mean
   drop     a collection
   info     what the server holds, and its limits
   health   whether the server takes searches
+  token    a new token, and its line for the server's --tokens-file
 
 dotmax COMMAND --help explains its flags.
 
@@ -36,12 +38,14 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "search") return Search(argc - 1, argv + 1);
   if (command == "max") return Max(argc - 1, argv + 1);
   if (command == "pairs") return Pairs(argc - 1, argv + 1);
+  if (command == "bench") return Bench(argc - 1, argv + 1);
   if (command == "load") return Load(argc - 1, argv + 1);
   if (command == "reload") return Reload(argc - 1, argv + 1);
   if (command == "swap") return Swap(argc - 1, argv + 1);
   if (command == "drop") return Drop(argc - 1, argv + 1);
   if (command == "info") return Info(argc - 1, argv + 1);
   if (command == "health") return Health(argc - 1, argv + 1);
+  if (command == "token") return Token(argc - 1, argv + 1);
   if (command == "--help" || command == "-h" || command == "help") {
     return Print(kHelp);
   }

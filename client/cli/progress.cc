@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <string>
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -26,7 +25,7 @@ Progress::~Progress() {
   if (shown_) std::cerr << kWipe << std::flush;
 }
 
-void Progress::Update(uint64_t done, uint64_t total) {
+void Progress::Update(uint64_t done, uint64_t total, const std::string& note) {
   const absl::Time now = absl::Now();
   if (!terminal_ || total == 0 || now < next_) return;
   next_ = now + kInterval;
@@ -36,7 +35,7 @@ void Progress::Update(uint64_t done, uint64_t total) {
   std::cerr << kWipe << "[" << std::string(full, '#') << std::string(kColumns - full, ' ') << "] "
             << absl::StrFormat("%3d%% %d s", static_cast<int>(share * 100),
                                absl::ToInt64Seconds(now - started_))
-            << std::flush;
+            << (note.empty() ? "" : "  ") << note << std::flush;
 }
 
 }  // namespace dotmax

@@ -3,6 +3,7 @@
 #define DOTMAX_CLIENT_CLI_PROGRESS_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/time/time.h"
 
@@ -17,8 +18,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // `done` of `total`, in whatever unit.
-  void Update(uint64_t done, uint64_t total);
+  // `done` of `total`, in whatever unit; `note` is shown beside.
+  void Update(uint64_t done, uint64_t total, const std::string& note = "");
 
  private:
   const bool terminal_;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <numbers>
+#include <random>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/ascii.h"
@@ -95,6 +97,20 @@ absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std:
     std::memcpy(selected->data() + i * row_bytes, matrix.view.row(at->second), row_bytes);
   }
   return SharedMatrix{{selected->data(), words.size(), matrix.view.dim, matrix.view.dtype}, selected};
+}
+
+SharedMatrix StandardNormalRows(uint64_t rows, uint32_t dim, uint64_t seed) {
+  auto values = std::make_shared<std::vector<float>>(rows * dim);
+  // By Box and Muller: std::normal_distribution is another one in every library.
+  std::mt19937_64 random(seed);
+  const auto uniform = [&random] {
+    return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53;
+  };  // in (0, 1)
+  for (float& value : *values) {
+    const double length = std::sqrt(-2 * std::log(uniform()));
+    value = static_cast<float>(length * std::cos(2 * std::numbers::pi * uniform()));
+  }
+  return {{reinterpret_cast<const std::byte*>(values->data()), rows, dim, DType::kFloat32}, values};
 }
 
 }  // namespace dotmax

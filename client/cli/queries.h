@@ -1,7 +1,8 @@
-// The query vectors of a command line: from a matrix file, from standard input, or by name.
+// The query vectors of a command line: from a matrix file, from standard input, or by name; or random ones.
 #ifndef DOTMAX_CLIENT_CLI_QUERIES_H_
 #define DOTMAX_CLIENT_CLI_QUERIES_H_
 
+#include <cstdint>
 #include <istream>
 #include <string>
 #include <vector>
@@ -28,6 +29,9 @@ absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in);
 // word that is not there; kInvalidArgument when ids and rows differ in number.
 absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std::vector<std::string>& ids,
                                           const std::vector<std::string>& words);
+
+// Independent standard normal numbers, float32; the same for the same seed.
+SharedMatrix StandardNormalRows(uint64_t rows, uint32_t dim, uint64_t seed);
 
 }  // namespace dotmax
 

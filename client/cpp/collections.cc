@@ -45,7 +45,7 @@ LoadStage FromProto(v1::LoadProgress::Stage stage) {
 }
 
 absl::StatusOr<CollectionDescription> Follow(grpc::ClientReaderInterface<v1::LoadProgress>& stream,
-                                             const LoadOptions& options) {
+                                             const CollectionLoadOptions& options) {
   std::optional<CollectionDescription> collection;
   for (v1::LoadProgress message; stream.Read(&message);) {
     if (message.has_collection()) {
@@ -63,7 +63,7 @@ absl::StatusOr<CollectionDescription> Follow(grpc::ClientReaderInterface<v1::Loa
 
 absl::StatusOr<ServerDescription> Client::Describe() const {
   grpc::ClientContext context;
-  SetDeadline(context, impl_->Deadline(std::nullopt));
+  impl_->Prepare(context, impl_->Deadline(std::nullopt));
   v1::ListCollectionsResponse response;
   const grpc::Status status = impl_->collections->ListCollections(&context, {}, &response);
   if (!status.ok()) return FromGrpc(status);
@@ -75,9 +75,9 @@ absl::StatusOr<ServerDescription> Client::Describe() const {
 }
 
 absl::StatusOr<CollectionDescription> Client::LoadCollection(const std::string& name, const std::string& path,
-                                                             const LoadOptions& options) const {
+                                                             const CollectionLoadOptions& options) const {
   grpc::ClientContext context;
-  SetDeadline(context, absl::Now() + options.timeout);
+  impl_->Prepare(context, absl::Now() + options.timeout);
   v1::LoadCollectionRequest request;
   request.set_name(name);
   request.set_path(path);
@@ -85,9 +85,9 @@ absl::StatusOr<CollectionDescription> Client::LoadCollection(const std::string& 
 }
 
 absl::StatusOr<CollectionDescription> Client::ReloadCollection(const std::string& name,
-                                                               const LoadOptions& options) const {
+                                                               const CollectionLoadOptions& options) const {
   grpc::ClientContext context;
-  SetDeadline(context, absl::Now() + options.timeout);
+  impl_->Prepare(context, absl::Now() + options.timeout);
   v1::ReloadCollectionRequest request;
   request.set_name(name);
   return Follow(*impl_->collections->ReloadCollection(&context, request), options);
@@ -96,7 +96,7 @@ absl::StatusOr<CollectionDescription> Client::ReloadCollection(const std::string
 absl::StatusOr<std::pair<CollectionDescription, CollectionDescription>> Client::SwapCollections(
     const std::string& a, const std::string& b) const {
   grpc::ClientContext context;
-  SetDeadline(context, impl_->Deadline(std::nullopt));
+  impl_->Prepare(context, impl_->Deadline(std::nullopt));
   v1::SwapCollectionsRequest request;
   request.set_a(a);
   request.set_b(b);
@@ -108,7 +108,7 @@ absl::StatusOr<std::pair<CollectionDescription, CollectionDescription>> Client::
 
 absl::Status Client::DropCollection(const std::string& name) const {
   grpc::ClientContext context;
-  SetDeadline(context, impl_->Deadline(std::nullopt));
+  impl_->Prepare(context, impl_->Deadline(std::nullopt));
   v1::DropCollectionRequest request;
   request.set_name(name);
   v1::DropCollectionResponse response;

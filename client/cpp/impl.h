@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -45,16 +46,18 @@ v1::Metric ToProto(ScoreMetric metric);
 // Rows [first, first + count) of `rows`.
 void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix);
 
-inline void SetDeadline(grpc::ClientContext& context, absl::Time deadline) {
-  if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
-}
-
 struct Client::Impl {
   Impl(const ClientOptions& client_options, std::shared_ptr<grpc::Channel> channel)
       : options(client_options),
         search(v1::Dotmax::NewStub(channel)),
         collections(v1::Collections::NewStub(channel)),
         health(grpc::health::v1::Health::NewStub(channel)) {}
+
+  // What every call goes with.
+  void Prepare(grpc::ClientContext& context, absl::Time deadline) const {
+    if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+    if (!options.token.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options.token));
+  }
 
   absl::Time Deadline(std::optional<absl::Duration> timeout) const {
     return absl::Now() + timeout.value_or(options.timeout);

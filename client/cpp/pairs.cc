@@ -36,12 +36,12 @@ struct Group {
 // neither waits for the other.
 class PairsStream {
  public:
-  PairsStream(v1::Dotmax::Stub& stub, absl::Span<const RowsPair> pairs, const PairsOptions& options,
-              absl::Time deadline, PairsResult& result)
-      : pairs_(pairs), options_(options), result_(result) {
-    SetDeadline(context_, deadline);
-    stream_ = stub.BatchMaxInnerProductStream(&context_);
-  }
+  PairsStream(v1::Dotmax::Stub& stub, grpc::ClientContext* context, absl::Span<const RowsPair> pairs,
+              const PairsOptions& options, PairsResult& result)
+      : pairs_(pairs),
+        options_(options),
+        result_(result),
+        stream_(stub.BatchMaxInnerProductStream(context)) {}
 
   absl::Status Run(const std::vector<Group>& groups) {
     size_t read = 0;
@@ -87,8 +87,8 @@ class PairsStream {
   const PairsOptions& options_;
   PairsResult& result_;
   uint64_t counted_ = 0;
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::BatchMaxInnerProductRequest, v1::BatchMaxInnerProductResponse>>
+  const std::unique_ptr<
+      grpc::ClientReaderWriter<v1::BatchMaxInnerProductRequest, v1::BatchMaxInnerProductResponse>>
       stream_;
 };
 
@@ -133,7 +133,9 @@ absl::StatusOr<PairsResult> Client::MaxOfPairs(absl::Span<const RowsPair> pairs,
         ++group.count;
       }
     }
-    PairsStream stream(*impl_->search, pairs, options, deadline, result);
+    grpc::ClientContext context;
+    impl_->Prepare(context, deadline);
+    PairsStream stream(*impl_->search, &context, pairs, options, result);
     if (absl::Status s = stream.Run(groups); !s.ok()) return s;
   }
   return result;

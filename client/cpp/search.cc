@@ -98,7 +98,7 @@ absl::StatusOr<SearchResult> Client::Search(const Rows& queries, const SearchOpt
         if (version.has_value()) request.set_version(*version);
         ToProto(queries, first, rows, request.mutable_queries());
         grpc::ClientContext context;
-        SetDeadline(context, deadline);
+        impl_->Prepare(context, deadline);
         const grpc::Status status = impl_->search->Search(&context, request, response);
         Tell(options, first + rows, queries.count());
         return FromGrpc(status);
@@ -132,7 +132,7 @@ absl::StatusOr<SearchResult> Client::SearchRows(const CollectionRows& queries, S
         range->set_first(queries.first + first);
         range->set_rows(rows);
         grpc::ClientContext context;
-        SetDeadline(context, deadline);
+        impl_->Prepare(context, deadline);
         const grpc::Status status = impl_->search->Search(&context, request, response);
         Tell(options, first + rows, total);
         return FromGrpc(status);
@@ -145,7 +145,7 @@ absl::Status Client::Impl::StreamMax(v1::MaxInnerProductRequest start, const Row
   // Large enough to cost little each, small enough that the first ones are searched while others are sent.
   constexpr size_t kBlockBytes = size_t{4} << 20;
   grpc::ClientContext context;
-  SetDeadline(context, deadline);
+  Prepare(context, deadline);
   const auto stream = search->MaxInnerProductStream(&context, response);
   v1::MaxInnerProductStreamRequest message;
   *message.mutable_start() = std::move(start);
@@ -182,7 +182,7 @@ absl::StatusOr<SearchResult> Client::MaxInnerProduct(const Rows& queries, const 
         }
         ToProto(base, 0, base.count(), request.mutable_base());
         grpc::ClientContext context;
-        SetDeadline(context, deadline);
+        impl_->Prepare(context, deadline);
         const grpc::Status status = impl_->search->MaxInnerProduct(&context, request, response);
         Tell(options, (first + rows) * base.count(), pairs);
         return FromGrpc(status);

@@ -1,5 +1,6 @@
 #include "server/base/config.h"
 
+#include <algorithm>
 #include <limits>
 #include <thread>
 
@@ -21,6 +22,9 @@ constexpr int64_t kDefaultMessageBytes = int64_t{64} << 20;
 constexpr int64_t kDefaultTopK = 10000;
 constexpr int64_t kDefaultQueueRequests = 1024;
 constexpr int64_t kDefaultQueueBytes = int64_t{1} << 30;
+// Messages that are on their way, besides those that wait: this many of the largest, but no less than that.
+constexpr int64_t kGrpcMessages = 4;
+constexpr int64_t kLeastGrpcBytes = int64_t{1} << 30;
 // Shorter than the 30 s that Kubernetes, and longer than the 10 s that Docker, waits before it kills.
 constexpr absl::Duration kDefaultDrainTimeout = absl::Seconds(25);
 
@@ -56,8 +60,10 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   int64_t max_top_k = kDefaultTopK;
   int64_t max_queue_requests = kDefaultQueueRequests;
   int64_t max_queue_bytes = kDefaultQueueBytes;
+  int64_t max_grpc_bytes = 0;
   int64_t memory_limit = 0;
   config.drain_timeout = kDefaultDrainTimeout;
+  absl::Duration slow_request;
   std::string log_level = "info";
 
   Flags flags("dotmax-server --matrix=[NAME=]PATH [FLAGS]",
@@ -107,6 +113,43 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
              "DOTMAX_MAX_QUEUE_BYTES"},
             1, std::numeric_limits<int64_t>::max(), &max_queue_bytes);
   flags.Add(
+      {"max-grpc-bytes", "BYTES",
+       "Memory for messages on their way in and out; beyond it gRPC slows callers down, then turns them "
+       "away. 0 means four of the largest, and at least 1 GiB.",
+       "DOTMAX_MAX_GRPC_BYTES"},
+      0, std::numeric_limits<int64_t>::max(), &max_grpc_bytes);
+  flags.Add(
+      {"tokens-file", "FILE",
+       "Whoever asks needs a token of this file, which has a line NAME SCOPES SHA256 [RATE] for each "
+       "(see dotmax token --help) and is read again when it changes. Reflection needs a token of any scope; "
+       "health stays open.",
+       "DOTMAX_TOKENS_FILE"},
+      &config.security.tokens);
+  flags.Add(
+      {"tls-cert", "FILE",
+       "Serve gRPC over TLS, with this PEM certificate (chain). It, its key and --tls-client-ca are read "
+       "again when they change: replace them by renaming.",
+       "DOTMAX_TLS_CERT"},
+      &config.security.certificate);
+  flags.Add({"tls-key", "FILE", "The PEM private key of --tls-cert.", "DOTMAX_TLS_KEY"},
+            &config.security.key);
+  flags.Add({"tls-client-ca", "FILE",
+             "Callers need a certificate that one of this PEM file's has signed; without --tokens-file its "
+             "common name tells them apart.",
+             "DOTMAX_TLS_CLIENT_CA"},
+            &config.security.client_ca);
+  flags.Add({"metrics-token", "", "GET /metrics needs a token of --tokens-file, too, of any scope.",
+             "DOTMAX_METRICS_TOKEN"},
+            &config.metrics_token);
+  flags.Add({"access-log", "SHARE",
+             "Log this share of the requests, from 0 to 1, a line each. What fails by the server's fault is "
+             "always logged.",
+             "DOTMAX_ACCESS_LOG"},
+            0.0, 1.0, &config.access_log);
+  flags.Add({"slow-request", "DURATION", "Log each request that takes longer; 0 means none.",
+             "DOTMAX_SLOW_REQUEST"},
+            &slow_request);
+  flags.Add(
       {"drain-grace", "DURATION",
        "After SIGTERM or SIGINT: how long new requests are still served, while health says NOT_SERVING, "
        "so that load balancers can look elsewhere.",
@@ -154,6 +197,16 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
     return absl::InvalidArgumentError(
         absl::StrCat("--drain-timeout=", absl::FormatDuration(config.drain_timeout), " is negative"));
   }
+  const SecurityFiles& files = config.security;
+  if (files.certificate.empty() != files.key.empty()) {
+    return absl::InvalidArgumentError("--tls-cert and --tls-key need each other");
+  }
+  if (!files.client_ca.empty() && files.certificate.empty()) {
+    return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+  }
+  if (config.metrics_token && files.tokens.empty()) {
+    return absl::InvalidArgumentError("--metrics-token needs --tokens-file");
+  }
   const std::optional<LogLevel> level = ParseLogLevel(log_level);
   if (!level.has_value()) {
     return absl::InvalidArgumentError(
@@ -167,6 +220,9 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   config.max_top_k = static_cast<uint32_t>(max_top_k);
   config.max_queue_requests = max_queue_requests;
   config.max_queue_bytes = max_queue_bytes;
+  config.max_grpc_bytes =
+      max_grpc_bytes > 0 ? max_grpc_bytes : std::max(kLeastGrpcBytes, kGrpcMessages * max_message_bytes);
+  if (slow_request > absl::ZeroDuration()) config.slow_request = slow_request;
   config.memory_limit = memory_limit;
   config.log_level = *level;
   return config;

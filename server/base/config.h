@@ -20,6 +20,13 @@ struct MatrixSource {
   std::string path;
 };
 
+// What guards the gRPC port; paths of PEM files but for the first. Empty: without it.
+struct SecurityFiles {
+  std::string tokens;
+  std::string certificate, key;  // both or none
+  std::string client_ca;         // only with those: callers need a certificate of its
+};
+
 struct Config {
   // Not empty after --help or --version: print it and exit 0. Nothing else is set then.
   std::string print;
@@ -36,6 +43,11 @@ struct Config {
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
+  uint64_t max_grpc_bytes = 0;
+  SecurityFiles security;
+  bool metrics_token = false;  // only with tokens
+  double access_log = 0;       // the share of requests, in [0, 1]
+  absl::Duration slow_request = absl::InfiniteDuration();
   absl::Duration drain_grace, drain_timeout;
   LogLevel log_level = LogLevel::kInfo;
 };

@@ -1,6 +1,8 @@
 #include "server/base/errors.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 
 namespace dotmax {
@@ -8,6 +10,7 @@ namespace {
 
 constexpr char kReasonUrl[] = "dotmax/reason";
 constexpr char kFieldUrl[] = "dotmax/field";
+constexpr char kRetryUrl[] = "dotmax/retry";  // in nanoseconds
 
 std::optional<std::string> PayloadText(const absl::Status& status, const char* url) {
   const absl::optional<absl::Cord> payload = status.GetPayload(url);
@@ -29,7 +32,19 @@ absl::Status InvalidField(absl::string_view field, absl::string_view reason, abs
   return status;
 }
 
+absl::Status RetryAfter(absl::Duration delay, absl::string_view reason, absl::string_view message) {
+  absl::Status status = Error(absl::StatusCode::kResourceExhausted, reason, message);
+  status.SetPayload(kRetryUrl, absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(delay))));
+  return status;
+}
+
 std::optional<std::string> ErrorReason(const absl::Status& status) { return PayloadText(status, kReasonUrl); }
 std::optional<std::string> ErrorField(const absl::Status& status) { return PayloadText(status, kFieldUrl); }
+
+std::optional<absl::Duration> ErrorRetryDelay(const absl::Status& status) {
+  int64_t nanoseconds = 0;
+  if (!absl::SimpleAtoi(PayloadText(status, kRetryUrl).value_or(""), &nanoseconds)) return std::nullopt;
+  return absl::Nanoseconds(nanoseconds);
+}
 
 }  // namespace dotmax

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace dotmax {
 
@@ -19,9 +20,13 @@ absl::Status Error(absl::StatusCode code, absl::string_view reason, absl::string
 // "WRONG_BYTE_COUNT". The message is complete by itself: it names the field and the offending values.
 absl::Status InvalidField(absl::string_view field, absl::string_view reason, absl::string_view message);
 
-// What the two above attached; nullopt when the status was made elsewhere.
+// kResourceExhausted that is over after `delay`: trying again sooner is in vain.
+absl::Status RetryAfter(absl::Duration delay, absl::string_view reason, absl::string_view message);
+
+// What the above attached; nullopt when the status was made elsewhere.
 std::optional<std::string> ErrorReason(const absl::Status& status);
 std::optional<std::string> ErrorField(const absl::Status& status);
+std::optional<absl::Duration> ErrorRetryDelay(const absl::Status& status);
 
 }  // namespace dotmax
 

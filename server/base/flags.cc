@@ -87,6 +87,19 @@ void Flags::Add(Spec spec, int64_t min, int64_t max, int64_t* value) {
                     nullptr});
 }
 
+void Flags::Add(Spec spec, double min, double max, double* value) {
+  flags_.push_back({std::move(spec), absl::StrCat(*value),
+                    [value, min, max](absl::string_view text) {
+                      double parsed;
+                      if (!absl::SimpleAtod(text, &parsed) || !(parsed >= min && parsed <= max)) {
+                        return Refuse(text, absl::StrCat("a number from ", min, " to ", max));
+                      }
+                      *value = parsed;
+                      return absl::OkStatus();
+                    },
+                    nullptr});
+}
+
 void Flags::Add(Spec spec, absl::Duration* value) {
   flags_.push_back({std::move(spec), absl::FormatDuration(*value),
                     [value](absl::string_view text) {

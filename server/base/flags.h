@@ -43,6 +43,7 @@ class Flags {
   void Add(Spec spec, std::string* value);
   void Add(Spec spec, bool* value);  // --name, --name=true, --name=false
   void Add(Spec spec, int64_t min, int64_t max, int64_t* value);
+  void Add(Spec spec, double min, double max, double* value);
   void Add(Spec spec, absl::Duration* value);  // "500ms", "2s"
   void Add(Spec spec, std::vector<std::string>* value);
 

@@ -3,15 +3,23 @@
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
+#include <prometheus/metric_family.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <iterator>
 #include <map>
 #include <sstream>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "server/base/process.h"
 
 namespace dotmax {
 namespace {
@@ -20,50 +28,74 @@ using prometheus::Counter;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
-struct NamedMetric {
+// One line of the table below. T is its type.
+template <typename T>
+struct Named {
   const char* name;
-  const char* help;  // ends with the labels
+  const char* labels;  // separated by ", "; empty for none
+  const char* help;
 };
 
-// The table: everything that /metrics shows. The grpc_* names and labels are those of the gRPC ecosystem's
-// interceptors, so that their dashboards work.
-constexpr NamedMetric kRpcStarted = {"grpc_server_started_total",
-                                     "RPCs started. {grpc_type, grpc_service, grpc_method}"};
-constexpr NamedMetric kRpcHandled = {
-    "grpc_server_handled_total", "RPCs done, by status. {grpc_type, grpc_service, grpc_method, grpc_code}"};
-constexpr NamedMetric kRpcSeconds = {
-    "grpc_server_handling_seconds",
-    "From an RPC's start to its status. {grpc_type, grpc_service, grpc_method}"};
-constexpr NamedMetric kInFlight = {"dotmax_rpcs_in_flight", "RPCs started and not yet done."};
-constexpr NamedMetric kQueryRows = {"dotmax_query_rows_total", "Query vectors answered."};
-constexpr NamedMetric kMatrixPairs = {"dotmax_matrix_pairs_total",
-                                      "Pairs of matrices answered, in batches of them."};
-constexpr NamedMetric kPairsScreened = {"dotmax_pairs_screened_total",
-                                        "(query row, row) pairs scored in low precision."};
-constexpr NamedMetric kPairsSurvived = {"dotmax_pairs_survived_total",
-                                        "Pairs that the screen could not rule out."};
-constexpr NamedMetric kPairsChecked = {"dotmax_pairs_checked_total",
-                                       "Pairs that no low precision could rule out: scored in float64."};
-constexpr NamedMetric kPairsRescored = {"dotmax_pairs_rescored_total", "Pairs scored exactly."};
-constexpr NamedMetric kQueueSeconds = {"dotmax_search_queue_seconds", "Time that an answered search waited."};
-constexpr NamedMetric kComputeSeconds = {"dotmax_search_compute_seconds",
-                                         "Wall time in the engine of an answered search."};
-constexpr NamedMetric kResidentRows = {"dotmax_resident_rows", "Rows held. {collection}"};
-constexpr NamedMetric kResidentBytes = {
-    "dotmax_resident_bytes", "Memory of the rows and what the screen keeps beside them. {collection}"};
-constexpr NamedMetric kScreenInfo = {"dotmax_screen_info",
-                                     "Always 1: how hopeless pairs are ruled out. {collection, screen}"};
-constexpr NamedMetric kScreenEstimate = {"dotmax_screen_estimate_seconds",
-                                         "What the screen was chosen by: per query, alone or in a batch. "
-                                         "{collection, screen, queries}"};
-constexpr NamedMetric kVersion = {"dotmax_collection_version", "What answers name. {collection}"};
-constexpr NamedMetric kIntact = {"dotmax_collection_intact",
-                                 "0 when a mapped file has changed, and searches fail. {collection}"};
-constexpr NamedMetric kReloadOk = {"dotmax_reload_last_success",
-                                   "Whether the last load of the collection worked. {collection}"};
-constexpr NamedMetric kReloadTime = {"dotmax_reload_last_success_timestamp_seconds",
-                                     "When a load of the collection last worked. {collection}"};
-constexpr NamedMetric kBuildInfo = {"dotmax_build_info", "Always 1. {version, onednn}"};
+// The table: everything that /metrics shows. ARCHITECTURE.md has the same, and a test compares them. The
+// grpc_* and process_* names and labels are those of the ecosystem, so that its dashboards work.
+constexpr Named<Counter> kRpcStarted = {"grpc_server_started_total", "grpc_type, grpc_service, grpc_method",
+                                        "RPCs started."};
+constexpr Named<Counter> kRpcHandled = {
+    "grpc_server_handled_total", "grpc_type, grpc_service, grpc_method, grpc_code", "RPCs done, by status."};
+constexpr Named<Histogram> kRpcSeconds = {"grpc_server_handling_seconds",
+                                          "grpc_type, grpc_service, grpc_method",
+                                          "From an RPC's start to its status."};
+constexpr Named<Gauge> kInFlight = {"dotmax_rpcs_in_flight", "", "RPCs started and not yet done."};
+constexpr Named<Counter> kRefused = {"dotmax_refused_total", "reason",
+                                     "RPCs that were turned away whatever they asked."};
+constexpr Named<Counter> kQueryRows = {"dotmax_query_rows_total", "", "Query vectors answered."};
+constexpr Named<Counter> kMatrixPairs = {"dotmax_matrix_pairs_total", "",
+                                         "Pairs of matrices answered, in batches of them."};
+constexpr Named<Counter> kPairsScreened = {"dotmax_pairs_screened_total", "",
+                                           "(query row, row) pairs scored in low precision."};
+constexpr Named<Counter> kPairsSurvived = {"dotmax_pairs_survived_total", "",
+                                           "Pairs that the screen could not rule out."};
+constexpr Named<Counter> kPairsChecked = {"dotmax_pairs_checked_total", "",
+                                          "Pairs that no low precision could rule out: scored in float64."};
+constexpr Named<Counter> kPairsRescored = {"dotmax_pairs_rescored_total", "", "Pairs scored exactly."};
+constexpr Named<Histogram> kQueueSeconds = {"dotmax_search_queue_seconds", "",
+                                            "Time that an answered search waited."};
+constexpr Named<Histogram> kComputeSeconds = {"dotmax_search_compute_seconds", "",
+                                              "Wall time in the engine of an answered search."};
+constexpr Named<Gauge> kResidentRows = {"dotmax_resident_rows", "collection", "Rows held."};
+constexpr Named<Gauge> kResidentBytes = {"dotmax_resident_bytes", "collection",
+                                         "Memory of the rows and what the screen keeps beside them."};
+constexpr Named<Gauge> kScreenInfo = {"dotmax_screen_info", "collection, screen",
+                                      "Always 1: how hopeless pairs are ruled out."};
+constexpr Named<Gauge> kScreenEstimate = {"dotmax_screen_estimate_seconds", "collection, screen, queries",
+                                          "What the screen was chosen by: per query, alone or in a batch."};
+constexpr Named<Gauge> kVersion = {"dotmax_collection_version", "collection", "What answers name."};
+constexpr Named<Gauge> kIntact = {"dotmax_collection_intact", "collection",
+                                  "0 when a mapped file has changed, and searches fail."};
+constexpr Named<Gauge> kReloadOk = {"dotmax_reload_last_success", "collection",
+                                    "Whether the last load of the collection worked."};
+constexpr Named<Gauge> kReloadTime = {"dotmax_reload_last_success_timestamp_seconds", "collection",
+                                      "When a load of the collection last worked, since the epoch."};
+constexpr Named<Gauge> kReloadSuccess = {
+    "dotmax_config_last_reload_success", "file",
+    "Whether the file was usable when last read; if not, what it said before holds."};
+constexpr Named<Gauge> kCertificateExpiry = {"dotmax_certificate_expiry_timestamp_seconds", "",
+                                             "When the server's certificate expires, since the epoch."};
+constexpr Named<Gauge> kBuildInfo = {"dotmax_build_info", "version, onednn", "Always 1."};
+constexpr Named<Counter> kCpuSeconds = {"process_cpu_seconds_total", "",
+                                        "User and system time of all threads."};
+constexpr Named<Gauge> kResidentMemory = {"process_resident_memory_bytes", "", "Memory in use."};
+constexpr Named<Gauge> kVirtualMemory = {"process_virtual_memory_bytes", "", "Address space in use."};
+constexpr Named<Gauge> kOpenFds = {"process_open_fds", "", "Open file descriptors."};
+constexpr Named<Gauge> kMaxFds = {"process_max_fds", "", "Most file descriptors that may be open."};
+constexpr Named<Gauge> kThreads = {"process_threads", "", "Threads."};
+constexpr Named<Gauge> kStartTime = {"process_start_time_seconds", "",
+                                     "When the process started, since the epoch."};
+
+// The reasons that kRefused counts.
+constexpr absl::string_view kRefusals[] = {
+    "QUEUE_FULL",    "DEADLINE_UNREACHABLE", "RATE_LIMITED", "TOKEN_MISSING",
+    "TOKEN_UNKNOWN", "SCOPE_MISSING",        "DRAINING",     "LOADING"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.
@@ -74,12 +106,23 @@ prometheus::Labels RpcLabels(const Metrics::Rpc& rpc) {
   return {{"grpc_type", rpc.type}, {"grpc_service", rpc.service}, {"grpc_method", rpc.method}};
 }
 
+// What one RPC counts into.
+struct RpcSeries {
+  Counter* started;
+  Histogram* seconds;
+  // By code: those that have come up, as few of all ever do.
+  std::array<std::atomic<Counter*>, 17> handled = {};
+};
+
 }  // namespace
 
 struct Metrics::Impl {
   template <typename T>
-  prometheus::Family<T>& Add(const NamedMetric& metric) {
-    return prometheus::detail::Builder<T>().Name(metric.name).Help(metric.help).Register(registry);
+  prometheus::Family<T>& Add(const Named<T>& metric) {
+    const absl::string_view labels = metric.labels;
+    const std::string help = labels.empty() ? metric.help : absl::StrCat(metric.help, " {", labels, "}");
+    families.push_back({metric.name, help, T::metric_type, {}});
+    return prometheus::detail::Builder<T>().Name(metric.name).Help(help).Register(registry);
   }
 
   // Shows `value` until the next SetResident.
@@ -90,7 +133,30 @@ struct Metrics::Impl {
     shown.emplace_back(&family, &gauge);
   }
 
+  RpcSeries& Of(const Rpc& rpc) { return *rpcs.at({rpc.service, rpc.method}); }
+
+  void ReadProcess();
+
   prometheus::Registry registry;
+  std::vector<prometheus::MetricFamily> families;  // without samples
+
+  prometheus::Family<Counter>& rpc_started = Add(kRpcStarted);
+  prometheus::Family<Counter>& rpc_handled = Add(kRpcHandled);
+  prometheus::Family<Histogram>& rpc_seconds = Add(kRpcSeconds);
+  Gauge& in_flight = Add(kInFlight).Add({});
+  prometheus::Family<Counter>& refused = Add(kRefused);
+  std::vector<Counter*> refused_by_reason;  // as kRefusals
+  // By service and method.
+  absl::flat_hash_map<std::pair<absl::string_view, absl::string_view>, std::unique_ptr<RpcSeries>> rpcs;
+
+  Counter& query_rows = Add(kQueryRows).Add({});
+  Counter& matrix_pairs = Add(kMatrixPairs).Add({});
+  Counter& pairs_screened = Add(kPairsScreened).Add({});
+  Counter& pairs_survived = Add(kPairsSurvived).Add({});
+  Counter& pairs_checked = Add(kPairsChecked).Add({});
+  Counter& pairs_rescored = Add(kPairsRescored).Add({});
+  Histogram& queue_seconds = Add(kQueueSeconds).Add({}, kSeconds);
+  Histogram& compute_seconds = Add(kComputeSeconds).Add({}, kSeconds);
 
   // So that /metrics never sees half of a change.
   absl::Mutex mutex;
@@ -100,51 +166,89 @@ struct Metrics::Impl {
     absl::Time succeeded = absl::InfinitePast();
   };
   std::map<std::string, Load> loads ABSL_GUARDED_BY(mutex);  // by collection
+  prometheus::Family<Gauge>& version = Add(kVersion);
+  prometheus::Family<Gauge>& intact = Add(kIntact);
+  prometheus::Family<Gauge>& reload_ok = Add(kReloadOk);
+  prometheus::Family<Gauge>& reload_time = Add(kReloadTime);
 
-  prometheus::Family<Counter>& rpc_started = Add<Counter>(kRpcStarted);
-  prometheus::Family<Counter>& rpc_handled = Add<Counter>(kRpcHandled);
-  prometheus::Family<Histogram>& rpc_seconds = Add<Histogram>(kRpcSeconds);
-  prometheus::Family<Gauge>& resident_rows = Add<Gauge>(kResidentRows);
-  prometheus::Family<Gauge>& resident_bytes = Add<Gauge>(kResidentBytes);
+  prometheus::Family<Gauge>& resident_rows = Add(kResidentRows);
+  prometheus::Family<Gauge>& resident_bytes = Add(kResidentBytes);
+  prometheus::Family<Gauge>& screen_info = Add(kScreenInfo);
+  prometheus::Family<Gauge>& screen_estimate = Add(kScreenEstimate);
+  prometheus::Family<Gauge>& reload_success = Add(kReloadSuccess);
+  prometheus::Family<Gauge>& certificate_expiry = Add(kCertificateExpiry);
+  prometheus::Family<Gauge>& build_info = Add(kBuildInfo);
 
-  prometheus::Family<Gauge>& version = Add<Gauge>(kVersion);
-  prometheus::Family<Gauge>& intact = Add<Gauge>(kIntact);
-  prometheus::Family<Gauge>& reload_ok = Add<Gauge>(kReloadOk);
-  prometheus::Family<Gauge>& reload_time = Add<Gauge>(kReloadTime);
-  prometheus::Family<Gauge>& screen_info = Add<Gauge>(kScreenInfo);
-  prometheus::Family<Gauge>& screen_estimate = Add<Gauge>(kScreenEstimate);
-
-  Gauge& in_flight = Add<Gauge>(kInFlight).Add({});
-  Counter& query_rows = Add<Counter>(kQueryRows).Add({});
-  Counter& matrix_pairs = Add<Counter>(kMatrixPairs).Add({});
-  Counter& pairs_screened = Add<Counter>(kPairsScreened).Add({});
-  Counter& pairs_survived = Add<Counter>(kPairsSurvived).Add({});
-  Counter& pairs_checked = Add<Counter>(kPairsChecked).Add({});
-  Counter& pairs_rescored = Add<Counter>(kPairsRescored).Add({});
-  Histogram& queue_seconds = Add<Histogram>(kQueueSeconds).Add({}, kSeconds);
-  Histogram& compute_seconds = Add<Histogram>(kComputeSeconds).Add({}, kSeconds);
+  absl::Mutex process_mutex;  // of those that read at once, the last one counts
+  Counter& cpu_seconds = Add(kCpuSeconds).Add({});
+  Gauge& resident_memory = Add(kResidentMemory).Add({});
+  Gauge& virtual_memory = Add(kVirtualMemory).Add({});
+  Gauge& open_fds = Add(kOpenFds).Add({});
+  Gauge& max_fds = Add(kMaxFds).Add({});
+  Gauge& threads = Add(kThreads).Add({});
+  Gauge& start_time = Add(kStartTime).Add({});
 };
+
+void Metrics::Impl::ReadProcess() {
+  absl::MutexLock lock(&process_mutex);
+  const ProcessStats stats = ReadProcessStats();
+  cpu_seconds.Increment(std::max(0.0, stats.cpu_seconds - cpu_seconds.Value()));
+  resident_memory.Set(static_cast<double>(stats.resident_bytes));
+  virtual_memory.Set(static_cast<double>(stats.virtual_bytes));
+  open_fds.Set(static_cast<double>(stats.open_fds));
+  max_fds.Set(static_cast<double>(stats.max_fds));
+  threads.Set(static_cast<double>(stats.threads));
+  start_time.Set(stats.start_time_seconds);
+}
 
 Metrics::Metrics(absl::string_view version, absl::string_view onednn_version)
     : impl_(std::make_unique<Impl>()) {
-  impl_->Add<Gauge>(kBuildInfo)
-      .Add({{"version", std::string(version)}, {"onednn", std::string(onednn_version)}})
-      .Set(1);
+  for (const absl::string_view reason : kRefusals) {
+    impl_->refused_by_reason.push_back(&impl_->refused.Add({{"reason", std::string(reason)}}));
+  }
+  impl_->build_info.Add({{"version", std::string(version)}, {"onednn", std::string(onednn_version)}}).Set(1);
 }
 
 Metrics::~Metrics() = default;
 
+void Metrics::Declare(const Rpc& rpc) {
+  auto series = std::make_unique<RpcSeries>();
+  series->started = &impl_->rpc_started.Add(RpcLabels(rpc));
+  series->seconds = &impl_->rpc_seconds.Add(RpcLabels(rpc), kSeconds);
+  impl_->rpcs.emplace(std::pair(rpc.service, rpc.method), std::move(series));
+}
+
 void Metrics::RpcStarted(const Rpc& rpc) {
-  impl_->rpc_started.Add(RpcLabels(rpc)).Increment();
+  impl_->Of(rpc).started->Increment();
   impl_->in_flight.Increment();
 }
 
 void Metrics::RpcHandled(const Rpc& rpc, absl::StatusCode code, absl::Duration took) {
-  prometheus::Labels labels = RpcLabels(rpc);
-  impl_->rpc_seconds.Add(labels, kSeconds).Observe(absl::ToDoubleSeconds(took));
-  labels["grpc_code"] = absl::StatusCodeToString(code);
-  impl_->rpc_handled.Add(labels).Increment();
+  RpcSeries& series = impl_->Of(rpc);
+  series.seconds->Observe(absl::ToDoubleSeconds(took));
+  std::atomic<Counter*>& cached = series.handled.at(static_cast<size_t>(code));
+  Counter* handled = cached.load(std::memory_order_acquire);
+  if (handled == nullptr) {
+    prometheus::Labels labels = RpcLabels(rpc);
+    labels["grpc_code"] = absl::StatusCodeToString(code);
+    handled = &impl_->rpc_handled.Add(labels);  // the same one, whoever comes first
+    cached.store(handled, std::memory_order_release);
+  }
+  handled->Increment();
   impl_->in_flight.Decrement();
+}
+
+void Metrics::Refused(absl::string_view reason) {
+  const auto* const known = std::find(std::begin(kRefusals), std::end(kRefusals), reason);
+  if (known != std::end(kRefusals)) impl_->refused_by_reason[known - kRefusals]->Increment();
+}
+
+void Metrics::ConfigLoaded(const std::string& flag, bool success) {
+  impl_->reload_success.Add({{"file", flag}}).Set(success ? 1 : 0);
+}
+
+void Metrics::SetCertificateExpiry(absl::Time expiry) {
+  impl_->certificate_expiry.Add({}).Set(static_cast<double>(absl::ToUnixSeconds(expiry)));
 }
 
 void Metrics::SearchAnswered(uint64_t query_rows, const SearchStats& stats) {
@@ -200,9 +304,20 @@ void Metrics::LoadEnded(const std::string& collection, bool ok, absl::Time when)
 }
 
 std::string Metrics::Text() const {
+  impl_->ReadProcess();
+  std::vector<prometheus::MetricFamily> collected;
+  {
+    absl::MutexLock lock(&impl_->mutex);
+    collected = impl_->registry.Collect();
+  }
+  // Those without a sample are not collected, but to be known from the start.
+  for (const prometheus::MetricFamily& family : impl_->families) {
+    const bool there = std::any_of(collected.begin(), collected.end(),
+                                   [&](const auto& other) { return other.name == family.name; });
+    if (!there) collected.push_back(family);
+  }
   std::ostringstream text;
-  absl::MutexLock lock(&impl_->mutex);
-  prometheus::TextSerializer().Serialize(text, impl_->registry.Collect());
+  prometheus::TextSerializer().Serialize(text, collected);
   return std::move(text).str();
 }
 

@@ -14,7 +14,8 @@
 
 namespace dotmax {
 
-// Thread-safe. Each call takes locks inside: call once per request, not per tile.
+// Thread-safe. Calls that are made for every request take a few atomic operations and no memory, and
+// histograms a lock of their own: call once per request, not per tile.
 class Metrics {
  public:
   Metrics(absl::string_view version, absl::string_view onednn_version);
@@ -31,9 +32,21 @@ class Metrics {
     const char* method;
   };
 
-  // Every RPC: once when it starts, once when its status is known.
+  // Shows `rpc` from now on. Not thread-safe: before anything of any RPC is counted.
+  void Declare(const Rpc& rpc);
+
+  // Every RPC: once when it starts, once when its status is known. REQUIRES: it was declared.
   void RpcStarted(const Rpc& rpc);
   void RpcHandled(const Rpc& rpc, absl::StatusCode code, absl::Duration took);
+
+  // Every RPC that failed, by the reason (ErrorReason), which counts if it is one of those that turn callers
+  // away whatever they ask: see the list in metrics.cc.
+  void Refused(absl::string_view reason);
+
+  // What was read from the file that `flag` names ("tokens-file"), and whether that could be used.
+  void ConfigLoaded(const std::string& flag, bool success);
+  // When the certificate that is shown to callers expires.
+  void SetCertificateExpiry(absl::Time expiry);
 
   // Every search that was answered, in however many blocks.
   void SearchAnswered(uint64_t query_rows, const SearchStats& stats);

@@ -1,5 +1,6 @@
 #include "server/batch/dispatcher.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -7,48 +8,186 @@
 #include "absl/time/clock.h"
 #include "server/base/errors.h"
 #include "server/engine/planner.h"
+#include "server/engine/task.h"
 
 namespace dotmax {
 namespace {
 
-absl::Status StopReason(const CallLimits& limits) {
-  // The deadline first: a caller's transport also withdraws what is overdue.
-  if (absl::Now() >= limits.deadline) {
-    return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-                 "the deadline passed before the search was done");
-  }
-  if (limits.cancelled != nullptr && limits.cancelled->load(std::memory_order_relaxed)) {
-    return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the search");
-  }
-  return absl::OkStatus();
+// Of pairs of matrices that are searched in one go, unless a single one has more: some hundredths of a
+// second.
+constexpr double kPairsProducts = 2e9;
+
+void AddTo(SearchStats& stats, const SearchStats& more) {
+  stats.compute_seconds += more.compute_seconds;
+  stats.pairs_screened += more.pairs_screened;
+  stats.pairs_survived += more.pairs_survived;
+  stats.pairs_checked += more.pairs_checked;
+  stats.pairs_rescored += more.pairs_rescored;
 }
 
 }  // namespace
 
-Dispatcher::Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits)
+// What waits for the engine. `base` is the matrix, or the job itself when nobody can share its passes.
+struct Dispatcher::Job : Scheduler::Job {
+  // The most rows that a pass should have.
+  virtual uint64_t MostRows() const = 0;
+  // Has `turns`, of jobs with this one's base, searched in one pass.
+  virtual void RunPass(Engine& engine, absl::Span<const Scheduler::Turn> turns) = 0;
+  // How many rows are left: none, too, when it has failed.
+  virtual uint64_t RowsLeft() const = 0;
+  // What is to be called when the job is gone: with the answer, or with `failure`.
+  virtual absl::AnyInvocable<void()> Finish(const absl::Status& failure) = 0;
+
+  // Whose passes' costs are worth knowing; null for others.
+  virtual std::shared_ptr<const Matrix> ResidentMatrix() const { return nullptr; }
+
+  void Starts(absl::Time now) {
+    if (!queued.has_value()) queued = now - accepted;
+  }
+  double QueueSeconds() const { return absl::ToDoubleSeconds(queued.value_or(absl::ZeroDuration())); }
+
+  const absl::Time accepted = absl::Now();
+  std::optional<absl::Duration> queued;
+};
+
+struct Dispatcher::SearchJob final : Job {
+  SearchJob(Query its_query, Done its_done) : query(std::move(its_query)), done(std::move(its_done)) {
+    limits = std::move(query.limits);
+  }
+
+  // When everything has been found.
+  void Prepare() {
+    MatrixView queries = query.rows.view;
+    const MatrixView& view = resident.matrix != nullptr ? resident.matrix->view() : query.base->view;
+    queries.dim = view.dim;  // no rows need no dim
+    task.emplace(view, queries, std::move(query.selection),
+                 [this](absl::Time now) { return StopReason(limits, now); });
+    matrix = resident.matrix;
+    base = matrix != nullptr ? static_cast<const void*>(matrix.get()) : this;
+    rows = queries.rows;
+    bytes = (query.resident.has_value() ? 0 : queries.bytes()) + (matrix != nullptr ? 0 : view.bytes());
+  }
+
+  uint64_t MostRows() const override { return Engine::LargestPass(task->base().dim); }
+  uint64_t RowsLeft() const override { return task->rows_left(); }
+  std::shared_ptr<const Matrix> ResidentMatrix() const override { return resident.matrix; }
+
+  void RunPass(Engine& engine, absl::Span<const Scheduler::Turn> turns) override {
+    if (matrix == nullptr) matrix = std::make_shared<const Matrix>(*query.base, ScreenForOnce(rows));
+    std::vector<Engine::Share> shares;
+    shares.reserve(turns.size());
+    for (const auto& [job, turn_rows] : turns) {
+      shares.push_back({&*static_cast<SearchJob&>(*job).task, turn_rows});
+    }
+    engine.Advance(*matrix, shares);
+  }
+
+  absl::AnyInvocable<void()> Finish(const absl::Status& failure) override {
+    absl::StatusOr<Answer> answer = failure.ok() ? Engine::Finish(*task) : failure;
+    // Of whatever has been read until now.
+    for (const Catalog::Resident* const read : {&resident, &queries_from}) {
+      if (!answer.ok()) break;
+      if (absl::Status intact = read->Intact(); !intact.ok()) answer = intact;
+    }
+    if (answer.ok()) {
+      answer->stats.queue_seconds = QueueSeconds();
+      answer->version = resident.version;
+    }
+    return [call = std::move(done), answer = std::move(answer)]() mutable { call(std::move(answer)); };
+  }
+
+  Query query;
+  Done done;
+  Catalog::Resident resident;            // without a matrix: query.base
+  Catalog::Resident queries_from;        // when they are resident rows
+  std::shared_ptr<const Matrix> matrix;  // of query.base: when it is first needed
+  std::optional<Task> task;
+};
+
+struct Dispatcher::PairsJob final : Job {
+  PairsJob(PairsQuery its_query, PairsDone its_done)
+      : query(std::move(its_query)), done(std::move(its_done)) {
+    limits = std::move(query.limits);
+    base = this;
+    rows = query.pairs.size();
+    for (const PairsQuery::Pair& pair : query.pairs) bytes += pair.queries.bytes() + pair.base.bytes();
+  }
+
+  uint64_t MostRows() const override {
+    double products = 0.0;
+    size_t next = searched;
+    while (next < query.pairs.size() && products < kPairsProducts) {
+      const auto& [queries, its_base] = query.pairs[next++];
+      products += 1.0 * queries.rows * its_base.rows * its_base.dim;
+    }
+    return std::max<uint64_t>(next - searched, 1);
+  }
+  uint64_t RowsLeft() const override { return status.ok() ? query.pairs.size() - searched : 0; }
+
+  void RunPass(Engine& engine, absl::Span<const Scheduler::Turn> turns) override {
+    const absl::Span<const PairsQuery::Pair> pairs =
+        absl::MakeSpan(query.pairs).subspan(searched, turns[0].rows);
+    absl::StatusOr<PairsAnswer> some =
+        engine.MaxOfPairs(pairs, query.metric, [this] { return StopReason(limits, absl::Now()); });
+    status = some.status();
+    if (!status.ok()) return;
+    for (PairsAnswer::PairHit& hit : some->hits) {
+      hit.pair += searched;
+      answer.hits.push_back(hit);
+      // Merits decide; ties go to the lowest pair.
+      if (!answer.best.has_value() ||
+          MeritOf(query.metric, hit.hit.score) > MeritOf(query.metric, answer.best->hit.score)) {
+        answer.best = hit;
+      }
+    }
+    AddTo(answer.stats, some->stats);
+    searched += pairs.size();
+  }
+
+  absl::AnyInvocable<void()> Finish(const absl::Status& failure) override {
+    status.Update(failure);
+    answer.stats.queue_seconds = QueueSeconds();
+    absl::StatusOr<PairsAnswer> result = std::move(answer);
+    if (!status.ok()) result = status;
+    return [call = std::move(done), result = std::move(result)]() mutable { call(std::move(result)); };
+  }
+
+  PairsQuery query;
+  PairsDone done;
+  size_t searched = 0;
+  PairsAnswer answer;  // of those
+  absl::Status status;
+};
+
+Dispatcher::Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits,
+                       OnPass on_pass)
     : engine_(std::move(engine)),
       catalog_(std::move(catalog)),
-      limits_(limits),
+      on_pass_(std::move(on_pass)),
+      scheduler_(limits),
       thread_([this] { Loop(); }) {}
 
 Dispatcher::~Dispatcher() { Shutdown(); }
 
 void Dispatcher::Search(Query query, Done done) {
-  SearchJob job = {std::move(query), std::move(done), {}};
-  if (const absl::Status status = Resolve(job); !status.ok()) {
-    job.done(status);
+  auto job = std::make_unique<SearchJob>(std::move(query), std::move(done));
+  if (const absl::Status status = Resolve(*job); !status.ok()) {
+    absl::AnyInvocable<void()> call = job->Finish(status);
+    job.reset();
+    call();
     return;
   }
-  const bool resident = job.query.resident.has_value();
-  const uint64_t bytes = (resident ? 0 : job.query.rows.view.bytes()) +
-                         (job.query.base.has_value() ? job.query.base->view.bytes() : 0);
-  Enqueue({std::move(job), bytes, absl::Now()});
+  job->Prepare();
+  Enqueue(std::move(job));
 }
 
 void Dispatcher::MaxOfPairs(PairsQuery query, PairsDone done) {
-  uint64_t bytes = 0;
-  for (const PairsQuery::Pair& pair : query.pairs) bytes += pair.queries.bytes() + pair.base.bytes();
-  Enqueue({PairsJob{std::move(query), std::move(done)}, bytes, absl::Now()});
+  Enqueue(std::make_unique<PairsJob>(std::move(query), std::move(done)));
+}
+
+Dispatcher::Waiting Dispatcher::waiting() const {
+  absl::MutexLock lock(&mutex_);
+  return {scheduler_.requests(), scheduler_.rows(), scheduler_.bytes()};
 }
 
 void Dispatcher::Drain() {
@@ -74,14 +213,14 @@ absl::Status Dispatcher::Resolve(SearchJob& job) const {
           absl::StatusCode::kFailedPrecondition, "VERSION_MISMATCH",
           absl::StrCat("version: ", *query.version, ", but ", base_name, " has version ", found->version));
     }
-    job.base = *std::move(found);
+    job.resident = *std::move(found);
   }
   if (query.resident.has_value()) {
     ResidentRows& rows = *query.resident;
     // Of the searched collection the very version that is searched.
     const bool same =
-        job.base.matrix != nullptr && (rows.collection.empty() || rows.collection == job.base.name);
-    const absl::StatusOr<Catalog::Resident> found = same ? job.base : catalog_->Find(rows.collection);
+        job.resident.matrix != nullptr && (rows.collection.empty() || rows.collection == job.resident.name);
+    const absl::StatusOr<Catalog::Resident> found = same ? job.resident : catalog_->Find(rows.collection);
     if (!found.ok()) return found.status();
     const MatrixView& all = found->matrix->view();
     if (rows.first > all.rows || rows.rows > all.rows - rows.first) {
@@ -92,81 +231,107 @@ absl::Status Dispatcher::Resolve(SearchJob& job) const {
     const uint64_t count = rows.rows == 0 ? all.rows - rows.first : rows.rows;
     query.rows = {{all.row(rows.first), count, all.dim, all.dtype}, found->matrix};
     query.selection.self_first = rows.first;
+    job.queries_from = *found;
   }
-  const MatrixView& base = job.base.matrix != nullptr ? job.base.matrix->view() : query.base->view;
+  const MatrixView& base = job.resident.matrix != nullptr ? job.resident.matrix->view() : query.base->view;
   const MatrixView& rows = query.rows.view;
-  if (rows.rows > 0 && rows.dim != base.dim && (job.base.matrix != nullptr || base.rows > 0)) {
+  if (rows.rows > 0 && rows.dim != base.dim && (job.resident.matrix != nullptr || base.rows > 0)) {
     return InvalidField("queries.dim", "DIM_MISMATCH",
                         absl::StrCat("queries.dim: ", rows.dim, ", but ", base_name, " has dim ", base.dim));
   }
   return absl::OkStatus();
 }
 
-void Dispatcher::Enqueue(Pending pending) {
-  const absl::Status status = Admit(pending);
-  if (!status.ok()) std::visit([&status](auto& job) { job.done(status); }, pending.job);
+PassCosts& Dispatcher::CostsOf(const Job& job) {
+  const std::shared_ptr<const Matrix> matrix = job.ResidentMatrix();
+  if (matrix == nullptr) return unknown_costs_;
+  if (const auto known = costs_.find(matrix); known != costs_.end()) return known->second;
+  std::erase_if(costs_, [](const auto& entry) { return entry.first.expired(); });
+  return costs_[matrix];
 }
 
-absl::Status Dispatcher::Admit(Pending& pending) {
-  absl::MutexLock lock(&mutex_);
-  if (draining_) {
-    return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+void Dispatcher::Enqueue(std::unique_ptr<Job> job) {
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (draining_) {
+      status = Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+    } else if (job->rows > 0) {
+      const PassCosts& costs = CostsOf(*job);
+      std::unique_ptr<Scheduler::Job> waits = std::move(job);
+      status = scheduler_.Admit(waits, costs, absl::Now(), busy_until_);
+      if (status.ok()) return;
+      job.reset(static_cast<Job*>(waits.release()));
+    }
   }
-  // An empty queue takes anything: what comes as a stream may be larger than a message, and would never fit.
-  const bool has_room = queue_.empty() || queued_bytes_ + pending.bytes <= limits_.query_bytes;
-  if (queue_.size() >= limits_.requests || !has_room) {
-    return Error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
-                 absl::StrCat("the queue is full: ", queue_.size(), " requests with ", queued_bytes_,
-                              " bytes wait, and this one has ", pending.bytes, " bytes; at most ",
-                              limits_.requests, " requests with ", limits_.query_bytes, " bytes may wait"));
-  }
-  queued_bytes_ += pending.bytes;
-  queue_.push_back(std::move(pending));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Answer> Dispatcher::Run(const SearchJob& job) {
-  const auto stop = [&job] { return StopReason(job.query.limits); };
-  MatrixView queries = job.query.rows.view;
-  std::optional<Matrix> once;
-  if (job.base.matrix == nullptr) once.emplace(*job.query.base, ScreenForOnce(queries.rows));
-  const Matrix& base = job.base.matrix != nullptr ? *job.base.matrix : *once;
-  queries.dim = base.view().dim;  // no rows need no dim
-  absl::StatusOr<Answer> answer = engine_->Search(base, queries, job.query.selection, stop);
-  if (job.base.matrix != nullptr) {
-    if (absl::Status s = job.base.Intact(); !s.ok()) return s;
-  }
-  if (answer.ok()) answer->version = job.base.version;
-  return answer;
-}
-
-absl::StatusOr<PairsAnswer> Dispatcher::Run(const PairsJob& job) {
-  return engine_->MaxOfPairs(job.query.pairs, job.query.metric,
-                             [&job] { return StopReason(job.query.limits); });
+  // Refused, or nothing was asked.
+  absl::AnyInvocable<void()> call = job->Finish(status);
+  job.reset();
+  call();
 }
 
 void Dispatcher::Loop() {
   for (;;) {
-    Pending pending;
+    std::vector<Scheduler::Turn> turns;
+    std::vector<std::pair<std::unique_ptr<Scheduler::Job>, absl::Status>> unwanted;
+    uint64_t rows = 0;
+    absl::Time start;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Dispatcher::HasWork));
-      if (queue_.empty()) return;
-      pending = std::move(queue_.front());
-      queue_.pop_front();
-      queued_bytes_ -= pending.bytes;
+      start = absl::Now();
+      if (!scheduler_.empty()) {
+        const Job& next = static_cast<const Job&>(scheduler_.Next());
+        const PassCosts& costs = CostsOf(next);
+        turns = scheduler_.Take(costs.EnoughRows(next.MostRows()), costs, start);
+        for (const Scheduler::Turn& turn : turns) rows += turn.rows;
+        busy_until_ = start + absl::Seconds(costs.Seconds(rows).value_or(0.0));
+      } else if (!scheduler_.has_unwanted()) {
+        return;  // drained
+      }
+      unwanted = scheduler_.TakeUnwanted();
     }
-    const absl::Duration queued = absl::Now() - pending.accepted;
-    std::visit(
-        [&](auto& job) {
-          const absl::Status expired = StopReason(job.query.limits);
-          auto answer = expired.ok() ? Run(job) : expired;
-          if (answer.ok()) answer->stats.queue_seconds = absl::ToDoubleSeconds(queued);
-          auto done = std::move(job.done);
-          pending = {};
-          done(std::move(answer));
-        },
-        pending.job);
+    for (auto& [job, status] : unwanted) {
+      absl::AnyInvocable<void()> call = static_cast<Job&>(*job).Finish(status);
+      job.reset();
+      call();
+    }
+    if (turns.empty()) continue;
+
+    for (const Scheduler::Turn& turn : turns) static_cast<Job&>(*turn.job).Starts(start);
+    Job& first = static_cast<Job&>(*turns[0].job);
+    first.RunPass(*engine_, turns);
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    if (on_pass_ != nullptr) on_pass_({turns.size(), rows});
+
+    std::vector<std::unique_ptr<Job>> over;
+    {
+      absl::MutexLock lock(&mutex_);
+      busy_until_ = absl::InfinitePast();
+      if (first.ResidentMatrix() != nullptr) {
+        CostsOf(first).Record(rows, seconds);
+      } else {
+        scheduler_.Charge(first, seconds);
+      }
+      // Those that came first are to be in front again.
+      std::reverse(turns.begin(), turns.end());
+      for (Scheduler::Turn& turn : turns) {
+        std::unique_ptr<Job> job(static_cast<Job*>(turn.job.release()));
+        job->rows = job->RowsLeft();
+        if (job->rows > 0) {
+          scheduler_.Return(std::move(job));
+        } else {
+          scheduler_.Release(*job);
+          over.push_back(std::move(job));
+        }
+      }
+    }
+    std::reverse(over.begin(), over.end());
+    for (std::unique_ptr<Job>& job : over) {
+      absl::AnyInvocable<void()> call = job->Finish(absl::OkStatus());
+      job.reset();
+      call();
+    }
   }
 }
 

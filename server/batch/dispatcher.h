@@ -1,22 +1,23 @@
-// Turns the engine, which does one search at a time, into a Searcher that anybody may call at any time: a
-// bounded first-in-first-out queue in front of one thread.
+// Turns the engine, which does one pass at a time, into a Searcher that anybody may call at any time: a
+// scheduler in front of one thread, which puts what waits into passes.
 #ifndef DOTMAX_SERVER_BATCH_DISPATCHER_H_
 #define DOTMAX_SERVER_BATCH_DISPATCHER_H_
 
 #include <cstdint>
-#include <deque>
+#include <map>
 #include <memory>
-#include <string>
 #include <thread>
-#include <variant>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/base/searcher.h"
 #include "server/batch/catalog.h"
+#include "server/batch/pass_costs.h"
+#include "server/batch/scheduler.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
 
@@ -24,15 +25,22 @@ namespace dotmax {
 
 // Thread-safe. Done is called on the dispatcher's thread, which answers nobody else meanwhile, or within
 // Search for what is refused at once. It must not call Shutdown.
+//
+// The next pass forms while one runs, of whatever has come by its end: a lone question never waits for
+// others, and many share passes. Between its passes a large question waits for its next turn as if it had
+// just come.
 class Dispatcher : public Searcher {
  public:
-  // What may wait, beside the one search that runs: all limits hold together.
-  struct Limits {
-    uint64_t requests = 1024;
-    uint64_t query_bytes = uint64_t{1} << 30;  // of the matrices that came with them, summed
-  };
+  using Limits = Scheduler::Limits;
 
-  Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits);
+  // What a pass did. Called on the dispatcher's thread.
+  struct PassReport {
+    uint64_t requests, rows;
+  };
+  using OnPass = absl::AnyInvocable<void(const PassReport&)>;
+
+  Dispatcher(std::unique_ptr<Engine> engine, std::shared_ptr<const Catalog> catalog, Limits limits,
+             OnPass on_pass = nullptr);
   ~Dispatcher() override;  // Shutdown
 
   Dispatcher(const Dispatcher&) = delete;
@@ -45,6 +53,12 @@ class Dispatcher : public Searcher {
 
   ResidentInfos Collections() const override { return catalog_->Infos(); }
 
+  // What waits now.
+  struct Waiting {
+    uint64_t requests, rows, bytes;
+  };
+  Waiting waiting() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Refuses what comes from now on with kUnavailable; what was accepted will still be answered.
   void Drain();
 
@@ -52,38 +66,30 @@ class Dispatcher : public Searcher {
   void Shutdown();
 
  private:
-  struct SearchJob {
-    Query query;
-    Done done;
-    Catalog::Resident base;  // without a matrix: query.base
-  };
-  struct PairsJob {
-    PairsQuery query;
-    PairsDone done;
-  };
-  struct Pending {
-    std::variant<SearchJob, PairsJob> job;
-    uint64_t bytes;
-    absl::Time accepted;
-  };
+  struct Job;
+  struct SearchJob;
+  struct PairsJob;
+  using Matrices = std::map<std::weak_ptr<const Matrix>, PassCosts, std::owner_less<>>;
 
   // Finds the collections that `job` names, and sees whether all of it fits together. Rows of a resident
   // collection become its query's.
   absl::Status Resolve(SearchJob& job) const;
-  void Enqueue(Pending pending) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Admit(Pending& pending) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<Answer> Run(const SearchJob& job);
-  absl::StatusOr<PairsAnswer> Run(const PairsJob& job);
+  void Enqueue(std::unique_ptr<Job> job) ABSL_LOCKS_EXCLUDED(mutex_);
+  PassCosts& CostsOf(const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Loop();
-  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return draining_ || !queue_.empty(); }
+  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return draining_ || !scheduler_.empty() || scheduler_.has_unwanted();
+  }
 
   const std::unique_ptr<Engine> engine_;  // used by thread_ alone
   const std::shared_ptr<const Catalog> catalog_;
-  const Limits limits_;
+  OnPass on_pass_;  // used by thread_ alone
 
   mutable absl::Mutex mutex_;
-  std::deque<Pending> queue_ ABSL_GUARDED_BY(mutex_);
-  uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
+  Matrices costs_ ABSL_GUARDED_BY(mutex_);  // of those that live
+  PassCosts unknown_costs_ ABSL_GUARDED_BY(mutex_);
+  absl::Time busy_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // as expected
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::Mutex join_mutex_;                           // so that Shutdown may be called twice, and at once

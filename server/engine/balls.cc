@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "absl/algorithm/container.h"
 #include "server/engine/pass.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
@@ -49,6 +50,8 @@ void MeasurePart(const Int8Codes& rows, const QueryBlock& block, const EncodedQu
   const BallColumns query_columns = {by_query.scale.data(),       by_query.offset.data(),
                                      by_query.code_error.data(),  by_query.projection_norm.data(),
                                      by_query.tail_excess.data(), by_query.norm.data()};
+  const bool inner_products = absl::c_all_of(
+      block.questions, [](const Question* q) { return q->selection.metric == Metric::kInnerProduct; });
   std::array<double, kMaxColumns> centre_scores, least;  // the latter of `nearest`
   least.fill(-kInfinity);
   std::array<uint32_t, kMaxColumns + kSurvivorPadding> nearer;
@@ -59,10 +62,11 @@ void MeasurePart(const Int8Codes& rows, const QueryBlock& block, const EncodedQu
       const uint64_t ball = centres.id(t, r);
       BallBounds(scores, query_columns, static_cast<int>(count), tile.code_norm, tile.code_error, tile.scale,
                  rows.radius(ball), centre_scores.data(), bounds + ball * stride);
-      if (const Metric metric = block.selection->metric; metric != Metric::kInnerProduct) {
+      if (!inner_products) {
         double* const merits = bounds + ball * stride;
         const LengthRange lengths = Lengths(rows.tile(ball));
         for (size_t q = 0; q < count; ++q) {
+          const Metric metric = block.metric(first + q);
           merits[q] = BestMerit(metric, merits[q], block.measured[first + q], lengths);
           centre_scores[q] = BestMerit(metric, centre_scores[q], block.measured[first + q], lengths);
         }

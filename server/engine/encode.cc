@@ -44,7 +44,7 @@ void Project(const Axes& axes, const TileMatmul& kernel, const float* queries, s
 absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, const QueryBlock& block,
                                          PassBuffers& buffers) {
   const Axes& axes = rows.axes();
-  const size_t count = block.best.size();
+  const size_t count = block.size();
   const TileMatmul* project = nullptr;
   float* projected = nullptr;
   if (!axes.identity) {

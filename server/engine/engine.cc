@@ -2,17 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <deque>
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "absl/algorithm/container.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "server/base/errors.h"
 #include "server/engine/pass.h"
 #include "server/engine/planner.h"
 #include "server/engine/quantize.h"
@@ -25,69 +22,12 @@ namespace {
 // A block's queries take at most 2^20 · (8 + 4) bytes: fewer of them for dim > 4,096.
 constexpr size_t kBlockElements = 1 << 20;
 
-int LargestBlock(uint32_t dim) {
-  int largest = kMaxColumns;
-  while (largest * size_t{dim} > kBlockElements) largest /= 2;
-  return largest;
-}
-
-// Turns merits into scores. kOutOfRange if one is beyond float64.
-absl::Status MakeScores(Metric metric, std::vector<Hit>& hits) {
-  for (Hit& hit : hits) {
-    if (!std::isfinite(hit.score)) {
-      const char* const what = metric == Metric::kInnerProduct ? "inner product" : "squared distance";
-      return Error(absl::StatusCode::kOutOfRange, "SCORE_OVERFLOW",
-                   absl::StrCat("the ", what, " of query row ", hit.query_row, " and row ", hit.id,
-                                " is beyond float64"));
-    }
-    hit.score = MeritOf(metric, hit.score);
-  }
-  return absl::OkStatus();
-}
-
-// How many candidates a query keeps: one more than wanted to know whether there are more.
-uint32_t Kept(const Selection& selection) {
-  if (selection.count_only) return 0;
-  return selection.top_k + (selection.tell_truncated ? 1 : 0);
-}
-
-// The least merit that a hit of query row `row` has.
-double Floor(const Selection& selection, uint64_t row) {
-  const std::vector<double>& bounds = selection.bounds;
-  if (bounds.empty()) return -std::numeric_limits<double>::infinity();
-  return MeritOf(selection.metric, bounds.size() == 1 ? bounds[0] : bounds[row]);
-}
-
-std::vector<Hit> Take(TopK& best, const PairScorer& scorer) {
-  return best.Take(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
-}
-
-// Moves what `best` has found, `hits`, to the end of `answer`.
-absl::Status AddHits(const TopK& best, std::vector<Hit> hits, const Selection& selection, Answer& answer) {
-  if (selection.count_only) {
-    answer.counts.push_back(best.counted());
-    answer.stats.pairs_rescored += best.resolved();
-    return absl::OkStatus();
-  }
-  answer.stats.pairs_rescored += best.resolved();
-  if (selection.tell_truncated) {
-    answer.truncated.push_back(hits.size() > selection.top_k);
-    if (answer.truncated.back()) hits.pop_back();
-  }
-  if (absl::Status s = MakeScores(selection.metric, hits); !s.ok()) return s;
-  if (!hits.empty() && (!answer.best.has_value() || BetterBy(selection.metric, hits[0], *answer.best))) {
-    answer.best = hits[0];
-  }
-  answer.hits.insert(answer.hits.end(), hits.begin(), hits.end());
-  return absl::OkStatus();
-}
-
 // Who works on a pass, and with what.
 struct Crew {
   int threads() const { return workers != nullptr ? workers->count() : 1; }
   void Work(Pass& pass) const {
     for (int round = 0; round < pass.rounds(); ++round) {
-      const auto work = [&](int worker) { pass.Work(round, scratch[worker], stop); };
+      const auto work = [&](int worker) { pass.Work(round, scratch[worker]); };
       workers != nullptr ? workers->Run(work) : work(0);
     }
   }
@@ -99,7 +39,6 @@ struct Crew {
   Workers* workers;  // null: the caller alone
   absl::Span<Scratch> scratch;
   PassBuffers& buffers;
-  absl::FunctionRef<absl::Status()> stop;
 };
 
 // What is searched: codes, or a matrix without them, or both.
@@ -112,11 +51,10 @@ struct Base {
   const Matrix* const matrix = nullptr;
 };
 
-// One pass: queries [first, first + best.size()) against every row, into best[i] for query first + i.
-absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first,
-                     absl::Span<TopK* const> best, uint32_t kept, const Selection& selection, bool guess,
-                     const Crew& crew) {
-  const QueryBlock block = crew.buffers.Prepare(queries, first, best, kept, selection, guess);
+// One pass of at least one query against every row of at least one. What stops it is in the questions'
+// status.
+absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, const Crew& crew) {
+  const QueryBlock block = crew.buffers.Prepare(queries);
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
                                                    : absl::UnimplementedError("no codes");
@@ -126,61 +64,92 @@ absl::Status RunPass(const Base& base, const MatrixView& queries, uint64_t first
   }
   if (!pass.ok()) return pass.status();
   crew.Work(**pass);
-  return (*pass)->status();
+  return absl::OkStatus();
 }
 
 // The same with guessed thresholds; and again for those queries that were guessed too high, and what lies
 // between them.
-absl::Status GuessAndRun(const Base& base, const MatrixView& queries, uint64_t first,
-                         absl::Span<TopK* const> best, uint32_t kept, const Selection& selection,
-                         const Crew& crew) {
-  if (absl::Status s = RunPass(base, queries, first, best, kept, selection, true, crew); !s.ok()) return s;
-  std::vector<char> fails(best.size());
-  crew.Share(best.size(), [&](int, size_t i) { fails[i] = !best[i]->GuessHolds(); });
+absl::Status GuessAndRun(const Base& base, absl::Span<const BlockQuery> queries, const Crew& crew) {
+  if (absl::Status s = RunPass(base, queries, crew); !s.ok()) return s;
+  if (absl::c_none_of(queries, [](const BlockQuery& q) { return q.question->guess; }))
+    return absl::OkStatus();
+  std::vector<char> fails(queries.size());
+  crew.Share(queries.size(), [&](int, size_t i) {
+    const Question& question = *queries[i].question;
+    fails[i] = question.guess && question.status.ok() && !queries[i].best->GuessHolds();
+  });
   const size_t begin = std::find(fails.begin(), fails.end(), true) - fails.begin();
   if (begin == fails.size()) return absl::OkStatus();
   const size_t end = fails.rend() - std::find(fails.rbegin(), fails.rend(), true);
-  const absl::Span<TopK* const> again = best.subspan(begin, end - begin);
-  for (TopK* const query : again) query->Restart();
-  return RunPass(base, queries, first + begin, again, kept, selection, false, crew);
+
+  std::vector<BlockQuery> again;
+  std::deque<Question> surely;  // the same questions, but not to guess
+  std::vector<Question*> guessed_ones;
+  for (size_t i = begin; i < end; ++i) {
+    Question* const guessed = queries[i].question;
+    // Hits of all queries together have not been guessed, and must not be offered twice.
+    if (!guessed->guess || !guessed->status.ok()) continue;
+    if (again.empty() || queries[i].question != queries[i - 1].question) {
+      surely.emplace_back(guessed->queries, guessed->selection, guessed->top_k, false, guessed->stop);
+      guessed_ones.push_back(guessed);
+    }
+    again.push_back({&surely.back(), queries[i].row, queries[i].best});
+    queries[i].best->Restart();
+  }
+  const absl::Status status = RunPass(base, again, crew);
+  for (size_t i = 0; i < surely.size(); ++i) guessed_ones[i]->status.Update(surely[i].status);
+  return status;
 }
 
-// The hits of a search, block by block, at the end of `answer`.
-absl::Status SearchBlocks(const Base& base, const MatrixView& queries, const Selection& selection,
-                          const Crew& crew, Answer& answer) {
-  const bool per_row = selection.reduction == Reduction::kPerRow;
-  if (per_row) answer.row_splits.assign(1, 0);
-  const uint64_t block_rows = LargestBlock(queries.dim);
-  const std::vector<PairScorer> scorers(crew.threads(), PairScorer(queries, base.view, selection.metric));
-  const uint32_t kept = Kept(selection);
-  // All queries' hits together are kept from one block to the next, and can't be searched for again; a bound
-  // is a better start than a guess.
-  const bool guess = per_row && !selection.count_only && selection.bounds.empty();
-  TopK global(kept, per_row ? 0.0 : Floor(selection, 0));
-  std::vector<std::vector<Hit>> hits;  // of a block, by row
-  std::deque<TopK> by_row;
-  std::vector<TopK*> best;
-  for (uint64_t first = 0; first < queries.rows; first += block_rows) {
-    const uint64_t rows = std::min(block_rows, queries.rows - first);
-    best.assign(rows, &global);
-    by_row.clear();
-    for (uint64_t i = 0; per_row && i < rows; ++i) {
-      best[i] = &by_row.emplace_back(kept, Floor(selection, first + i));
-    }
-    if (base.view.rows > 0) {
-      const absl::Status s = guess ? GuessAndRun(base, queries, first, best, kept, selection, crew)
-                                   : RunPass(base, queries, first, best, kept, selection, false, crew);
-      if (!s.ok()) return s;
-    }
-    hits.resize(by_row.size());
-    crew.Share(by_row.size(), [&](int worker, size_t i) { hits[i] = Take(by_row[i], scorers[worker]); });
-    for (size_t i = 0; i < by_row.size(); ++i) {
-      if (absl::Status s = AddHits(by_row[i], std::exchange(hits[i], {}), selection, answer); !s.ok())
-        return s;
-      answer.row_splits.push_back(answer.hits.size());
+// The next rows of tasks of one base, at most a block in all.
+absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shares, const Crew& crew) {
+  std::deque<Question> questions;  // by share
+  std::deque<TopK> by_row;         // of those that are per_row
+  std::vector<BlockQuery> queries;
+  for (const auto& [task, rows] : shares) {
+    Question& question = questions.emplace_back(task->queries(), task->selection(), task->kept(),
+                                                task->may_guess(), task->stop());
+    for (uint64_t row = task->next_row(); row < task->next_row() + rows; ++row) {
+      TopK* const best =
+          task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row)) : &task->global();
+      queries.push_back({&question, row, best});
     }
   }
-  return per_row ? absl::OkStatus() : AddHits(global, Take(global, scorers[0]), selection, answer);
+  if (base.view.rows > 0) {
+    if (absl::Status s = GuessAndRun(base, queries, crew); !s.ok()) return s;
+  }
+
+  std::vector<std::vector<Hit>> hits(queries.size());
+  std::vector<PairScorer> scorers(crew.threads(), PairScorer(base.view));
+  crew.Share(queries.size(), [&](int worker, size_t i) {
+    const auto& [question, row, best] = queries[i];
+    if (question->selection.reduction != Reduction::kPerRow || !question->status.ok()) return;
+    PairScorer& scorer = scorers[worker].Of(*question);
+    hits[i] = best->Take(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
+  });
+  size_t next = 0;
+  for (size_t share = 0; share < shares.size(); ++share) {
+    const auto& [task, rows] = shares[share];
+    task->Fail(questions[share].status);
+    if (!task->per_row()) {
+      task->AddGlobalRows(rows);
+      next += rows;
+      continue;
+    }
+    for (uint64_t i = 0; i < rows; ++i, ++next) {
+      if (task->status().ok()) task->AddRow(*queries[next].best, std::exchange(hits[next], {}));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// All of a task.
+absl::StatusOr<Answer> RunTask(const Base& base, Task& task, const Crew& crew) {
+  while (task.rows_left() > 0) {
+    const Engine::Share share = {&task, std::min(task.rows_left(), Engine::LargestPass(base.view.dim))};
+    if (absl::Status s = AdvanceTasks(base, {&share, 1}, crew); !s.ok()) return s;
+  }
+  return Engine::Finish(task);
 }
 
 // A pair of matrices below this many products is one worker's; others are everybody's.
@@ -210,23 +179,23 @@ struct Engine::Impl {
     }
   }
 
-  // By all workers.
-  absl::Status SearchTogether(const Matrix& matrix, const MatrixView& queries, const Selection& selection,
-                              absl::FunctionRef<absl::Status()> stop, Answer& answer) {
-    return SearchBlocks(Base(matrix), queries, selection, {&workers, absl::MakeSpan(scratch), buffers, stop},
-                        answer);
+  // Crews of all workers, and of one.
+  Crew Everybody() { return {&workers, absl::MakeSpan(scratch), buffers}; }
+  Crew Alone(int worker) {
+    return {nullptr, absl::MakeSpan(scratch).subspan(worker, 1), own_buffers[worker]};
   }
-  // By one of them.
-  absl::Status SearchAlone(int worker, const MatrixView& base, const MatrixView& queries,
-                           const Selection& selection, absl::FunctionRef<absl::Status()> stop,
-                           Answer& answer) {
-    const Crew crew = {nullptr, absl::MakeSpan(scratch).subspan(worker, 1), own_buffers[worker], stop};
-    if (crew.buffers.kernels.has_vnni() && plain_codes[worker].EncodePlain(base)) {
-      absl::Status status = SearchBlocks({base, &plain_codes[worker]}, queries, selection, crew, answer);
-      if (!absl::IsUnimplemented(status)) return status;
+
+  absl::StatusOr<Answer> SearchAlone(int worker, const MatrixView& base, const MatrixView& queries,
+                                     const Selection& selection, const Task::Stop& stop) {
+    const auto make = [&] {
+      return std::make_unique<Task>(base, queries, selection, [&stop](absl::Time now) { return stop(now); });
+    };
+    if (own_buffers[worker].kernels.has_vnni() && plain_codes[worker].EncodePlain(base)) {
+      absl::StatusOr<Answer> answer = RunTask({base, &plain_codes[worker]}, *make(), Alone(worker));
+      if (!absl::IsUnimplemented(answer.status())) return answer;
     }
     const Matrix matrix({base, nullptr}, ScreenForOnce(queries.rows));
-    return SearchBlocks(Base(matrix), queries, selection, crew, answer);
+    return RunTask(Base(matrix), *make(), Alone(worker));
   }
 
   Workers workers;
@@ -242,15 +211,49 @@ Engine::~Engine() = default;
 
 int Engine::threads() const { return impl_->workers.count(); }
 
+uint64_t Engine::LargestPass(uint32_t dim) {
+  uint64_t largest = kMaxColumns;
+  while (largest * dim > kBlockElements) largest /= 2;
+  return largest;
+}
+
+void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
+  const absl::Time start = absl::Now();
+  impl_->ForgetStats();
+  uint64_t all_rows = 0;
+  for (const Share& share : shares) all_rows += share.rows;
+  const absl::Status status = AdvanceTasks(Base(matrix), shares, impl_->Everybody());
+  SearchStats cost;
+  impl_->AddStats(cost);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  for (const auto& [task, rows] : shares) {
+    task->Fail(status);
+    SearchStats& stats = task->stats();
+    stats.compute_seconds += seconds;
+    stats.pairs_screened += cost.pairs_screened * rows / all_rows;
+    stats.pairs_survived += cost.pairs_survived * rows / all_rows;
+    stats.pairs_checked += cost.pairs_checked * rows / all_rows;
+    stats.pairs_rescored += cost.pairs_rescored * rows / all_rows;
+  }
+}
+
+absl::StatusOr<Answer> Engine::Finish(Task& task) {
+  PairScorer scorer(task.base());
+  const Question question(task.queries(), task.selection(), task.kept(), false, task.stop());
+  scorer.Of(question);
+  return task.Finish(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
+}
+
 absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& queries,
                                       const Selection& selection, absl::FunctionRef<absl::Status()> stop) {
   const absl::Time start = absl::Now();
-  Answer answer;
-  answer.rows_held = answer.rows_searched = matrix.view().rows;
-  impl_->ForgetStats();
-  if (absl::Status s = impl_->SearchTogether(matrix, queries, selection, stop, answer); !s.ok()) return s;
-  impl_->AddStats(answer.stats);
-  answer.stats.compute_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  Task task(matrix.view(), queries, selection, [stop](absl::Time) { return stop(); });
+  while (task.rows_left() > 0) {
+    const Share share = {&task, std::min(task.rows_left(), LargestPass(queries.dim))};
+    Advance(matrix, {&share, 1});
+  }
+  absl::StatusOr<Answer> answer = Finish(task);
+  if (answer.ok()) answer->stats.compute_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return answer;
 }
 
@@ -258,10 +261,16 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
                                                absl::FunctionRef<absl::Status()> stop) {
   const absl::Time start = absl::Now();
   const Selection selection = {.top_k = 1, .reduction = Reduction::kGlobal, .metric = metric};
-  impl_->ForgetStats();
+  const Task::Stop stop_between_tiles = [stop](absl::Time) { return stop(); };
+  PairsAnswer result;
+  const auto add_stats = [&result](const SearchStats& stats) {
+    result.stats.pairs_screened += stats.pairs_screened;
+    result.stats.pairs_survived += stats.pairs_survived;
+    result.stats.pairs_checked += stats.pairs_checked;
+    result.stats.pairs_rescored += stats.pairs_rescored;
+  };
   std::vector<std::optional<Hit>> best(pairs.size());
   std::vector<size_t> small;
-  std::vector<Answer> answers(threads());  // by worker
   for (size_t p = 0; p < pairs.size(); ++p) {
     const auto& [queries, base] = pairs[p];
     if (queries.rows == 0 || base.rows == 0) continue;
@@ -270,32 +279,37 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
       continue;
     }
     const Matrix matrix({base, nullptr}, ScreenForOnce(queries.rows));
-    Answer& answer = answers[0];
-    if (absl::Status s = impl_->SearchTogether(matrix, queries, selection, stop, answer); !s.ok()) return s;
-    best[p] = std::exchange(answer.best, std::nullopt);
-    answer.hits.clear();
+    const absl::StatusOr<Answer> answer = Search(matrix, queries, selection, stop);
+    if (!answer.ok()) return answer.status();
+    best[p] = answer->best;
+    add_stats(answer->stats);
   }
 
+  impl_->ForgetStats();
   std::atomic<size_t> next{0};
   absl::Mutex mutex;
   absl::Status status;
   impl_->workers.Run([&](int worker) {
-    Answer& answer = answers[worker];
+    uint64_t rescored = 0;
     for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < small.size();) {
       const auto& [queries, base] = pairs[small[i]];
-      if (absl::Status s = impl_->SearchAlone(worker, base, queries, selection, stop, answer); !s.ok()) {
+      const absl::StatusOr<Answer> answer =
+          impl_->SearchAlone(worker, base, queries, selection, stop_between_tiles);
+      if (!answer.ok()) {
         next.store(small.size());
         absl::MutexLock lock(&mutex);
-        status.Update(s);
+        status.Update(answer.status());
         return;
       }
-      best[small[i]] = std::exchange(answer.best, std::nullopt);
-      answer.hits.clear();
+      best[small[i]] = answer->best;
+      rescored += answer->stats.pairs_rescored;
     }
+    absl::MutexLock lock(&mutex);
+    result.stats.pairs_rescored += rescored;
   });
   if (!status.ok()) return status;
+  impl_->AddStats(result.stats);
 
-  PairsAnswer result;
   for (size_t p = 0; p < pairs.size(); ++p) {
     if (!best[p].has_value()) continue;
     result.hits.push_back({p, *best[p]});
@@ -305,8 +319,6 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
       result.best = result.hits.back();
     }
   }
-  for (const Answer& answer : answers) result.stats.pairs_rescored += answer.stats.pairs_rescored;
-  impl_->AddStats(result.stats);
   result.stats.compute_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return result;
 }

@@ -14,10 +14,11 @@
 #include "server/base/searcher.h"
 #include "server/base/types.h"
 #include "server/engine/matrix.h"
+#include "server/engine/task.h"
 
 namespace dotmax {
 
-// Owns the worker threads. One search at a time: Search is not thread-safe; callers queue (server/batch).
+// Owns the worker threads. One call at a time: not thread-safe; callers queue (server/batch).
 class Engine {
  public:
   // `threads` ≥ 1 workers, the thread that calls Search among them; each on a processor of its own with
@@ -34,6 +35,23 @@ class Engine {
   // REQUIRES: queries.dim == matrix.view().dim, every query element finite, `selection` as it says itself.
   absl::StatusOr<Answer> Search(const Matrix& matrix, const MatrixView& queries, const Selection& selection,
                                 absl::FunctionRef<absl::Status()> stop);
+
+  // The next `rows` query rows of a task.
+  struct Share {
+    Task* task;
+    uint64_t rows;
+  };
+
+  // One pass over `matrix` for tasks of any selections: searches for the rows of `shares`, which then count
+  // as done; each costs less than in a pass of its own. Failures are in the tasks' statuses: one that is
+  // stopped leaves the pass to the others. A pass' cost is shared out by rows among the tasks' stats.
+  // REQUIRES: tasks of matrix.view(), each at most once; 1 ≤ rows ≤ rows_left(); at most LargestPass rows in
+  // all.
+  void Advance(const Matrix& matrix, absl::Span<const Share> shares);
+  static uint64_t LargestPass(uint32_t dim);
+
+  // The answer of a task, when no rows are left. Ends the task's use.
+  static absl::StatusOr<Answer> Finish(Task& task);
 
   // The best pair of rows of each pair of matrices, in any number, and of all of them. Otherwise as Search.
   absl::StatusOr<PairsAnswer> MaxOfPairs(absl::Span<const PairsQuery::Pair> pairs, Metric metric,

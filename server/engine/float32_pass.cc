@@ -26,7 +26,7 @@ class Float32Pass final : public Pass {
  private:
   class TileWorker final : public Worker {
    public:
-    TileWorker(Float32Pass& pass, Scratch& scratch, const PairScorer& scorer)
+    TileWorker(Float32Pass& pass, Scratch& scratch, PairScorer& scorer)
         : pass_(pass), scratch_(scratch), scorer_(scorer) {
       const size_t scores = static_cast<size_t>(pass.matmul_.rows()) * pass.matmul_.columns();
       scratch.tile.Reserve(static_cast<size_t>(pass.matmul_.rows()) * pass.matrix_.view().dim);
@@ -57,9 +57,10 @@ class Float32Pass final : public Pass {
         const Survivor survivor = scratch_.survivors.data()[i];
         const uint64_t id = first_row + survivor.row;
         if (!pass_.IsHit(survivor.column, id)) continue;
-        pass_.block_.best[survivor.column]->Offer(pass_.Check(survivor.column, id), scorer_);
+        pass_.block_.best(survivor.column)
+            .Offer(pass_.Check(survivor.column, id), scorer_.Of(pass_.block_.question(survivor.column)));
       }
-      scratch_.pairs_screened += rows * pass_.block_.best.size();
+      scratch_.pairs_screened += rows * pass_.block_.size();
       scratch_.pairs_survived += count;
       scratch_.pairs_checked += count;
     }
@@ -68,8 +69,8 @@ class Float32Pass final : public Pass {
     void SetThresholds(const TileStats& tile, uint64_t first_row, int rows) {
       const QueryBlock& block = pass_.block_;
       float* const thresholds = scratch_.float_thresholds.data();
-      for (size_t q = 0; q < block.best.size(); ++q) {
-        if (block.best[q]->WantsSeeds()) {
+      for (size_t q = 0; q < block.size(); ++q) {
+        if (block.best(q).WantsSeeds()) {
           scratch_.seeds.resize(1);
           std::vector<uint64_t>& keys = scratch_.seeds[0];
           keys.clear();
@@ -83,27 +84,29 @@ class Float32Pass final : public Pass {
         const double error = pass_.screen_error_(block.norms[q], tile.norm);
         thresholds[q] = ScreenThreshold(ScoreToReach(q, tile), error);
       }
-      std::fill(thresholds + block.best.size(), thresholds + pass_.matmul_.columns(), kInfinity);
+      std::fill(thresholds + block.size(), thresholds + pass_.matmul_.columns(), kInfinity);
     }
 
     // The inner product that query `q` asks of the tile's rows, on both their scales.
     double ScoreToReach(size_t q, const TileStats& tile) const {
       const QueryBlock& block = pass_.block_;
-      if (pass_.metric_ == Metric::kInnerProduct) {  // at once: either step could overflow
-        return ScaleByPowerOfTwo(block.best[q]->threshold(), -(block.exponents[q] + tile.exponent));
+      if (std::isinf(block.best(q).threshold()) && block.best(q).threshold() > 0.0)
+        return block.best(q).threshold();
+      if (block.metric(q) == Metric::kInnerProduct) {  // at once: either step could overflow
+        return ScaleByPowerOfTwo(block.best(q).threshold(), -(block.exponents[q] + tile.exponent));
       }
       const LengthRange lengths = {tile.least, ScaleByPowerOfTwo(tile.norm, tile.exponent)};
-      const double score = LeastDot(pass_.metric_, pass_.MeritToReach(q), block.measured[q], lengths);
+      const double score = LeastDot(block.metric(q), pass_.MeritToReach(q), block.measured[q], lengths);
       return ScaleByPowerOfTwo(score, -tile.exponent);
     }
 
     Float32Pass& pass_;
     Scratch& scratch_;
-    const PairScorer& scorer_;
+    PairScorer& scorer_;
     std::optional<TileRunner> runner_;
   };
 
-  std::unique_ptr<Worker> MakeWorker(int, Scratch& scratch, const PairScorer& scorer) override {
+  std::unique_ptr<Worker> MakeWorker(int, Scratch& scratch, PairScorer& scorer) override {
     return std::make_unique<TileWorker>(*this, scratch, scorer);
   }
   uint64_t tiles(int) const override { return matrix_.tiles(); }
@@ -118,7 +121,7 @@ class Float32Pass final : public Pass {
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeFloat32Pass(const Matrix& matrix, const QueryBlock& block,
                                                       PassBuffers& buffers) {
-  const size_t queries = block.best.size();
+  const size_t queries = block.size();
   const uint32_t dim = matrix.view().dim;
   const absl::StatusOr<const TileMatmul*> matmul = buffers.kernels.Get(
       TileKind::kFloat32, matrix.tile_rows(), static_cast<int>(dim), PaddedColumns(queries));

@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "absl/algorithm/container.h"
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
 #include "server/engine/encode.h"
@@ -48,25 +49,33 @@ class Int8Pass final : public Pass {
         balls_(std::move(balls)),
         queries_(std::move(queries)),
         fine_queries_(std::move(fine_queries)) {
-    if (!block.guess || rows.centre_codes() != nullptr) return;
+    if (rows.centre_codes() != nullptr) return;
+    uint32_t top_k = 0;
+    for (const Question* question : block.questions) {
+      if (question->guess) top_k = std::max(top_k, question->top_k);
+    }
     // oneDNN's kernels take whole tiles.
-    std::vector<RowRun> runs =
-        SampleRuns(rows, all_kernels.has_vnni() ? kRunRows : Int8Codes::kTileRows, block.top_k);
-    if (runs.empty()) return;
+    if (top_k > 1) {
+      sample_ = SampleRuns(rows, all_kernels.has_vnni() ? kRunRows : Int8Codes::kTileRows, top_k);
+    }
+    if (sample_.empty()) return;
     const CodeTile& last = rows.tile(rows.tiles() - 1);
-    const uint64_t all = last.first + last.rows, sampled = runs.size() * runs[0].rows;
-    sample_rank_ = RankToGuessBy(block.top_k, sampled, all);
-    if (sample_rank_ >= block.top_k) return;
-    resolve_at_once_ = sample_rank_ * all / sampled <= kMostResolvedPerHit * block.top_k;
-    sample_ = std::move(runs);
+    const uint64_t all = last.first + last.rows, sampled = sample_.size() * sample_[0].rows;
+    guesses_.resize(block.size());
+    for (size_t q = 0; q < block.size(); ++q) {
+      const Question& question = block.question(q);
+      const uint64_t rank = RankToGuessBy(question.top_k, sampled, all);
+      if (!question.guess || rank >= question.top_k) continue;
+      guesses_[q] = {rank, rank * all / sampled <= kMostResolvedPerHit * question.top_k};
+    }
   }
 
  private:
   class TileWorker final : public Worker {
    public:
-    TileWorker(Int8Pass& pass, int round, Scratch& scratch, const PairScorer& scorer)
+    TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer)
         : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
-      active_.resize(pass.block_.best.size());
+      active_.resize(pass.block_.size());
       if (pass.rows_.centre_codes() != nullptr) {
         to_reach_.resize(active_.size());
         return;
@@ -79,7 +88,7 @@ class Int8Pass final : public Pass {
     bool Search(uint64_t first, uint64_t end) override {
       if (pass_.rows_.centre_codes() == nullptr) {
         if (round_ < pass_.rounds() - 1) {
-          const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.best.size());
+          const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.size());
           active_.resize(last - first * kSeededTogether);
           std::iota(active_.begin(), active_.end(), first * kSeededTogether);
           Seed();
@@ -115,7 +124,8 @@ class Int8Pass final : public Pass {
       live_ = 0;
       for (size_t c = 0; c < active_.size(); ++c) {
         const double merit = pass_.MeritToReach(active_[c]);
-        const bool finished = Finished(pass_.metric_, merit, pass_.block_.measured[active_[c]], row_norm);
+        const bool finished = merit == kInfinity || Finished(pass_.block_.metric(active_[c]), merit,
+                                                             pass_.block_.measured[active_[c]], row_norm);
         merits_[c] = finished ? kInfinity : merit;
         live_ += finished ? 0 : 1;
       }
@@ -160,8 +170,7 @@ class Int8Pass final : public Pass {
     void SearchTile(uint64_t t) {
       const int rows = pass_.rows_.tile(t).rows;
       const RowRun whole = {t, 0, rows};
-      if (pass_.rows_.centre_codes() != nullptr)
-        SeedQueries({&whole, 1}, pass_.block_.top_k, /*guess=*/false);
+      if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
       SetThresholds(t);
       size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
                                              scratch_.survivors.data());
@@ -197,51 +206,59 @@ class Int8Pass final : public Pass {
 
     // The active queries' thresholds before any tile is searched.
     void Seed() {
-      if (std::none_of(active_.begin(), active_.end(),
-                       [&](uint32_t q) { return pass_.block_.best[q]->WantsSeeds(); })) {
-        return;
-      }
-      if (!pass_.sample_.empty()) {
-        Pack(pass_.SampleKernel(active_.size()));
-        SeedQueries(pass_.sample_, pass_.sample_rank_, /*guess=*/true);
-      } else {
-        Pack();
-        SeedQueries(pass_.SeedRuns(), pass_.block_.top_k, /*guess=*/false);
+      for (const bool guess : {true, false}) {
+        if (absl::c_none_of(active_, [&](uint32_t q) { return WantsSeeds(q, guess); })) continue;
+        if (guess) {
+          Pack(pass_.SampleKernel(active_.size()));
+          SeedQueries(pass_.sample_, guess);
+        } else {
+          Pack();
+          SeedQueries(pass_.SeedRuns(active_), guess);
+        }
       }
     }
 
-    // The active queries that know nothing yet see the scores of some rows first: what the best `count` of
-    // these score at least is their threshold, proved or guessed.
-    void SeedQueries(absl::Span<const RowRun> runs, size_t count, bool guess) {
+    bool WantsSeeds(uint32_t q, bool guess) const {
+      return pass_.Guesses(q) == guess && pass_.block_.best(q).WantsSeeds();
+    }
+
+    // The active queries that know nothing yet, and guess or don't, see the scores of some rows first: what
+    // the best of these score at least is their threshold.
+    void SeedQueries(absl::Span<const RowRun> runs, bool guess) {
       std::array<float, kMaxColumns> least;
       std::array<bool, kMaxColumns> seeded;
       std::array<const MeasuredQuery*, kMaxColumns> measured;
-      size_t unseeded = 0;
+      std::array<Metric, kMaxColumns> metrics;
+      std::array<uint64_t, kMaxColumns> wanted;
+      uint64_t most_wanted = 0;
       scratch_.seeds.resize(kMaxColumns);
       for (size_t c = 0; c < active_.size(); ++c) {
-        seeded[c] = !pass_.block_.best[active_[c]]->WantsSeeds();
-        least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(active_[c]));
-        measured[c] = &pass_.block_.measured[active_[c]];
-        unseeded += seeded[c] ? 0 : 1;
+        const uint32_t q = active_[c];
+        seeded[c] = !WantsSeeds(q, guess);
+        least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(q));
+        measured[c] = &pass_.block_.measured[q];
+        metrics[c] = pass_.block_.metric(q);
+        wanted[c] = guess ? pass_.guesses_[q].rank : pass_.block_.question(q).top_k;
+        if (!seeded[c]) most_wanted = std::max(most_wanted, wanted[c]);
         scratch_.seeds[c].clear();
       }
-      if (unseeded > 0 && count == 1 && pass_.all_are_hits()) {
+      if (most_wanted == 1 && pass_.all_are_hits()) {
         SeedByBest(runs[0].tile, seeded);
-      } else if (unseeded > 0) {
+      } else if (most_wanted > 0) {
         const auto may_be_hit = [&](size_t column, uint64_t place) {
           return pass_.all_are_hits() || pass_.IsHit(active_[column], pass_.rows_.id_at(place));
         };
-        BestOfRuns(pass_.rows_, runs, count, pass_.metric_,
-                   {columns_.inverse_scale.data(), columns_.offset.data(), measured.data(), least.data(),
-                    active_.size()},
+        BestOfRuns(pass_.rows_, runs, most_wanted,
+                   {columns_.inverse_scale.data(), columns_.offset.data(), measured.data(), metrics.data(),
+                    least.data(), active_.size()},
                    may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
                    scratch_.seeds);
         for (size_t c = 0; c < active_.size(); ++c) {
           std::vector<uint64_t>& keys = scratch_.seeds[c];
-          if (seeded[c] || keys.size() < count) continue;
-          const double bound = pass_.LeastOf(active_[c], keys, count,
+          if (seeded[c] || keys.size() < wanted[c]) continue;
+          const double bound = pass_.LeastOf(active_[c], keys, wanted[c],
                                              [&](uint32_t place) { return pass_.rows_.id_at(place); });
-          TopK& best = *pass_.block_.best[active_[c]];
+          TopK& best = pass_.block_.best(active_[c]);
           guess ? best.Guess(bound) : best.RaiseThreshold(bound);
         }
       }
@@ -253,7 +270,7 @@ class Int8Pass final : public Pass {
       const CodeTile& tile = pass_.rows_.tile(t);
       LargestByColumn(scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows), tile.rows,
                       scratch_.scorer.columns(), scratch_.largest);
-      const bool global = pass_.block_.selection->reduction == Reduction::kGlobal;
+      const bool global = pass_.IsGlobal();
       double best = -kInfinity;
       for (size_t c = 0; c < active_.size(); ++c) {
         if (seeded[c]) continue;
@@ -266,14 +283,15 @@ class Int8Pass final : public Pass {
           best = own;
         }
         const uint64_t id = pass_.rows_.id(t, scratch_.largest.row[c]);
-        pass_.block_.best[q]->RaiseThreshold(pass_.Check(q, id).lower);
+        pass_.block_.best(q).RaiseThreshold(pass_.Check(q, id).lower);
       }
     }
 
     // The inner products that queries need for their merits, in a tile of rows of such lengths.
     void AskForScores(const LengthRange& lengths) {
       for (size_t c = 0; c < active_.size(); ++c) {
-        const double score = LeastDot(pass_.metric_, merits_[c], pass_.block_.measured[active_[c]], lengths);
+        const double score =
+            LeastDot(pass_.block_.metric(active_[c]), merits_[c], pass_.block_.measured[active_[c]], lengths);
         scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
       }
     }
@@ -282,7 +300,7 @@ class Int8Pass final : public Pass {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       const CodeTile& tile = pass_.rows_.tile(t);
-      if (pass_.metric_ == Metric::kInnerProduct) {
+      if (pass_.inner_products()) {
         std::copy_n(merits_.begin(), columns, scores_.begin());
       } else {
         AskForScores(Lengths(tile));
@@ -323,8 +341,8 @@ class Int8Pass final : public Pass {
     bool CentreCanReach(uint32_t q, uint64_t tile) {
       centres_[q] = CentreScore(q, tile);
       const double bound = BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile));
-      return BestMerit(pass_.metric_, bound, pass_.block_.measured[q], Lengths(pass_.rows_.tile(tile))) >=
-             to_reach_[q];
+      return BestMerit(pass_.block_.metric(q), bound, pass_.block_.measured[q],
+                       Lengths(pass_.rows_.tile(tile))) >= to_reach_[q];
     }
 
     // At least a·centre, on the query's scale.
@@ -361,19 +379,20 @@ class Int8Pass final : public Pass {
       uint64_t id;
     };
     void Check(const Waiting& pair) {
-      TopK& best = *pass_.block_.best[pair.query];
-      if (pass_.resolve_at_once_) {
+      TopK& best = pass_.block_.best(pair.query);
+      PairScorer& scorer = scorer_.Of(pass_.block_.question(pair.query));
+      if (!pass_.guesses_.empty() && pass_.guesses_[pair.query].resolve_at_once) {
         ++scratch_.pairs_rescored;
-        best.Offer(pass_.Resolve(pair.query, pair.id), scorer_);
+        best.Offer(pass_.Resolve(pair.query, pair.id), scorer);
       } else {
-        best.Offer(pass_.Check(pair.query, pair.id), scorer_);
+        best.Offer(pass_.Check(pair.query, pair.id), scorer);
       }
     }
 
     Int8Pass& pass_;
     const int round_;
     Scratch& scratch_;
-    const PairScorer& scorer_;
+    PairScorer& scorer_;
     uint64_t claims_ = 0;
     std::vector<double> to_reach_;             // merits, by query of the block, as of some claims ago
     std::array<double, kMaxColumns> centres_;  // a·centre of the tile, by query of the block
@@ -391,32 +410,41 @@ class Int8Pass final : public Pass {
     size_t arrived_ = 0;
   };
 
-  std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) override {
+  std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) override {
     return std::make_unique<TileWorker>(*this, round, scratch, scorer);
   }
   uint64_t tiles(int round) const override {
     if (rows_.centre_codes() != nullptr || round == rounds() - 1) return rows_.tiles();
     // Of all queries together, the threshold is all the same: a few will do where there is little to search.
-    const bool few = block_.selection->reduction == Reduction::kGlobal && rows_.tiles() == 1;
-    return few ? 1 : (block_.best.size() + kSeededTogether - 1) / kSeededTogether;
+    const bool few = IsGlobal() && rows_.tiles() == 1;
+    return few ? 1 : (block_.size() + kSeededTogether - 1) / kSeededTogether;
   }
   // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
   int rounds() const override {
-    return rows_.centre_codes() != nullptr || block_.best.size() > kSeededTogether ? 2 : 1;
+    return rows_.centre_codes() != nullptr || block_.size() > kSeededTogether ? 2 : 1;
   }
   // The longest rows, which have the largest inner products; for other metrics rows as long as a query, more
   // or less. The more of them, the closer the k-th best is to that of all.
-  std::vector<RowRun> SeedRuns() const {
+  std::vector<RowRun> SeedRuns(const std::vector<uint32_t>& active) const {
+    uint64_t top_k = 0;
+    for (const uint32_t q : active) top_k = std::max<uint64_t>(top_k, block_.question(q).top_k);
     const uint64_t wanted =
-        std::clamp<uint64_t>(block_.top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+        std::clamp<uint64_t>(top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
     const uint64_t count = std::min(rows_.tiles(), wanted);
     uint64_t first = 0;
-    if (metric_ != Metric::kInnerProduct) {
-      const MeasuredQuery& query = block_.measured[block_.measured.size() / 2];
+    if (const uint32_t middle = active[active.size() / 2]; block_.metric(middle) != Metric::kInnerProduct) {
+      const MeasuredQuery& query = block_.measured[middle];
       while (first + count < rows_.tiles() && rows_.tile(first).least_norm * query.unit > query.most) ++first;
     }
     return RunsOfTiles(rows_, first, first + count);
   }
+
+  // Whether all queries want the best of all of them.
+  bool IsGlobal() const {
+    return block_.questions.size() == 1 && block_.questions[0]->selection.reduction == Reduction::kGlobal;
+  }
+
+  bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
 
   const TileMatmul* SampleKernel(size_t queries) const {
     return all_kernels_.has_vnni() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
@@ -428,16 +456,20 @@ class Int8Pass final : public Pass {
   const Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
-  std::vector<RowRun> sample_;         // to guess thresholds by; empty: they are proved
-  uint64_t sample_rank_ = 0;
-  bool resolve_at_once_ = false;
+  // How thresholds are guessed: by the score of a rank in a sample, 0 for those that are proved.
+  struct Guess {
+    uint64_t rank = 0;
+    bool resolve_at_once = false;
+  };
+  std::vector<RowRun> sample_;  // empty: all are proved
+  std::vector<Guess> guesses_;  // by query; empty likewise
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& rows,
                                                    const QueryBlock& block, PassBuffers& buffers) {
-  const size_t queries = block.best.size();
+  const size_t queries = block.size();
   KernelByColumns kernels = {};
   int columns = 0;
   for (size_t left = 1; left <= queries; ++left) {  // the widths to come as queries finish

@@ -84,15 +84,22 @@ double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dty
   return 0.0;
 }
 
-PairScorer::PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric)
-    : queries_(queries), base_(base), metric_(metric), query_(queries.dim) {}
+PairScorer& PairScorer::Of(const Question& question) {
+  if (question_ != &question) {
+    question_ = &question;
+    query_row_ = UINT64_MAX;
+  }
+  return *this;
+}
 
 double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
+  const MatrixView& queries = question_->queries;
   if (query_row != query_row_) {
-    ToFloat64(queries_.row(query_row), queries_.dtype, queries_.dim, query_.data());
+    query_.resize(queries.dim);
+    ToFloat64(queries.row(query_row), queries.dtype, queries.dim, query_.data());
     query_row_ = query_row;
   }
-  return ExactMerit(metric_, query_, queries_.dtype, base_.row(id), base_.dtype);
+  return ExactMerit(question_->selection.metric, query_, queries.dtype, base_.row(id), base_.dtype);
 }
 
 void PairScorer::Fetch(uint64_t id) const {
@@ -116,55 +123,67 @@ void PassBuffers::InParts(size_t queries, absl::FunctionRef<void(size_t, size_t,
                   [&](int, size_t part) { job(part, part * size, std::min(queries, (part + 1) * size)); });
 }
 
-QueryBlock PassBuffers::Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best,
-                                uint32_t top_k, const Selection& selection, bool guess) {
-  const size_t dim = queries.dim;
-  wide_.Reserve(best.size() * dim);
-  scaled_.Reserve(best.size() * dim);
-  exponents_.resize(best.size());
-  norms_.resize(best.size());
-  measured_.resize(best.size());
-  squares_.resize(best.size());
-  InParts(best.size(), [&](size_t, size_t begin, size_t end) {
+QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
+  const size_t dim = queries[0].question->queries.dim;
+  wide_.Reserve(queries.size() * dim);
+  scaled_.Reserve(queries.size() * dim);
+  exponents_.resize(queries.size());
+  norms_.resize(queries.size());
+  measured_.resize(queries.size());
+  squares_.resize(queries.size());
+  questions_.clear();
+  for (const BlockQuery& query : queries) {
+    if (questions_.empty() || questions_.back() != query.question) questions_.push_back(query.question);
+  }
+  InParts(queries.size(), [&](size_t, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
+      const MatrixView& from = queries[i].question->queries;
       double* const wide = wide_.data() + i * dim;
-      const int exponent = ScreenExponent(Widen(queries.row(first + i), queries.dtype, dim, wide));
+      const int exponent = ScreenExponent(Widen(from.row(queries[i].row), from.dtype, dim, wide));
       exponents_[i] = exponent;
       const double squares =
           ScaleToFloat32(wide, dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
-      norms_[i] = NormUpperBound(queries.dim, squares);
+      norms_[i] = NormUpperBound(from.dim, squares);
       squares_[i] = std::ldexp(squares, 2 * exponent);
       measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
     }
   });
-  return {&queries,     first,          best,       top_k,  &selection, guess,
-          wide_.data(), scaled_.data(), exponents_, norms_, measured_,  squares_};
+  return {queries, questions_, wide_.data(), scaled_.data(), exponents_, norms_, measured_, squares_};
 }
 
-void Pass::Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop) {
-  const PairScorer scorer(*block_.queries, base_, metric_);
+void Pass::Work(int round, Scratch& scratch) {
+  PairScorer scorer(base_);
   const std::unique_ptr<Worker> worker = MakeWorker(round, scratch, scorer);
   while (!stopped_.load(std::memory_order_relaxed)) {
     const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
     if (claimed >= tiles(round)) return;
-    if (absl::Status status = stop(); !status.ok()) {
-      absl::MutexLock lock(&mutex_);
-      status_.Update(status);
-      stopped_.store(true, std::memory_order_relaxed);
-      return;
-    }
+    StopQuestions();
+    if (stopped_.load(std::memory_order_relaxed)) return;
     if (!worker->Search(claimed, std::min(claimed + kTilesPerClaim, tiles(round)))) return;
   }
 }
 
-absl::Status Pass::status() {
-  absl::MutexLock lock(&mutex_);
-  return status_;
+void Pass::StopQuestions() {
+  const absl::Time now = absl::Now();
+  for (Question* const question : block_.questions) {
+    const absl::Status status = question->stop(now);
+    if (status.ok()) continue;
+    absl::MutexLock lock(&mutex_);
+    if (!question->status.ok()) continue;
+    question->status = status;
+    if (--running_ == 0) {
+      stopped_.store(true, std::memory_order_relaxed);
+      return;
+    }
+    for (const BlockQuery& query : block_.queries) {
+      if (query.question == question) query.best->Withdraw();
+    }
+  }
 }
 
 bool Pass::IsSelected(size_t q, uint64_t id) const {
-  const Selection& selection = *block_.selection;
-  const uint64_t row = block_.first + q;
+  const Selection& selection = block_.question(q).selection;
+  const uint64_t row = block_.queries[q].row;
   const uint64_t self = selection.self_first + row;
   if (selection.self == Selection::Self::kNotItself && id == self) return false;
   if (selection.self == Selection::Self::kOnce && id <= self) return false;
@@ -176,14 +195,16 @@ bool Pass::IsSelected(size_t q, uint64_t id) const {
 
 Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
   const double* const query = block_.wide + q * base_.dim;
-  if (metric_ == Metric::kSquaredEuclidean) {
+  if (block_.metric(q) == Metric::kSquaredEuclidean) {
     const double sum = CheckSquaredDistance(query, row, base_.dtype, base_.dim);
     const double error = distance_error_(sum);
     if (!std::isfinite(sum + error)) return {-std::numeric_limits<double>::infinity(), 0.0};
     return {-(sum + error), std::min(0.0, error - sum)};
   }
   const DotAndSquares sums = CheckDotAndSquares(query, row, base_.dtype, base_.dim);
-  return cosine_interval_(sums.sum, sums.sum_abs, block_.squares[q], sums.squares);
+  const bool is_float64 = block_.question(q).queries.dtype == DType::kFloat64;
+  return (is_float64 ? float64_cosine_interval_ : cosine_interval_)(sums.sum, sums.sum_abs, block_.squares[q],
+                                                                    sums.squares);
 }
 
 Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
@@ -197,9 +218,9 @@ Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
 }
 
 Candidate Pass::Resolve(size_t q, uint64_t id) const {
-  const double merit = ExactMerit(metric_, {block_.wide + q * base_.dim, base_.dim}, block_.queries->dtype,
-                                  base_.row(id), base_.dtype);
-  return {merit, merit, block_.first + q, id};
+  const double merit = ExactMerit(block_.metric(q), {block_.wide + q * base_.dim, base_.dim},
+                                  block_.question(q).queries.dtype, base_.row(id), base_.dtype);
+  return {merit, merit, block_.queries[q].row, id};
 }
 
 }  // namespace dotmax

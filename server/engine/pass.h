@@ -15,11 +15,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/base/searcher.h"
 #include "server/base/types.h"
@@ -35,6 +37,10 @@
 #include "server/engine/workers.h"
 
 namespace dotmax {
+
+// Whether a question is still wanted, asked between tiles on any worker: once it is not, it ends with this
+// status. Thread-safe.
+using Stop = absl::FunctionRef<absl::Status(absl::Time now)>;
 
 // The largest block: beyond this, kernels gain nothing.
 inline constexpr int kMaxColumns = 256;
@@ -70,18 +76,47 @@ using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dtype, const std::byte* row,
                   DType dtype);
 
-// That of any pair of two matrices. Not thread-safe.
+// What the queries of one question have in common. All that it refers to outlives it.
+struct Question {
+  Question(const MatrixView& its_queries, const Selection& its_selection, uint32_t kept, bool may_guess,
+           Stop its_stop)
+      : queries(its_queries),
+        selection(its_selection),
+        top_k(kept),
+        guess(may_guess),
+        all_are_hits(selection.excluded_splits.empty() && selection.self == Selection::Self::kAll),
+        stop(its_stop) {}
+
+  const MatrixView& queries;  // all its query rows
+  const Selection& selection;
+  const uint32_t top_k;     // that its TopKs keep, which may be more than are asked for
+  const bool guess;         // whether thresholds may be guessed: the caller asks whether guesses hold
+  const bool all_are_hits;  // without a look at what is excluded
+  const Stop stop;
+  absl::Status status;  // why it was stopped, if it was; its queries are withdrawn
+};
+
+// A query row, and where its hits go.
+struct BlockQuery {
+  Question* question;
+  uint64_t row;  // of question->queries
+  TopK* best;    // the question's other queries' as well for Reduction::kGlobal
+};
+
+// That of any pair of questions' queries and rows of a matrix. Not thread-safe.
 class PairScorer {
  public:
-  PairScorer(const MatrixView& queries, const MatrixView& base, Metric metric);
+  explicit PairScorer(const MatrixView& base) : base_(base) {}
+
+  // Whose query rows are meant from now on.
+  PairScorer& Of(const Question& question);
   double operator()(uint64_t query_row, uint64_t id) const;
   // Asks for a row of the base that is soon to be scored.
   void Fetch(uint64_t id) const;
 
  private:
-  const MatrixView& queries_;
   const MatrixView& base_;
-  const Metric metric_;
+  const Question* question_ = nullptr;
   // The query row that was scored last: most calls come for the same again.
   mutable uint64_t query_row_ = UINT64_MAX;
   mutable std::vector<double> query_;
@@ -106,13 +141,14 @@ struct Scratch {
 
 // A block of queries as the screens want them.
 struct QueryBlock {
-  const MatrixView* queries;     // all query rows
-  uint64_t first;                // the block's first
-  absl::Span<TopK* const> best;  // by query of the block; all the same for Reduction::kGlobal
-  uint32_t top_k;                // that `best` keep, which may be more than are asked for
-  const Selection* selection;
-  bool guess;           // whether thresholds may be guessed: the caller asks whether guesses hold
-  const double* wide;   // in float64: best.size() × dim
+  size_t size() const { return queries.size(); }
+  const Question& question(size_t q) const { return *queries[q].question; }
+  Metric metric(size_t q) const { return question(q).selection.metric; }
+  TopK& best(size_t q) const { return *queries[q].best; }
+
+  absl::Span<const BlockQuery> queries;  // those of a question side by side
+  absl::Span<Question* const> questions;
+  const double* wide;   // in float64: size() × dim
   const float* scaled;  // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
@@ -126,9 +162,9 @@ class PassBuffers {
   // By `workers`, which outlive this, or by the caller alone.
   explicit PassBuffers(Workers* workers = nullptr) : workers_(workers) {}
 
-  // Queries [first, first + best.size()) of `queries`; valid until the next call. `selection` outlives it.
-  QueryBlock Prepare(const MatrixView& queries, uint64_t first, absl::Span<TopK* const> best, uint32_t top_k,
-                     const Selection& selection, bool guess = false);
+  // At least one query; those of a question are side by side. Valid until the next call; `queries` outlives
+  // it.
+  QueryBlock Prepare(absl::Span<const BlockQuery> queries);
 
   Kernels kernels;
   AlignedArray<float> projected;
@@ -155,6 +191,7 @@ class PassBuffers {
   std::vector<double> norms_;
   std::vector<MeasuredQuery> measured_;
   std::vector<double> squares_;
+  std::vector<Question*> questions_;
 };
 
 // Keys that sort as (score, place) do.
@@ -180,21 +217,22 @@ class Pass {
   Pass(const MatrixView& base, const QueryBlock& block)
       : base_(base),
         block_(block),
-        metric_(block.selection->metric),
-        all_are_hits_(block.selection->excluded_splits.empty() &&
-                      block.selection->self == Selection::Self::kAll),
+        all_are_hits_(absl::c_all_of(block.questions, [](const Question* q) { return q->all_are_hits; })),
+        inner_products_(absl::c_all_of(
+            block.questions, [](const Question* q) { return q->selection.metric == Metric::kInnerProduct; })),
         check_error_(base.dim),
         distance_error_(base.dim),
-        cosine_interval_(base.dim, block.queries->dtype, base.dtype) {}
+        cosine_interval_(base.dim, DType::kFloat32, base.dtype),
+        float64_cosine_interval_(base.dim, DType::kFloat64, base.dtype),
+        running_(block.questions.size()) {}
   virtual ~Pass() = default;
 
   static constexpr int kMaxRounds = 2;
   // A pass takes so many rounds over all tiles; every worker ends one before any begins the next.
   virtual int rounds() const { return 1; }
-  // One worker's share of a round: claims tiles until none are left or `stop` fails.
-  void Work(int round, Scratch& scratch, absl::FunctionRef<absl::Status()> stop);
-
-  absl::Status status();
+  // One worker's share of a round: claims tiles until none are left. Between claims it asks each question
+  // whether to stop: one that does withdraws its queries, and the last one ends the pass.
+  void Work(int round, Scratch& scratch);
 
  protected:
   // A worker's own state, with the search of a tile.
@@ -204,7 +242,7 @@ class Pass {
     // Searches tiles [first, end), at most kTilesPerClaim. False if no later tile can hold a hit.
     virtual bool Search(uint64_t first, uint64_t end) = 0;
   };
-  virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, const PairScorer& scorer) = 0;
+  virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) = 0;
   // How many units of work, tiles or whatever Search takes, there are in a round.
   virtual uint64_t tiles(int round) const = 0;
 
@@ -212,15 +250,18 @@ class Pass {
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
   // Whether query `q` of the block may have row `id` for a hit.
-  bool IsHit(size_t q, uint64_t id) const { return all_are_hits_ || IsSelected(q, id); }
+  bool IsHit(size_t q, uint64_t id) const { return block_.question(q).all_are_hits || IsSelected(q, id); }
 
   bool all_are_hits() const { return all_are_hits_; }
+  // Whether no question has another metric than kInnerProduct.
+  bool inner_products() const { return inner_products_; }
 
   // Level two: the merit of query `q` of the block and row `id`, over the caller's own numbers.
   Candidate Check(size_t q, uint64_t id) const {
-    const Interval merit = metric_ == Metric::kInnerProduct ? DotInterval(q, base_.row(id), base_.dtype)
-                                                            : MeritInterval(q, base_.row(id));
-    return {merit.lower, merit.upper, block_.first + q, id};
+    const Interval merit = block_.metric(q) == Metric::kInnerProduct
+                               ? DotInterval(q, base_.row(id), base_.dtype)
+                               : MeritInterval(q, base_.row(id));
+    return {merit.lower, merit.upper, block_.queries[q].row, id};
   }
 
   // The same, resolved: dearer, but then the row need not be fetched again.
@@ -228,14 +269,15 @@ class Pass {
 
   // A query's merit to reach, on the screens' scale.
   double MeritToReach(size_t q) const {
-    return ScaledMerit(metric_, block_.best[q]->threshold(), block_.measured[q].unit);
+    return ScaledMerit(block_.metric(q), block_.best(q).threshold(), block_.measured[q].unit);
   }
 
   // A query that knows nothing yet tries the top_k rows that `keys` name, by screened merit, and raises its
   // threshold to what they prove. Without this, the whole first tile would survive. All of them may be hits.
   template <typename IdOf>
   void Seed(size_t q, std::vector<uint64_t>& keys, IdOf id_of) const {
-    if (keys.size() >= block_.top_k) block_.best[q]->RaiseThreshold(LeastOf(q, keys, block_.top_k, id_of));
+    const uint32_t top_k = block_.question(q).top_k;
+    if (keys.size() >= top_k) block_.best(q).RaiseThreshold(LeastOf(q, keys, top_k, id_of));
   }
 
   // What the first `count` of `keys` score at least.
@@ -250,20 +292,20 @@ class Pass {
 
   const MatrixView& base_;
   const QueryBlock& block_;
-  const Metric metric_;
 
  private:
+  void StopQuestions();
   bool IsSelected(size_t q, uint64_t id) const;
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
-  const bool all_are_hits_;
+  const bool all_are_hits_, inner_products_;
   const Float64DotError check_error_;
   const Float64DistanceError distance_error_;
-  const Float64CosineInterval cosine_interval_;
-  std::array<std::atomic<uint64_t>, kMaxRounds> next_tile_ = {};  // by round
+  const Float64CosineInterval cosine_interval_, float64_cosine_interval_;  // by the query's dtype
+  std::array<std::atomic<uint64_t>, kMaxRounds> next_tile_ = {};           // by round
   std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  size_t running_ ABSL_GUARDED_BY(mutex_);  // questions that have not been stopped
 };
 
 // By the float32 screen of a matrix, and by codes of its rows (all of them, or a sample to measure with).

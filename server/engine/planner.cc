@@ -64,7 +64,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Codes = std::unique_ptr<const Int8Codes>;
 
-absl::Status Never() { return absl::OkStatus(); }
+absl::Status Never(absl::Time) { return absl::OkStatus(); }
 
 // Rows as queries, and what each must beat: the best score that another row gives it, and the kDeep-th best.
 struct Sample {
@@ -205,26 +205,30 @@ class Planner {
     sample_.queries = {{bytes->data(), kSampleQueries, view_.dim, view_.dtype}, bytes};
 
     std::deque<TopK> top;
-    std::vector<TopK*> best;
-    for (uint64_t i = 0; i < kSampleQueries; ++i) best.push_back(&top.emplace_back(kDeep + 1));
+    std::vector<BlockQuery> queries;
+    // If there is no time for all rows, then against some of them.
+    const auto stop = [this](absl::Time) {
+      return ThreadTime() < start_ + kSampleBudget ? absl::OkStatus() : absl::DeadlineExceededError("sample");
+    };
     const Selection selection;
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, 0, best, kDeep + 1, selection);
+    Question question(sample_.queries.view, selection, kDeep + 1, /*may_guess=*/false, stop);
+    for (uint64_t i = 0; i < kSampleQueries; ++i) {
+      queries.push_back({&question, i, &top.emplace_back(kDeep + 1)});
+    }
+    const QueryBlock block = buffers_.Prepare(queries);
     const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return false;
-    // If there is no time for all rows, then against some of them.
     const absl::Duration start = ThreadTime();
     scratch_.pairs_screened = 0;
-    (*pass)->Work(0, scratch_, [this] {
-      return ThreadTime() < start_ + kSampleBudget ? absl::OkStatus() : absl::DeadlineExceededError("sample");
-    });
+    (*pass)->Work(0, scratch_);
     if (scratch_.pairs_screened == 0) return false;
     const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
     const double seconds = absl::ToDoubleSeconds(ThreadTime() - start) / kSampleQueries / share;
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
     least_ = Estimate{seconds, seconds, seconds}.cost();  // as if a single query cost its share
-    const PairScorer scorer(sample_.queries.view, view_, Metric::kInnerProduct);
+    PairScorer scorer(view_);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      std::vector<Hit> hits = top[i].Take(scorer);
+      std::vector<Hit> hits = top[i].Take(scorer.Of(question));
       std::erase_if(hits, [&](const Hit& hit) { return hit.id == rows[i]; });
       if (hits.empty()) return false;
       sample_.thresholds.push_back(hits.front().score);
@@ -240,18 +244,19 @@ class Planner {
              bool deep = false) {
     const uint32_t top_k = of_others ? 2 : deep ? kDeep + 1 : 1;
     std::deque<TopK> top;
-    std::vector<TopK*> best;
-    for (uint64_t i = 0; i < queries; ++i) {
-      best.push_back(&top.emplace_back(top_k));
-      if (!of_others) best.back()->RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[first + i]);
-    }
+    std::vector<BlockQuery> block_queries;
     const Selection selection;
-    const QueryBlock block = buffers_.Prepare(sample_.queries.view, first, best, top_k, selection);
+    Question question(sample_.queries.view, selection, top_k, /*may_guess=*/false, Never);
+    for (uint64_t i = first; i < first + queries; ++i) {
+      block_queries.push_back({&question, i, &top.emplace_back(top_k)});
+      if (!of_others) top.back().RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[i]);
+    }
+    const QueryBlock block = buffers_.Prepare(block_queries);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
     if (!pass.ok()) return std::numeric_limits<double>::infinity();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
     const absl::Duration start = ThreadTime();
-    for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_, Never);
+    for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_);
     // So few rows stay in cache; in a search, those that are checked come from memory.
     return absl::ToDoubleSeconds(ThreadTime() - start) +
            static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;

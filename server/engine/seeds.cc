@@ -52,10 +52,9 @@ uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows)
   return rank < std::min(top_k, sampled_rows) ? static_cast<uint64_t>(rank) : top_k;
 }
 
-void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, Metric metric,
-                SeedColumns columns, absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit,
-                CodeScorer& scorer, int32_t* thresholds, Survivor* survivors,
-                std::vector<std::vector<uint64_t>>& keys) {
+void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, SeedColumns columns,
+                absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit, CodeScorer& scorer,
+                int32_t* thresholds, Survivor* survivors, std::vector<std::vector<uint64_t>>& keys) {
   const int width = scorer.columns();
   std::fill_n(thresholds, width, std::numeric_limits<int32_t>::max());
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -73,7 +72,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     const LengthRange lengths = {tile.norm, tile.norm};
     for (size_t c = 0; c < columns.count; ++c) {
       if (columns.least[c] == kNoSeeds) continue;
-      const double score = LeastDot(metric, columns.least[c], *columns.measured[c], lengths);
+      const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths);
       thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
     }
     const size_t count = CollectSurvivors(scores, run.rows, width, thresholds, survivors);
@@ -83,7 +82,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       const double score = units * tile.scale / columns.inverse_scale[s.column];
       const uint64_t place = tile.first + run.first + s.row;
       if (!may_be_hit(s.column, place)) continue;
-      const double merit = BestMerit(metric, score, *columns.measured[s.column], lengths);
+      const double merit = BestMerit(columns.metric[s.column], score, *columns.measured[s.column], lengths);
       keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));
     }
     if (count == 0) continue;

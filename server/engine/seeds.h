@@ -37,10 +37,11 @@ std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top
 uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows);
 
 // Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; their
-// lengths; the least merit to look for, kNoSeeds for those that want none.
+// lengths and metrics; the least merit to look for, kNoSeeds for those that want none.
 struct SeedColumns {
   const double *inverse_scale, *offset;
   const MeasuredQuery* const* measured;
+  const Metric* metric;
   float* least;
   size_t count;
 };
@@ -49,10 +50,9 @@ inline constexpr float kNoSeeds = std::numeric_limits<float>::infinity();
 // keys[column] gets the `wanted` best rows of the runs that may be hits, and some more, as SeedKey's of their
 // scaled merits, as if all rows of a tile were of one length, and their places.
 // `thresholds` has room for the scorer's columns, `survivors` for all of a tile's pairs.
-void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, Metric metric,
-                SeedColumns columns, absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit,
-                CodeScorer& scorer, int32_t* thresholds, Survivor* survivors,
-                std::vector<std::vector<uint64_t>>& keys);
+void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, SeedColumns columns,
+                absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit, CodeScorer& scorer,
+                int32_t* thresholds, Survivor* survivors, std::vector<std::vector<uint64_t>>& keys);
 
 }  // namespace dotmax
 

@@ -35,6 +35,11 @@ void TopK::RaiseThreshold(double bound) {
 
 void TopK::Guess(double bound) { RaiseTo(std::min(bound, std::numeric_limits<double>::max()), threshold_); }
 
+void TopK::Withdraw() {
+  proved_.store(std::numeric_limits<double>::infinity(), std::memory_order_relaxed);
+  threshold_.store(std::numeric_limits<double>::infinity(), std::memory_order_relaxed);
+}
+
 bool TopK::GuessHolds() {
   absl::MutexLock lock(&mutex_);
   RaiseByLowers();

@@ -53,6 +53,9 @@ class TopK {
   // Whether the pairs that were offered prove what was guessed.
   bool GuessHolds();
 
+  // Nothing is wanted any more: no pair reaches the threshold. What Take returns then means nothing.
+  void Withdraw();
+
   // Forgets all pairs, and what was guessed and not proved.
   void Restart();
 

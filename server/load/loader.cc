@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -38,6 +39,10 @@ absl::Status CheckName(const std::string& name) {
                                    kMostNameBytes, " bytes without control characters can be"));
 }
 
+absl::Status Draining() {
+  return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+}
+
 // A failure to read a file, in the words of CollectionAdmin.
 absl::Status Explain(const absl::Status& status) {
   if (ErrorReason(status).has_value()) return status;
@@ -55,6 +60,20 @@ absl::Status Explain(const absl::Status& status) {
 
 }  // namespace
 
+void Loader::Caller::Tell(const LoadProgress& progress) {
+  absl::MutexLock lock(&mutex_);
+  if (done_ != nullptr && progress_ != nullptr) progress_(progress);
+}
+
+void Loader::Caller::End(absl::StatusOr<CollectionInfo> info) {
+  Done done;
+  {
+    absl::MutexLock lock(&mutex_);
+    done = std::exchange(done_, nullptr);
+  }
+  if (done != nullptr) done(std::move(info));
+}
+
 Loader::Loader(std::shared_ptr<Catalog> catalog, Options options, Logger* log, Metrics* metrics)
     : catalog_(std::move(catalog)),
       options_(std::move(options)),
@@ -67,11 +86,11 @@ Loader::~Loader() { Shutdown(); }
 absl::Status Loader::LoadTrusted(const std::string& name, const std::string& path) {
   absl::Status status;
   absl::Notification loaded;
-  Enqueue({name, Catalog::Source{path, false}, nullptr, nullptr,
-           [&](const absl::StatusOr<CollectionInfo>& info) {
-             status = info.status();
-             loaded.Notify();
-           }},
+  const auto done = [&](const absl::StatusOr<CollectionInfo>& info) {
+    status = info.status();
+    loaded.Notify();
+  };
+  Enqueue({name, Catalog::Source{path, false}, nullptr, std::make_shared<Caller>(nullptr, done)},
           /*counted=*/false);
   loaded.WaitForNotification();
   return status;
@@ -82,12 +101,13 @@ void Loader::Load(std::string name, std::string path, Cancelled cancelled, Progr
     done(s);
     return;
   }
-  Enqueue({std::move(name), Catalog::Source{std::move(path), true}, std::move(cancelled), std::move(progress),
-           std::move(done)});
+  Enqueue({std::move(name), Catalog::Source{std::move(path), true}, std::move(cancelled),
+           std::make_shared<Caller>(std::move(progress), std::move(done))});
 }
 
 void Loader::Reload(std::string name, Cancelled cancelled, Progress progress, Done done) {
-  Enqueue({std::move(name), std::nullopt, std::move(cancelled), std::move(progress), std::move(done)});
+  Enqueue({std::move(name), std::nullopt, std::move(cancelled),
+           std::make_shared<Caller>(std::move(progress), std::move(done))});
 }
 
 absl::StatusOr<std::pair<CollectionInfo, CollectionInfo>> Loader::Swap(const std::string& a,
@@ -121,14 +141,28 @@ void Loader::ReloadAll() {
       });
       if (waits) continue;
     }
-    Enqueue({resident.name, std::nullopt, nullptr, nullptr, [](const absl::StatusOr<CollectionInfo>&) {}},
+    Enqueue({resident.name, std::nullopt, nullptr, std::make_shared<Caller>(nullptr, nullptr)},
             /*counted=*/false);
   }
 }
 
 void Loader::Drain() {
+  std::deque<Job> waiting;
+  std::shared_ptr<Caller> running;
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    waiting.swap(queue_);
+    running = running_;
+  }
+  if (running != nullptr) running->End(Draining());
+  for (Job& job : waiting) job.caller->End(Draining());
+}
+
+bool Loader::AwaitEnd(absl::Time deadline) {
+  Drain();
   absl::MutexLock lock(&mutex_);
-  draining_ = true;
+  return mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline);
 }
 
 void Loader::Shutdown() {
@@ -138,25 +172,26 @@ void Loader::Shutdown() {
 }
 
 void Loader::Enqueue(Job job, bool counted) {
-  if (job.progress) job.progress({});
-  if (absl::Status s = Admit(job, counted); !s.ok()) job.done(s);
+  const std::shared_ptr<Caller> caller = job.caller;
+  caller->Tell({});
+  if (absl::Status s = Admit(job, counted); !s.ok()) caller->End(s);
 }
 
-absl::Status Loader::Admit(Job& job, bool counted) {
+absl::Status Loader::Admit(const Job& job, bool counted) {
   absl::MutexLock lock(&mutex_);
-  if (draining_) return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+  if (draining_) return Draining();
   if (counted && queue_.size() >= kMostWaiting) {
     return Error(absl::StatusCode::kResourceExhausted, "LOAD_QUEUE_FULL",
                  absl::StrCat(queue_.size(), " loads wait already; one runs at a time"));
   }
-  queue_.push_back(std::move(job));
+  queue_.push_back(job);
   return absl::OkStatus();
 }
 
 absl::Status Loader::StopReason(const Job& job) const {
   {
     absl::MutexLock lock(&mutex_);
-    if (draining_) return Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+    if (draining_) return Draining();
   }
   if (job.cancelled != nullptr && job.cancelled->load(std::memory_order_relaxed)) {
     return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the load");
@@ -175,15 +210,19 @@ void Loader::Loop() {
       if (!queue_.empty()) {
         job = std::move(queue_.front());
         queue_.pop_front();
+        running_ = job->caller;
       } else if (draining_) {
+        ended_ = true;
         return;
       }
     }
     if (job.has_value()) {
       absl::StatusOr<CollectionInfo> info = Run(*job);
-      Done done = std::move(job->done);
-      job.reset();
-      done(std::move(info));
+      {
+        absl::MutexLock lock(&mutex_);
+        running_ = nullptr;
+      }
+      job->caller->End(std::move(info));
     }
     WatchFiles();
   }
@@ -253,9 +292,9 @@ absl::StatusOr<Catalog::Entry> Loader::Read(Job& job, const Catalog::Source& sou
     progress.bytes_done = done;
     progress.bytes_total = total;
     const absl::Time now = absl::Now();
-    if (job.progress && now >= next_progress) {
+    if (now >= next_progress) {
       next_progress = now + kProgressInterval;
-      job.progress(progress);
+      job.caller->Tell(progress);
     }
     if (now >= next_log) {
       next_log = now + kLogInterval;

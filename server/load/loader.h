@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/base/collections.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
@@ -53,23 +54,41 @@ class Loader : public CollectionAdmin {
   // Reloads every collection that came from a file and does not wait for that already; logs what comes of it.
   void ReloadAll();
 
-  // Refuses what comes from now on, and withdraws what waits or runs, with kUnavailable.
+  // Refuses what comes from now on, and withdraws what waits or runs, with kUnavailable, which their callers
+  // know when this returns. Not to be called within Progress or Done.
   void Drain();
+
+  // Drains; whether nothing runs any more by `deadline`.
+  bool AwaitEnd(absl::Time deadline);
 
   // Drains, and returns when nothing runs any more.
   void Shutdown();
 
  private:
+  // Who waits for a load. Thread-safe.
+  class Caller {
+   public:
+    Caller(Progress progress, Done done) : progress_(std::move(progress)), done_(std::move(done)) {}
+
+    // Nothing is told after End, which only counts once.
+    void Tell(const LoadProgress& progress) ABSL_LOCKS_EXCLUDED(mutex_);
+    void End(absl::StatusOr<CollectionInfo> info) ABSL_LOCKS_EXCLUDED(mutex_);
+
+   private:
+    absl::Mutex mutex_;
+    Progress progress_ ABSL_GUARDED_BY(mutex_);  // may be null
+    Done done_ ABSL_GUARDED_BY(mutex_);          // null: it has ended
+  };
+
   // A load by path, or, without one, of what the name means when its turn comes.
   struct Job {
     std::string name;
     std::optional<Catalog::Source> source;
     Cancelled cancelled;
-    Progress progress;  // may be null
-    Done done;
+    std::shared_ptr<Caller> caller;
   };
 
-  absl::Status Admit(Job& job, bool counted) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Admit(const Job& job, bool counted) ABSL_LOCKS_EXCLUDED(mutex_);
   void Enqueue(Job job, bool counted = true);
   void Loop();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return draining_ || !queue_.empty(); }
@@ -89,7 +108,9 @@ class Loader : public CollectionAdmin {
 
   mutable absl::Mutex mutex_;
   std::deque<Job> queue_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<Caller> running_ ABSL_GUARDED_BY(mutex_);  // null: nothing runs
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Mutex shown_mutex_;              // what is shown last is what is there
   std::set<uint64_t> changed_versions_;  // used by thread_ alone
 

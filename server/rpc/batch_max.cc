@@ -1,6 +1,5 @@
 #include "server/rpc/batch_max.h"
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -8,10 +7,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
 #include "server/base/errors.h"
-#include "server/rpc/bytes.h"
 
 namespace dotmax {
 namespace {
@@ -19,10 +16,8 @@ namespace {
 // Replies need no check against the message limit: the smallest pair that has a hit takes 24 bytes, and its
 // hit at most 20.
 
-// The question of `bytes`, which are freed; it owns what it borrows.
-absl::StatusOr<PairsQuery> Parse(grpc::ByteBuffer* bytes) {
-  auto request = std::make_shared<v1::BatchMaxInnerProductRequest>();
-  if (absl::Status s = ParseBytes(bytes, request.get()); !s.ok()) return s;
+// The question of `request`, which it owns.
+absl::StatusOr<PairsQuery> QueryOf(std::shared_ptr<const v1::BatchMaxInnerProductRequest> request) {
   absl::StatusOr<PairsQuery> query = PairsFromProto(*request);
   if (query.ok()) query->owner = std::move(request);
   return query;
@@ -37,52 +32,54 @@ uint64_t QueryRowsOf(const PairsQuery& query) {
 
 class BatchMaxCall final : public UnaryCall {
  public:
-  BatchMaxCall(const Backend& backend, OpenCalls* open)
-      : UnaryCall(backend, open, {"unary", v1::Dotmax::service_full_name(), "BatchMaxInnerProduct"}) {}
+  BatchMaxCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context)
+      : UnaryCall(backend, open, {"unary", v1::Dotmax::service_full_name(), "BatchMaxInnerProduct"},
+                  Scope::kSearch, context) {}
 
   // The object may be gone when this returns, but for what gRPC holds until it knows the reactor.
-  void Start(const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
-             grpc::ByteBuffer* response) {
-    absl::StatusOr<PairsQuery> query = late() ? Draining() : Parse(request);
+  void Start(grpc::ByteBuffer* bytes, grpc::ByteBuffer* response) {
+    auto request = std::make_shared<v1::BatchMaxInnerProductRequest>();
+    absl::Status status = record().admission();
+    if (status.ok()) status = Parse(bytes, request.get());
+    absl::StatusOr<PairsQuery> query = status.ok() ? QueryOf(std::move(request)) : status;
     if (!query.ok()) {
       End(query.status());
       return;
     }
-    query->limits = {.deadline = absl::FromChrono(context.deadline()), .cancelled = cancelled_};
+    query->limits = record().limits();
     const uint64_t pairs = query->pairs.size();
     const uint64_t rows = QueryRowsOf(*query);
+    record().AddQuestion("", rows);
     backend().searcher->MaxOfPairs(*std::move(query),
                                    [this, pairs, rows, response](absl::StatusOr<PairsAnswer> answer) {
                                      if (answer.ok()) {
                                        backend().metrics->PairsAnswered(pairs, rows, answer->stats);
+                                       record().AddStats(answer->stats);
                                        v1::BatchMaxInnerProductResponse reply;
                                        PairsAnswerToProto(*answer, &reply);
-                                       WriteBytes(reply, response);
+                                       Write(reply, response);
                                      }
                                      End(answer.status());
                                    });
   }
-
- private:
-  void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
-
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 // A line of requests: read, then in the engine, then written, each place holding one. What moves on is
 // decided in Step, after anything has been done.
-class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>> {
+class BatchMaxStreamCall final
+    : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>> {
  public:
   BatchMaxStreamCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context)
-      : Call(backend, open, {"bidi_stream", v1::Dotmax::service_full_name(), "BatchMaxInnerProductStream"}),
-        context_(context),
-        deadline_(absl::FromChrono(context->deadline())) {}
+      : StreamCall(backend, open,
+                   {"bidi_stream", v1::Dotmax::service_full_name(), "BatchMaxInnerProductStream"},
+                   Scope::kSearch, context),
+        context_(context) {}
 
   void Start() {
-    if (late()) {
-      End(Draining());
-    } else {
+    if (record().admission().ok()) {
       StartRead(&read_bytes_);
+    } else {
+      End(record().admission());
     }
   }
 
@@ -95,7 +92,7 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
       absl::MutexLock lock(&mutex_);
       reading_ = false;
       all_read_ = all_read_ || !ok || !query.ok();
-      if (gone) Fail(CallerIsGone(deadline_));
+      if (gone) Fail(record().CallerIsGone());
       if (ok && query.ok()) waiting_ = *std::move(query);
       // What came before is answered first.
       if (ok && !query.ok()) wrong_request_ = query.status();
@@ -106,19 +103,23 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
   // The request that has been read.
   absl::StatusOr<PairsQuery> Next() {
     const uint64_t number = messages_++;
-    absl::StatusOr<PairsQuery> query = Parse(&read_bytes_);
+    auto request = std::make_shared<v1::BatchMaxInnerProductRequest>();
+    const absl::Status parsed = Parse(&read_bytes_, request.get());
+    absl::StatusOr<PairsQuery> query = parsed.ok() ? QueryOf(std::move(request)) : parsed;
     if (query.ok() && number == 0) metric_ = query->metric;
     if (query.ok() && query->metric != metric_) {
       query = InvalidField("metric", "METRIC_CHANGED", "metric: another one than in message 0");
     }
     if (!query.ok()) return InMessage(number, query.status());
-    query->limits = {.deadline = deadline_, .cancelled = cancelled_};
+    query->limits = record().limits();
     return query;
   }
 
   void Answered(absl::StatusOr<PairsAnswer> answer, uint64_t pairs, uint64_t rows) {
     if (answer.ok()) {
       backend().metrics->PairsAnswered(pairs, rows, answer->stats);
+      record().AddQuestion("", rows);
+      record().AddStats(answer->stats);
       CountOn(pairs, *answer);
     }
     {
@@ -149,19 +150,10 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
     {
       absl::MutexLock lock(&mutex_);
       writing_ = false;
-      if (!ok) Fail(CallerIsGone(deadline_));
+      if (!ok) Fail(record().CallerIsGone());
     }
     Step();
   }
-
-  // Ends the call with `status`, if it is the first failure, as soon as nothing is computed or written.
-  void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (status.ok() || !failure_.ok()) return;
-    failure_ = status;
-    cancelled_->store(true, std::memory_order_relaxed);
-  }
-
-  void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
 
   // The object may be gone when this returns.
   void Step() {
@@ -194,14 +186,14 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
     // something else, or is decided in OnReadDone, which gRPC waits for.
     if (end) End(status);
     if (read) StartRead(&read_bytes_);
-    if (write.has_value()) Write(*write);
+    if (write.has_value()) WriteAnswer(*write);
     if (compute.has_value()) Compute(*std::move(compute));
   }
 
-  void Write(const PairsAnswer& answer) {
+  void WriteAnswer(const PairsAnswer& answer) {
     v1::BatchMaxInnerProductResponse reply;
     PairsAnswerToProto(answer, &reply);
-    WriteBytes(reply, &write_bytes_);
+    Write(reply, &write_bytes_);
     StartWrite(&write_bytes_);
   }
 
@@ -214,8 +206,6 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
   }
 
   grpc::CallbackServerContext* const context_;
-  const absl::Time deadline_;
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 
   // Used by whoever reads.
   grpc::ByteBuffer read_bytes_;
@@ -227,25 +217,22 @@ class BatchMaxStreamCall final : public Call<grpc::ServerBidiReactor<grpc::ByteB
   // Used by whoever writes.
   grpc::ByteBuffer write_bytes_;
 
-  absl::Mutex mutex_;
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool computing_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<PairsQuery> waiting_ ABSL_GUARDED_BY(mutex_);  // read
   std::optional<PairsAnswer> answer_ ABSL_GUARDED_BY(mutex_);  // computed
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   absl::Status wrong_request_ ABSL_GUARDED_BY(mutex_);  // ends the call once all before it are answered
 };
 
 }  // namespace
 
 grpc::ServerUnaryReactor* StartBatchMax(const Backend& backend, OpenCalls* open,
-                                        const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
+                                        grpc::CallbackServerContext* context, grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response) {
-  auto* call = new BatchMaxCall(backend, open);
-  call->Start(context, request, response);
+  auto* call = new BatchMaxCall(backend, open, context);
+  call->Start(request, response);
   return call;
 }
 

@@ -11,7 +11,7 @@ namespace dotmax {
 
 // The reactor of one call, which owns itself. Takes the bytes of `request`.
 grpc::ServerUnaryReactor* StartBatchMax(const Backend& backend, OpenCalls* open,
-                                        const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
+                                        grpc::CallbackServerContext* context, grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response);
 
 // The same. One request is in the engine at a time; the next one is read ahead, and no further one before its

@@ -7,6 +7,7 @@
 
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "server/base/dtype.h"
@@ -17,8 +18,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the wire's byte order is taken as it comes");
 
-// What a refused caller is asked to wait: a few searches of ordinary size.
-constexpr int kRetryDelayNanos = 100'000'000;
+// What a refused caller is asked to wait when nobody knows better: a few searches of ordinary size.
+constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
 
 std::string Decimal(absl::uint128 value) {
   std::ostringstream text;  // StrCat takes no uint128 before Abseil 2023
@@ -217,7 +218,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   }
   if (status.code() == absl::StatusCode::kResourceExhausted) {
     google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_nanos(kRetryDelayNanos);
+    absl::Duration nanos = ErrorRetryDelay(status).value_or(kRetryDelay);
+    retry.mutable_retry_delay()->set_seconds(absl::IDivDuration(nanos, absl::Seconds(1), &nanos));
+    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(nanos)));
     wire.add_details()->PackFrom(retry);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message, wire.SerializeAsString());

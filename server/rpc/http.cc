@@ -3,6 +3,7 @@
 #include <civetweb.h>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/rpc/address.h"
 
@@ -17,11 +18,14 @@ int Reply(mg_connection* connection, int status, absl::string_view content_type,
     content_type = "text/plain; charset=utf-8";
     body = "GET only\n";
   }
+  absl::string_view more;
+  if (status == 405) more = "Allow: GET, HEAD\r\n";
+  if (status == 401) more = "WWW-Authenticate: Bearer\r\n";
   mg_printf(connection,
             "HTTP/1.1 %d %s\r\nContent-Type: %.*s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-            "Connection: close\r\n%s\r\n",
+            "Connection: close\r\n%.*s\r\n",
             status, mg_get_response_code_text(connection, status), static_cast<int>(content_type.size()),
-            content_type.data(), body.size(), status == 405 ? "Allow: GET, HEAD\r\n" : "");
+            content_type.data(), body.size(), static_cast<int>(more.size()), more.data());
   if (method != "HEAD") mg_write(connection, body.data(), body.size());
   return status;
 }
@@ -33,8 +37,8 @@ int ReplyText(mg_connection* connection, int status, absl::string_view body) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
-                                                              const Metrics* metrics) {
-  auto server = absl::WrapUnique(new HttpServer(metrics));
+                                                              const Metrics* metrics, const Tokens* tokens) {
+  auto server = absl::WrapUnique(new HttpServer(metrics, tokens));
   const char* options[] = {"listening_ports",    address.c_str(), "num_threads", "2",
                            "request_timeout_ms", "10000",         nullptr};
   const mg_callbacks callbacks = {};
@@ -55,8 +59,13 @@ HttpServer::~HttpServer() {
 }
 
 int HttpServer::HandleMetrics(mg_connection* connection, void* self) {
-  return Reply(connection, 200, "text/plain; version=0.0.4; charset=utf-8",
-               static_cast<HttpServer*>(self)->metrics_->Text());
+  const auto* const server = static_cast<HttpServer*>(self);
+  if (server->tokens_ != nullptr) {
+    const char* const authorization = mg_get_header(connection, "Authorization");
+    const absl::Status status = server->tokens_->Identify(authorization == nullptr ? "" : authorization);
+    if (!status.ok()) return ReplyText(connection, 401, absl::StrCat(status.message(), "\n"));
+  }
+  return Reply(connection, 200, "text/plain; version=0.0.4; charset=utf-8", server->metrics_->Text());
 }
 
 int HttpServer::HandleHealthz(mg_connection* connection, void* /*self*/) {

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/base/metrics.h"
+#include "server/rpc/tokens.h"
 
 struct mg_connection;
 struct mg_context;
@@ -19,9 +20,10 @@ namespace dotmax {
 class HttpServer {
  public:
   // Serves from now on, not ready. `address` is "HOST:PORT", port 0 for any free one; kUnavailable names it
-  // when it cannot be bound. `metrics` outlives the server.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
-                                                           const Metrics* metrics);
+  // when it cannot be bound. /metrics needs one of `tokens` ("Authorization: Bearer TOKEN", otherwise 401)
+  // unless that is null. `metrics` and `tokens` outlive the server.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address, const Metrics* metrics,
+                                                           const Tokens* tokens);
 
   ~HttpServer();  // ends running requests and joins the server's threads
 
@@ -34,13 +36,14 @@ class HttpServer {
   void SetReady(bool ready) { ready_.store(ready); }
 
  private:
-  explicit HttpServer(const Metrics* metrics) : metrics_(metrics) {}
+  HttpServer(const Metrics* metrics, const Tokens* tokens) : metrics_(metrics), tokens_(tokens) {}
 
   static int HandleMetrics(mg_connection* connection, void* self);
   static int HandleHealthz(mg_connection* connection, void* self);
   static int HandleReadyz(mg_connection* connection, void* self);
 
   const Metrics* const metrics_;
+  const Tokens* const tokens_;
   std::atomic<bool> ready_{false};
   int port_ = 0;
   mg_context* context_ = nullptr;

@@ -2,39 +2,137 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "server/rpc/address.h"
+#include "server/rpc/metadata.h"
 
 namespace dotmax {
 namespace {
 
+constexpr const char* kServices[] = {v1::Dotmax::service_full_name(), v1::Collections::service_full_name()};
+
 // A few round trips; see Shutdown.
 constexpr absl::Duration kSettle = absl::Milliseconds(200);
+
+// Calls of one connection at a time; more wait at the caller. As many as may wait in the queue by default,
+// and far above what one process needs.
+constexpr int kMaxConnectionCalls = 1024;
+// Of one call. A token, a trace and a request id take a tenth of it; it comes before any check of the token.
+constexpr int kMaxMetadataBytes = 8 << 10;
+// Threads for what gRPC serves by blocking ones: a reflection stream holds one while it is open. All else is
+// served by callbacks.
+constexpr int kMaxBlockingThreads = 16;
+// A peer that is gone without a word is noticed within their sum, and its calls are cancelled.
+constexpr absl::Duration kKeepaliveTime = absl::Seconds(60);
+constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(20);
+// Callers may look for a dead server as often, also between calls; gRPC's 5 minutes would cut off usual
+// settings of clients. Those that do not keep to it are cut off after kMaxPingStrikes.
+constexpr absl::Duration kLeastPingInterval = absl::Seconds(10);
+constexpr int kMaxPingStrikes = 2;
+
+int Milliseconds(absl::Duration duration) { return static_cast<int>(absl::ToInt64Milliseconds(duration)); }
+
+void SetBounds(const Backend& backend, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(static_cast<int>(backend.limits.max_message_bytes));
+  builder.SetMaxSendMessageSize(static_cast<int>(backend.limits.max_message_bytes));
+  grpc::ResourceQuota quota("dotmax-server");
+  quota.Resize(backend.max_grpc_bytes);
+  quota.SetMaxThreads(kMaxBlockingThreads);
+  builder.SetResourceQuota(quota);
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);  // each takes threads from the start
+  const std::pair<const char*, int> arguments[] = {
+      // By default a second server on the same port would silently take half of the connections.
+      {GRPC_ARG_ALLOW_REUSEPORT, 0},
+      {GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConnectionCalls},
+      {GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes},
+      {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(kKeepaliveTime)},
+      {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(kKeepaliveTimeout)},
+      {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
+      {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},  // no limit on ours
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(kLeastPingInterval)},
+      {GRPC_ARG_HTTP2_MAX_PING_STRIKES, kMaxPingStrikes},
+  };
+  for (const auto& [key, value] : arguments) builder.AddChannelArgument(key, value);
+}
+
+// Cancels a call that comes without a token.
+class TokenGuard final : public grpc::experimental::Interceptor {
+ public:
+  TokenGuard(const Tokens& tokens, grpc::ServerContextBase* context) : tokens_(tokens), context_(context) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(
+            grpc::experimental::InterceptionHookPoints::POST_RECV_INITIAL_METADATA) &&
+        !tokens_.Identify(ReadMetadata(*methods->GetRecvInitialMetadata()).authorization).ok()) {
+      context_->TryCancel();
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const Tokens& tokens_;
+  grpc::ServerContextBase* const context_;
+};
+
+// Guards reflection, which gRPC itself serves to anyone. Our own calls are guarded by CallRecord, which can
+// say more than that they are cancelled, and health is open.
+class ReflectionGuard final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit ReflectionGuard(const Tokens& tokens) : tokens_(tokens) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+    if (!absl::StartsWith(info->method(), "/grpc.reflection.")) return nullptr;
+    return new TokenGuard(tokens_, info->server_context());
+  }
+
+ private:
+  const Tokens& tokens_;
+};
+
+// Every RPC of a service, as its .proto has it.
+void Declare(const char* service_name, Metrics* metrics) {
+  const google::protobuf::ServiceDescriptor* const service =
+      google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(service_name);
+  for (int i = 0; i < service->method_count(); ++i) {
+    const google::protobuf::MethodDescriptor& method = *service->method(i);
+    const bool in = method.client_streaming(), out = method.server_streaming();
+    const char* const type = in ? (out ? "bidi_stream" : "client_stream") : (out ? "server_stream" : "unary");
+    metrics->Declare({type, service_name, method.name().c_str()});
+  }
+}
 
 }  // namespace
 
 Listener::Listener(const Backend& backend)
     : backend_(backend), search_(backend_, &open_), collections_(backend_, &open_) {}
 
-absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(const std::string& address,
-                                                          const Backend& backend) {
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
+    const std::string& address, std::shared_ptr<grpc::ServerCredentials> credentials,
+    const Backend& backend) {
   auto listener = absl::WrapUnique(new Listener(backend));
+  for (const char* service : kServices) Declare(service, backend.metrics);
   // Both are switches of the process: gRPC has no others.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   grpc::ServerBuilder builder;
-  // By default a second server on the same port would silently take half of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(backend.limits.max_message_bytes));
-  builder.SetMaxSendMessageSize(static_cast<int>(backend.limits.max_message_bytes));
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &listener->port_);
+  SetBounds(backend, builder);
+  if (backend.tokens != nullptr) {
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
+    guards.push_back(std::make_unique<ReflectionGuard>(*backend.tokens));
+    builder.experimental().SetInterceptorCreators(std::move(guards));
+  }
+  builder.AddListeningPort(address, std::move(credentials), &listener->port_);
   builder.RegisterService(&listener->search_);
   builder.RegisterService(&listener->collections_);
   listener->server_ = builder.BuildAndStart();
@@ -47,9 +145,8 @@ Listener::~Listener() { Shutdown(absl::InfinitePast()); }
 
 void Listener::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-  for (const char* service : {"", v1::Dotmax::service_full_name(), v1::Collections::service_full_name()}) {
-    health->SetServingStatus(service, serving);
-  }
+  health->SetServingStatus("", serving);
+  for (const char* service : kServices) health->SetServingStatus(service, serving);
 }
 
 void Listener::Drain() {

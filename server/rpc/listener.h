@@ -2,6 +2,7 @@
 #ifndef DOTMAX_SERVER_RPC_LISTENER_H_
 #define DOTMAX_SERVER_RPC_LISTENER_H_
 
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 
 #include <memory>
@@ -21,7 +22,9 @@ class Listener {
   // Serves from now on, with health NOT_SERVING. `address` is "HOST:PORT", port 0 for any free one;
   // kUnavailable names it when it cannot be bound, also when another process listens there. The parts of
   // `backend` outlive the listener.
-  static absl::StatusOr<std::unique_ptr<Listener>> Start(const std::string& address, const Backend& backend);
+  static absl::StatusOr<std::unique_ptr<Listener>> Start(const std::string& address,
+                                                         std::shared_ptr<grpc::ServerCredentials> credentials,
+                                                         const Backend& backend);
 
   ~Listener();  // Shutdown at once
 

@@ -1,15 +1,11 @@
 #include "server/rpc/load_stream.h"
 
-#include <atomic>
-#include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "dotmax/v1/collections.grpc.pb.h"
-#include "server/rpc/bytes.h"
 
 namespace dotmax {
 namespace {
@@ -31,25 +27,27 @@ v1::LoadProgress::Stage ToProto(LoadProgress::Stage stage) {
 class LoadCall final : public Call<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
  public:
   LoadCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context, const char* method)
-      : Call(backend, open, {"server_stream", v1::Collections::service_full_name(), method}),
-        deadline_(absl::FromChrono(context->deadline())) {}
+      : Call(backend, open, {"server_stream", v1::Collections::service_full_name(), method}, Scope::kAdmin,
+             context) {}
 
   void Load(grpc::ByteBuffer* bytes) {
     v1::LoadCollectionRequest request;
     if (!Take(bytes, &request)) return;
-    backend().admin->Load(request.name(), request.path(), cancelled_, ProgressTo(), DoneTo());
+    backend().admin->Load(request.name(), request.path(), record().limits().cancelled, ProgressTo(),
+                          DoneTo());
   }
 
   void Reload(grpc::ByteBuffer* bytes) {
     v1::ReloadCollectionRequest request;
     if (!Take(bytes, &request)) return;
-    backend().admin->Reload(request.name(), cancelled_, ProgressTo(), DoneTo());
+    backend().admin->Reload(request.name(), record().limits().cancelled, ProgressTo(), DoneTo());
   }
 
  private:
   template <typename Request>
   bool Take(grpc::ByteBuffer* bytes, Request* request) {
-    const absl::Status status = late() ? Draining() : ParseBytes(bytes, request);
+    absl::Status status = record().admission();
+    if (status.ok()) status = Parse(bytes, request);
     if (!status.ok()) End(status);
     return status.ok();
   }
@@ -72,7 +70,7 @@ class LoadCall final : public Call<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
         CollectionToProto(*info, last->mutable_collection());
       }
       const bool gone = info.status().code() == absl::StatusCode::kCancelled;
-      Next(std::move(last), gone ? CallerIsGone(deadline_) : info.status());
+      Next(std::move(last), gone ? record().CallerIsGone() : info.status());
     };
   }
 
@@ -85,8 +83,6 @@ class LoadCall final : public Call<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
     Next(std::nullopt, std::nullopt);
   }
 
-  void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
-
   // What is to be written, if anything, and how the load ended, if it has. The object may be gone when this
   // returns.
   void Next(std::optional<v1::LoadProgress> message, std::optional<absl::Status> result) {
@@ -97,7 +93,7 @@ class LoadCall final : public Call<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
       if (result.has_value()) result_ = std::move(result);
       if (writing_) return;
       if (next_.has_value() && !broken_) {
-        WriteBytes(*next_, &bytes_);
+        Write(*next_, &bytes_);
         next_.reset();
         writing_ = true;
       } else if (result_.has_value() && !ended_) {
@@ -114,8 +110,6 @@ class LoadCall final : public Call<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
     }
   }
 
-  const absl::Time deadline_;
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
   grpc::ByteBuffer bytes_;  // that are written
 
   absl::Mutex mutex_;

@@ -1,16 +1,12 @@
 #include "server/rpc/max_stream.h"
 
-#include <atomic>
-#include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
 #include "server/base/merge.h"
-#include "server/rpc/bytes.h"
 #include "server/rpc/stream_input.h"
 
 namespace dotmax {
@@ -18,21 +14,21 @@ namespace {
 
 // At any time until the end, a read or a search is under way, or both. What happens next is decided in Step,
 // after either.
-class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer>> {
+class MaxStreamCall final : public StreamCall<grpc::ServerReadReactor<grpc::ByteBuffer>> {
  public:
   MaxStreamCall(const Backend& backend, OpenCalls* open, grpc::CallbackServerContext* context,
                 grpc::ByteBuffer* response)
-      : Call(backend, open, {"client_stream", v1::Dotmax::service_full_name(), "MaxInnerProductStream"}),
+      : StreamCall(backend, open, {"client_stream", v1::Dotmax::service_full_name(), "MaxInnerProductStream"},
+                   Scope::kSearch, context),
         context_(context),
-        deadline_(absl::FromChrono(context->deadline())),
         response_(response),
         input_(backend.limits, *backend.searcher->Collections()) {}
 
   void Start() {
-    if (late()) {
-      End(Draining());
-    } else {
+    if (record().admission().ok()) {
       StartRead(&bytes_);
+    } else {
+      End(record().admission());
     }
   }
 
@@ -41,11 +37,11 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
     absl::Status status;
     if (ok) {
       v1::MaxInnerProductStreamRequest message;
-      status = ParseBytes(&bytes_, &message);
+      status = Parse(&bytes_, &message);
       if (status.ok()) status = input_.Take(std::move(message));
     } else {
       // The caller has sent all, or is gone.
-      status = context_->IsCancelled() ? CallerIsGone(deadline_) : input_.End();
+      status = context_->IsCancelled() ? record().CallerIsGone() : input_.End();
     }
     {
       absl::MutexLock lock(&mutex_);
@@ -55,15 +51,6 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
     }
     Step();
   }
-
-  // Ends the call with `status`, if it is the first failure, as soon as nothing is searched any more.
-  void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (status.ok() || !failure_.ok()) return;
-    failure_ = status;
-    cancelled_->store(true, std::memory_order_relaxed);
-  }
-
-  void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
 
   void Answered(absl::StatusOr<Answer> answer, uint64_t rows) {
     if (answer.ok()) {
@@ -132,7 +119,7 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
   Query NextQuery() {
     Query query;
     query.rows = input_.queries();
-    query.limits = {.deadline = deadline_, .cancelled = cancelled_};
+    query.limits = record().limits();
     if (!input_.collection().empty()) {
       query.collection = input_.collection();
       query.version = input_.version();
@@ -149,15 +136,15 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
   void Reply() {
     const Answer answer = merge_.has_value() ? merge_->Take() : std::move(answer_);
     backend().metrics->SearchAnswered(input_.queries().view.rows, answer.stats);
+    record().AddQuestion(input_.collection(), input_.queries().view.rows);
+    record().AddStats(answer.stats);
     v1::SearchResponse reply;
     AnswerToProto(answer, input_.selection().reduction, &reply);
-    WriteBytes(reply, response_);
+    Write(reply, response_);
   }
 
   grpc::CallbackServerContext* const context_;
-  const absl::Time deadline_;
   grpc::ByteBuffer* const response_;
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 
   // Used by whoever reads, and by Step while nobody does.
   grpc::ByteBuffer bytes_;
@@ -166,13 +153,10 @@ class MaxStreamCall final : public Call<grpc::ServerReadReactor<grpc::ByteBuffer
   std::optional<Merge> merge_;  // unless B is a collection, whose
   Answer answer_;               // is this
 
-  absl::Mutex mutex_;
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool searching_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;  // one search at least
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -1,12 +1,8 @@
 #include "server/rpc/search.h"
 
-#include <atomic>
-#include <memory>
 #include <utility>
 
-#include "absl/time/time.h"
 #include "server/rpc/batch_max.h"
-#include "server/rpc/bytes.h"
 #include "server/rpc/max_stream.h"
 
 namespace dotmax {
@@ -17,15 +13,18 @@ namespace {
 template <typename Request>
 class SearchCall final : public UnaryCall {
  public:
-  SearchCall(const Backend& backend, OpenCalls* open, const char* method)
-      : UnaryCall(backend, open, {"unary", v1::Dotmax::service_full_name(), method}) {}
+  SearchCall(const Backend& backend, OpenCalls* open, const char* method,
+             grpc::CallbackServerContext* context)
+      : UnaryCall(backend, open, {"unary", v1::Dotmax::service_full_name(), method}, Scope::kSearch,
+                  context) {}
 
   // Takes the bytes of `request`. The object may be gone when this returns, but for what gRPC holds until it
   // knows the reactor.
-  void Start(const grpc::CallbackServerContext& context, grpc::ByteBuffer* request,
-             grpc::ByteBuffer* response) {
-    if (absl::Status s = late() ? Draining() : ParseBytes(request, &request_); !s.ok()) {
-      End(s);
+  void Start(grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+    absl::Status status = record().admission();
+    if (status.ok()) status = Parse(request, &request_);
+    if (!status.ok()) {
+      End(status);
       return;
     }
     uint64_t rows = 0;
@@ -34,16 +33,17 @@ class SearchCall final : public UnaryCall {
       End(query.status());
       return;
     }
-    query->limits.deadline = absl::FromChrono(context.deadline());
-    query->limits.cancelled = cancelled_;
+    record().AddQuestion(query->collection, rows);
+    query->limits = record().limits();
     const Reduction reduction = query->selection.reduction;
     backend().searcher->Search(*std::move(query),
                                [this, rows, reduction, response](absl::StatusOr<Answer> answer) {
                                  if (answer.ok()) {
                                    backend().metrics->SearchAnswered(rows, answer->stats);
+                                   record().AddStats(answer->stats);
                                    v1::SearchResponse reply;
                                    AnswerToProto(*answer, reduction, &reply);
-                                   WriteBytes(reply, response);
+                                   Write(reply, response);
                                  }
                                  End(answer.status());
                                });
@@ -61,20 +61,17 @@ class SearchCall final : public UnaryCall {
     return QueryFromProto(request, backend().limits);
   }
 
-  void Cancelled() override { cancelled_->store(true, std::memory_order_relaxed); }
-
   Request request_;
-  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 // The bytes are ours to free, which parsing does; gRPC would keep them beside the parsed request. That the
 // call may end before this returns is fine: OnDone waits until gRPC knows the reactor.
 template <typename Request>
 grpc::ServerUnaryReactor* StartSearch(const Backend& backend, OpenCalls* open, const char* method,
-                                      const grpc::CallbackServerContext& context,
-                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  auto* call = new SearchCall<Request>(backend, open, method);
-  call->Start(context, const_cast<grpc::ByteBuffer*>(request), response);
+                                      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) {
+  auto* call = new SearchCall<Request>(backend, open, method, context);
+  call->Start(const_cast<grpc::ByteBuffer*>(request), response);
   return call;
 }
 
@@ -82,13 +79,13 @@ grpc::ServerUnaryReactor* StartSearch(const Backend& backend, OpenCalls* open, c
 
 grpc::ServerUnaryReactor* SearchService::Search(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartSearch<v1::SearchRequest>(backend_, open_, "Search", *context, request, response);
+  return StartSearch<v1::SearchRequest>(backend_, open_, "Search", context, request, response);
 }
 
 grpc::ServerUnaryReactor* SearchService::MaxInnerProduct(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request,
                                                          grpc::ByteBuffer* response) {
-  return StartSearch<v1::MaxInnerProductRequest>(backend_, open_, "MaxInnerProduct", *context, request,
+  return StartSearch<v1::MaxInnerProductRequest>(backend_, open_, "MaxInnerProduct", context, request,
                                                  response);
 }
 
@@ -100,7 +97,7 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* SearchService::MaxInnerProductStream(
 grpc::ServerUnaryReactor* SearchService::BatchMaxInnerProduct(grpc::CallbackServerContext* context,
                                                               const grpc::ByteBuffer* request,
                                                               grpc::ByteBuffer* response) {
-  return StartBatchMax(backend_, open_, *context, const_cast<grpc::ByteBuffer*>(request), response);
+  return StartBatchMax(backend_, open_, context, const_cast<grpc::ByteBuffer*>(request), response);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* SearchService::BatchMaxInnerProductStream(

@@ -1,5 +1,5 @@
-"""What peers.py and questions.py measure with: an environment that is fair to all, programs that take commands, clocks,
-and memory.
+"""What peers.py, questions.py and service.py measure with: an environment that is fair to all, programs that take
+commands, clocks, and memory.
 
 To be imported before any library that computes: these choose for themselves what this machine can do, whatever the
 environment says. But threads of OpenMP (FAISS, torch) that wait must not spin against OpenBLAS's, which are others.

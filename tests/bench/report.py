@@ -1,4 +1,6 @@
-"""What peers.py and questions.py print and draw: a line per cell as it is measured, README.md's tables, the plot."""
+"""What peers.py, questions.py and service.py print and draw: a line per cell as it is measured, README.md's tables, the
+plot.
+"""
 
 import dataclasses
 import math
@@ -143,6 +145,32 @@ def questions(faster, costs, notes, versions):
         head = ["question", "dotmax", "beside", "times as long", "target", "memory"]
         rows = [[c.form, c.ours.time(), c.name, *c.longer(), c.ours.memory()] for c in costs]
         parts.append(table(head, rows, {0, 2}))
+    return "\n\n".join(parts + [" ".join(notes)] * bool(notes))
+
+
+@dataclasses.dataclass
+class Target:
+    """A figure that must be `least` at least, or `most` at most; or neither."""
+
+    what: str
+    measured: str
+    value: float = math.nan
+    least: float | None = None
+    most: float | None = None
+    unit: str = ""
+
+    def target(self):
+        if self.least is not None:
+            return f"≥ {self.least:g}{self.unit}" + ", missed" * (not self.value >= self.least)
+        if self.most is not None:
+            return "≤ " * (self.most > 0) + f"{self.most:g}{self.unit}" + ", missed" * (not self.value <= self.most)
+        return ""
+
+
+def service(targets, notes, described):
+    """What README.md shows of service.py."""
+    rows = [[target.what, target.measured, target.target()] for target in targets]
+    parts = [f"{described}.", table(["load", "measured", "target"], rows, {0})]
     return "\n\n".join(parts + [" ".join(notes)] * bool(notes))
 
 

@@ -58,10 +58,20 @@ struct Rows {
   ElementType type = ElementType::kFloat32;
 };
 
+// Files are PEM, and read once, by Create.
+struct TlsOptions {
+  std::string ca_file = {};  // the certificates that may have signed the server's; empty: the system's
+  // What the client shows to servers that ask for it: both or none.
+  std::string certificate_file = {}, key_file = {};
+  std::string server_name = {};  // that the server's certificate must bear; empty: the target's
+};
+
 struct ClientOptions {
-  std::string target = "localhost:50051";       // a gRPC name: host:port, unix:path, dns:///host:port
-  absl::Duration timeout = absl::Seconds(60);   // of each call that does not give its own
-  size_t max_message_bytes = size_t{64} << 20;  // both ways; the server has a limit of its own
+  std::string target = "localhost:50051";        // a gRPC name: host:port, unix:path, dns:///host:port
+  absl::Duration timeout = absl::Seconds(60);    // of each call that does not give its own
+  size_t max_message_bytes = size_t{64} << 20;   // both ways; the server has a limit of its own
+  std::optional<TlsOptions> tls = std::nullopt;  // without: in the clear
+  std::string token = {};                        // goes along with every call; without tls in the clear, too
 };
 
 enum class ScoreMetric : uint8_t {
@@ -197,7 +207,7 @@ enum class LoadStage : uint8_t {
   kPreparing,  // choosing how to search it, and encoding it
 };
 
-struct LoadOptions {
+struct CollectionLoadOptions {
   // Of the whole load, which can take minutes.
   absl::Duration timeout = absl::Hours(1);
   // Called on the calling thread, a few times a second.
@@ -214,7 +224,8 @@ struct ServerDescription {
 // UNAVAILABLE. Movable.
 class Client {
  public:
-  // Does not connect yet: the first call does. kInvalidArgument for options that cannot be.
+  // Does not connect yet: the first call does. kInvalidArgument for options that cannot be, kNotFound for a
+  // file that cannot be read.
   static absl::StatusOr<Client> Create(const ClientOptions& options = {});
 
   Client(Client&&) noexcept;
@@ -246,10 +257,10 @@ class Client {
   // Loads a file that the server can read, by its path within the server's data directory, as a new
   // collection, or as a new version of one that there is. What fails changes nothing; StatusReason says why.
   absl::StatusOr<CollectionDescription> LoadCollection(const std::string& name, const std::string& path,
-                                                       const LoadOptions& options = {}) const;
+                                                       const CollectionLoadOptions& options = {}) const;
   // The same from the file that the collection came from.
   absl::StatusOr<CollectionDescription> ReloadCollection(const std::string& name,
-                                                         const LoadOptions& options = {}) const;
+                                                         const CollectionLoadOptions& options = {}) const;
   // Each name means what the other one did, from one moment to the next. Returns what they mean now.
   absl::StatusOr<std::pair<CollectionDescription, CollectionDescription>> SwapCollections(
       const std::string& a, const std::string& b) const;
