@@ -110,6 +110,49 @@ class TokensTest : public SecurityTest {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
+TEST_F(TokensTest, OnlyOperatorsChangeWhatIsThere) {
+  ASSERT_NO_FATAL_FAILURE(StartWithTokens());
+  const auto admin = v1::Collections::NewStub(channel_);
+  const std::string name = "none";
+  const auto reasons = [&](const std::string& token) {
+    std::vector<std::string> reasons;
+    const auto with_token = [&token](grpc::ClientContext& context) -> grpc::ClientContext* {
+      context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
+      return &context;
+    };
+    {
+      grpc::ClientContext context;
+      v1::LoadCollectionRequest request;
+      request.set_name(name);
+      reasons.push_back(ErrorOf(admin->LoadCollection(with_token(context), request)->Finish()).reason);
+    }
+    {
+      grpc::ClientContext context;
+      v1::ReloadCollectionRequest request;
+      request.set_name(name);
+      reasons.push_back(ErrorOf(admin->ReloadCollection(with_token(context), request)->Finish()).reason);
+    }
+    {
+      grpc::ClientContext context;
+      v1::SwapCollectionsRequest request;
+      request.set_a(name);
+      v1::SwapCollectionsResponse response;
+      reasons.push_back(ErrorOf(admin->SwapCollections(with_token(context), request, &response)).reason);
+    }
+    {
+      grpc::ClientContext context;
+      v1::DropCollectionRequest request;
+      request.set_name(name);
+      v1::DropCollectionResponse response;
+      reasons.push_back(ErrorOf(admin->DropCollection(with_token(context), request, &response)).reason);
+    }
+    return reasons;
+  };
+  EXPECT_EQ(reasons(kWeb), std::vector<std::string>(4, "SCOPE_MISSING"));
+  EXPECT_EQ(reasons(kOperator), (std::vector<std::string>{"PATH_NOT_ALLOWED", "COLLECTION_NOT_FOUND",
+                                                          "COLLECTION_NOT_FOUND", "COLLECTION_NOT_FOUND"}));
+}
+
 TEST_F(TokensTest, OnlyTheRightTokenGetsIn) {
   ASSERT_NO_FATAL_FAILURE(StartWithTokens());
   EXPECT_TRUE(Search(kWeb).ok());

@@ -77,7 +77,8 @@ def main():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     versions = {"FAISS": faiss.__version__, "grpcio": grpc.__version__}
-    print(json.dumps({"event": "listening", "grpc_port": port, "versions": versions}), file=sys.stderr, flush=True)
+    for event in {"event": "listening", "grpc_port": port, "versions": versions}, {"event": "ready"}:
+        print(json.dumps(event), file=sys.stderr, flush=True)
     signal.sigwait([signal.SIGTERM])
     server.stop(0).wait()
     return 0

@@ -65,18 +65,19 @@ def require(condition, what):
 
 
 class Server:
-    """A program that says on standard error that it listens, and where."""
+    """A program that says on standard error where it listens, then that it is ready."""
 
     def __init__(self, *command):
         self.process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             event = json.loads(line) if line.startswith("{") else {}
             if event.get("event") == "listening":
+                self.event = event
+            if event.get("event") == "ready":
                 break
         else:
             sys.exit(f"service.py: {command} has ended")
-        self.event = event
-        self.address = f"127.0.0.1:{event['grpc_port']}"
+        self.address = f"127.0.0.1:{self.event['grpc_port']}"
 
     @classmethod
     def of_dotmax(cls, options, matrix, threads, *prefix):
