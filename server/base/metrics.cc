@@ -84,9 +84,9 @@ constexpr Named<Gauge> kStartTime = {"process_start_time_seconds", "",
                                      "When the process started, since the epoch."};
 
 // The reasons that kRefused counts.
-constexpr absl::string_view kRefusals[] = {"QUEUE_FULL",    "DEADLINE_UNREACHABLE", "RATE_LIMITED",
-                                           "TOKEN_MISSING", "TOKEN_UNKNOWN",        "SCOPE_MISSING",
-                                           "DRAINING"};
+constexpr absl::string_view kRefusals[] = {"QUEUE_FULL",    "CLIENT_QUEUE_FULL", "DEADLINE_UNREACHABLE",
+                                           "RATE_LIMITED",  "TOKEN_MISSING",     "TOKEN_UNKNOWN",
+                                           "SCOPE_MISSING", "DRAINING"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.
