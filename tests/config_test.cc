@@ -107,6 +107,8 @@ TEST(ConfigTest, WhatCannotBeServedIsRefusedByName) {
   EXPECT_THAT(Refused({"--matrix=a.npy", "--listen="}), HasSubstr("--listen"));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--max-queue-bytes=10", "--max-message-bytes=11"}),
               AllOf(HasSubstr("--max-queue-bytes=10"), HasSubstr("--max-message-bytes=11")));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--max-grpc-bytes=10", "--max-message-bytes=11"}),
+              AllOf(HasSubstr("--max-grpc-bytes=10"), HasSubstr("--max-message-bytes=11")));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--log-level=loud"}), AllOf(HasSubstr("loud"), HasSubstr("debug")));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--drain-timeout=-1s"}), HasSubstr("--drain-timeout"));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--max-top-k=0"}), HasSubstr("max-top-k"));

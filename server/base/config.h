@@ -41,7 +41,7 @@ struct Config {
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
-  uint64_t max_grpc_bytes = 0;
+  uint64_t max_grpc_bytes = 0;   // ≥ max_message_bytes
   absl::Duration drain_timeout;
   SecurityFiles security;
   bool metrics_token = false;  // only with tokens
