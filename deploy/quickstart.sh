@@ -47,18 +47,18 @@ say "3/4 Server, with 10,000 word vectors"
   2>"$work/server.log" &
 server_pid=$!
 for _ in $(seq 100); do
-  grep -q '"event":"listening"' "$work/server.log" && break
+  grep -q '"event":"ready"' "$work/server.log" && break
   kill -0 "$server_pid" 2>/dev/null || break
   sleep 0.1
 done
-if ! grep -q '"event":"listening"' "$work/server.log"; then
+if ! grep -q '"event":"ready"' "$work/server.log"; then
   echo "the server did not start:" >&2
   cat "$work/server.log" >&2
   exit 1
 fi
 port() { sed -n "s/.*\"event\":\"listening\".*\"$1\":\([0-9]*\).*/\1/p" "$work/server.log"; }
 export DOTMAX_SERVER="127.0.0.1:$(port grpc_port)"
-echo "listening on $DOTMAX_SERVER"
+echo "ready on $DOTMAX_SERVER"
 
 say "4/4 Questions"
 show health

@@ -1,4 +1,4 @@
-// dotmax-server: flags → Config → the parts, wired together → wait for a signal → drain.
+// dotmax-server: flags → Config → the parts, wired together → load → wait for a signal → drain.
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -6,12 +6,15 @@
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/config.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
@@ -19,17 +22,21 @@
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/engine.h"
-#include "server/engine/matrix.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
 #include "server/engine/vnni.h"
+#include "server/load/loader.h"
+#include "server/load/warm_up.h"
 #include "server/rpc/http.h"
 #include "server/rpc/listener.h"
 #include "server/rpc/security.h"
-#include "server/store/ingest.h"
+#include "server/store/file.h"
 
 namespace dotmax {
 namespace {
+
+// A large collection is better served cold than not at all.
+constexpr absl::Duration kWarmUpTimeout = absl::Seconds(10);
 
 // Blocked in every thread, and taken one by one with sigwait: no handler ever runs.
 sigset_t StopSignals() {
@@ -40,41 +47,19 @@ sigset_t StopSignals() {
   return signals;
 }
 
-// Before there is anything to drain, a stop signal that has come ends the process as if never blocked.
-void DieIfSignalled() {
-  const sigset_t signals = StopSignals();
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-}
+// While it exists, a stop signal ends the process at once, as if nobody had ever waited for any: before there
+// is anything to drain, and the second time.
+class DieIfSignalled {
+ public:
+  DieIfSignalled() : signals_(StopSignals()) { pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr); }
+  ~DieIfSignalled() { pthread_sigmask(SIG_BLOCK, &signals_, nullptr); }
 
-absl::StatusOr<std::shared_ptr<const Matrix>> Load(const MatrixSource& source, bool map, Logger& log) {
-  constexpr absl::Duration kProgressInterval = absl::Seconds(1);
-  const absl::Time started = absl::Now();
-  absl::Time next = started + kProgressInterval;
-  ReadOptions options;
-  options.map = map;
-  options.progress = [&](uint64_t done, uint64_t total) {
-    DieIfSignalled();
-    if (absl::Now() < next) return;
-    next += kProgressInterval;
-    log.Write(LogLevel::kInfo, "loading",
-              {{"collection", source.name}, {"path", source.path}, {"bytes", done}, {"of", total}});
-  };
-  absl::StatusOr<SharedMatrix> rows = ReadMatrix(source.path, options);
-  if (!rows.ok()) return rows.status();
-  auto matrix = std::make_shared<const Matrix>(*std::move(rows));
-  DieIfSignalled();
-  log.Write(LogLevel::kInfo, "loaded",
-            {{"collection", source.name},
-             {"path", source.path},
-             {"rows", matrix->view().rows},
-             {"dim", static_cast<uint64_t>(matrix->view().dim)},
-             {"dtype", DTypeName(matrix->view().dtype)},
-             {"resident_bytes", matrix->resident_bytes()},
-             {"screen", matrix->screen()},
-             {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
-  return matrix;
-}
+  DieIfSignalled(const DieIfSignalled&) = delete;
+  DieIfSignalled& operator=(const DieIfSignalled&) = delete;
+
+ private:
+  const sigset_t signals_;
+};
 
 // oneDNN's for an ordinary shape, or why there is none.
 std::string KernelName(TileKind kind) {
@@ -97,18 +82,20 @@ absl::Status Serve(const Config& config) {
     http = *std::move(started);
   }
 
-  const auto catalog = std::make_shared<Catalog>();
-  for (const MatrixSource& source : config.matrices) {
-    absl::StatusOr<std::shared_ptr<const Matrix>> matrix = Load(source, config.mmap, log);
-    if (!matrix.ok()) return matrix.status();
-    catalog->Publish(source.name, *std::move(matrix));
+  Loader::Options load = {.map = config.mmap, .data_dir = std::nullopt, .memory_limit = config.memory_limit};
+  if (!config.data_dir.empty()) {
+    absl::StatusOr<DataDir> opened = DataDir::Open(config.data_dir);
+    if (!opened.ok()) return opened.status();
+    load.data_dir.emplace(*std::move(opened));
   }
+  const auto catalog = std::make_shared<Catalog>(/*loading=*/true);
   Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
                         {.requests = config.max_queue_requests, .bytes = config.max_queue_bytes});
-  metrics.SetResident(*catalog->Infos());
+  Loader loader(catalog, std::move(load), &log, &metrics);
 
   const Backend backend = {
       .searcher = &dispatcher,
+      .admin = &loader,
       .metrics = &metrics,
       .log = &log,
       .tokens = (*security)->tokens(),
@@ -118,7 +105,6 @@ absl::Status Serve(const Config& config) {
   absl::StatusOr<std::unique_ptr<Listener>> listener =
       Listener::Start(config.listen, (*security)->Credentials(), backend);
   if (!listener.ok()) return listener.status();
-  if (http != nullptr) http->SetReady(true);
   log.Write(LogLevel::kInfo, "listening",
             {{"version", kVersion},
              {"onednn", OneDnnVersion()},
@@ -132,15 +118,37 @@ absl::Status Serve(const Config& config) {
              {"tokens", config.security.tokens.empty() ? "off" : "on"},
              {"grpc_port", (*listener)->port()},
              {"http_port", http != nullptr ? http->port() : 0}});
+  {
+    const DieIfSignalled while_loading;
+    for (const MatrixSource& source : config.matrices) {
+      if (absl::Status s = loader.LoadTrusted(source.name, source.path); !s.ok()) return s;
+    }
+    catalog->Open();
+    WarmUp(dispatcher, absl::Now() + kWarmUpTimeout);
+  }
+  (*listener)->SetServing(true);
+  if (http != nullptr) http->SetReady(true);
+  log.Write(LogLevel::kInfo, "ready", {{"collections", static_cast<uint64_t>(catalog->All().size())}});
 
+  sigset_t signals = StopSignals();
+  sigaddset(&signals, SIGHUP);
   int signal = 0;
-  const sigset_t signals = StopSignals();
-  sigwait(&signals, &signal);
-  const absl::Time deadline = absl::Now() + config.drain_timeout;
+  while (sigwait(&signals, &signal) != 0 || signal == SIGHUP) {
+    if (signal == SIGHUP) loader.ReloadAll();
+  }
+
+  const DieIfSignalled while_draining;
+  (*listener)->SetServing(false);
   if (http != nullptr) http->SetReady(false);
+  log.Write(LogLevel::kInfo, "stopping",
+            {{"signal", strsignal(signal)}, {"grace_seconds", absl::ToDoubleSeconds(config.drain_grace)}});
+  absl::SleepFor(config.drain_grace);
+  const absl::Time deadline = absl::Now() + config.drain_timeout;
+  loader.Drain();
   (*listener)->Drain();
-  log.Write(LogLevel::kInfo, "draining", {{"signal", strsignal(signal)}});
+  log.Write(LogLevel::kInfo, "draining");
   (*listener)->Shutdown(deadline);
+  loader.Shutdown();
   dispatcher.Shutdown();
   log.Write(LogLevel::kInfo, "stopped");
   return absl::OkStatus();
@@ -160,7 +168,8 @@ int Main(int argc, char** argv) {
   // Debian builds Abseil with its search for lock cycles on: a global lock and a graph at every Lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Before any thread exists: they inherit the mask, and read the environment.
-  const sigset_t signals = StopSignals();
+  sigset_t signals = StopSignals();
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   RaiseFileLimit();

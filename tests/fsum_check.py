@@ -37,10 +37,13 @@ def start(program, matrix, *flags):
         stderr=subprocess.PIPE,
         text=True,
     )
+    port = 0
     for line in server.stderr:
         event = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "listening":
-            return server, event["grpc_port"]
+            port = event["grpc_port"]
+        if event.get("event") == "ready":
+            return server, port
     raise SystemExit("the server did not start")
 
 

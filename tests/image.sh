@@ -65,7 +65,7 @@ read -r -a entrypoint <<<"$(format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{en
 buildah run "$container" -- "${entrypoint[@]}" --listen=127.0.0.1:0 --metrics-listen=127.0.0.1:0 >"$work/out" 2>&1 &
 run_pid=$!
 for _ in $(seq 200); do
-  grep -q '"event":"listening"' "$work/out" && break
+  grep -q '"event":"ready"' "$work/out" && break
   kill -0 "$run_pid" 2>/dev/null || break
   sleep 0.1
 done

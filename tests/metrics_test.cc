@@ -78,14 +78,17 @@ TEST(MetricsTest, ResidentCollectionsAndTheBuildAreShown) {
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_build_info{onednn=\"2.6.3\",version=\"1.2.3\"} 1\n"));
   EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_resident_rows{")));
   metrics.SetResident({{"a",
-                        1,
+                        3,
                         1000,
                         4,
                         DType::kFloat32,
                         16000,
                         "int8",
                         {{"float32", 0.5, std::nullopt}, {"int8", 0.25, 2.0}}},
-                       {"b \"q\"", 1, 7, 1, DType::kInt8, 7, "", {}}});
+                       {"b \"q\"", 4, 7, 1, DType::kInt8, 7, "", {}, /*intact=*/false}});
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_collection_version{collection=\"a\"} 3\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_collection_intact{collection=\"a\"} 1\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_collection_intact{collection=\"b \\\"q\\\"\"} 0\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_screen_info{collection=\"a\",screen=\"int8\"} 1\n"));
   const std::string estimate = "dotmax_screen_estimate_seconds{collection=\"a\",";
   EXPECT_THAT(metrics.Text(), HasSubstr(estimate + "queries=\"batch\",screen=\"float32\"} 0.5\n"));
@@ -140,6 +143,36 @@ TEST(MetricsTest, CountsOfManyThreadsAddUp) {
                                         "\"Search\",grpc_service=\"dotmax.v1.Dotmax\",grpc_type=\"unary\"} "
                                         "4000\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_rpcs_in_flight 0\n"));
+}
+
+TEST(MetricsTest, CollectionsThatAreGoneAreNoLongerShown) {
+  Metrics metrics("1.2.3", "2.6.3");
+  const CollectionInfo a = {"a", 1, 10, 4, DType::kFloat32, 160, "float32", {{"float32", 0.5, 0.5}}};
+  CollectionInfo b = {"b", 2, 10, 4, DType::kFloat32, 160, "float32", {}};
+  metrics.LoadEnded("a", true, absl::FromUnixSeconds(1000));
+  metrics.LoadEnded("b", true, absl::FromUnixSeconds(2000));
+  metrics.SetResident({a, b});
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_reload_last_success{collection=\"a\"} 1\n"));
+  EXPECT_THAT(metrics.Text(),
+              HasSubstr("dotmax_reload_last_success_timestamp_seconds{collection=\"b\"} 2000\n"));
+
+  b.version = 3;
+  b.screen = "int8, 4 of 4 axes";
+  metrics.LoadEnded("b", false, absl::FromUnixSeconds(3000));
+  metrics.LoadEnded("c", false, absl::FromUnixSeconds(3000));  // which never was
+  metrics.SetResident({b});
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, Not(HasSubstr("collection=\"a\"")));
+  EXPECT_THAT(text, Not(HasSubstr("collection=\"c\"")));
+  EXPECT_THAT(text, Not(HasSubstr("screen=\"float32\"")));
+  EXPECT_THAT(text, HasSubstr("dotmax_screen_info{collection=\"b\",screen=\"int8, 4 of 4 axes\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_collection_version{collection=\"b\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_reload_last_success{collection=\"b\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dotmax_reload_last_success_timestamp_seconds{collection=\"b\"} 2000\n"));
+
+  // A name that comes back begins anew.
+  metrics.SetResident({a, b});
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("dotmax_reload_last_success{collection=\"a\"}")));
 }
 
 }  // namespace

@@ -145,6 +145,22 @@ TEST_F(TokensTest, EveryMethodIsGuarded) {
   }
 }
 
+TEST_F(TokensTest, WhatIsResidentIsChangedByAdministratorsOnly) {
+  ASSERT_NO_FATAL_FAILURE(StartWithTokens());
+  const auto stub = v1::Collections::NewStub(channel_);
+  const auto drop = [&](const std::string& token) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
+    v1::DropCollectionRequest request;
+    request.set_name("absent");
+    v1::DropCollectionResponse response;
+    return ErrorOf(stub->DropCollection(&context, request, &response));
+  };
+  EXPECT_EQ(drop(kWeb).code, grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(drop(kWeb).reason, "SCOPE_MISSING");
+  EXPECT_EQ(drop(kOperator).reason, "COLLECTION_NOT_FOUND");
+}
+
 TEST_F(TokensTest, WhatIsSentIsNotReadBeforeTheTokenIs) {
   ASSERT_NO_FATAL_FAILURE(StartWithTokens());
   const auto* const service =

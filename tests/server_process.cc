@@ -90,9 +90,9 @@ bool ServerProcess::AwaitOutput(const std::string& text) const {
 }
 
 bool ServerProcess::AwaitListening() const {
-  const bool listening = AwaitOutput("\"event\":\"listening\"") && AwaitOutput("\"http_port\":");
-  if (!listening) ADD_FAILURE() << "the server does not listen:\n" << output();
-  return listening;
+  const bool ready = AwaitOutput("\"event\":\"ready\"");
+  if (!ready) ADD_FAILURE() << "the server is not ready:\n" << output();
+  return ready;
 }
 
 int ServerProcess::AwaitExit() const {

@@ -31,7 +31,7 @@ class ServerProcess {
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
 
-  // Waits until the server logs that it listens; false when it ends instead.
+  // Waits until the server has loaded all and logs that it is ready; false when it ends instead.
   bool AwaitListening() const;
   // As logged; 0 before.
   int grpc_port() const { return LoggedPort("grpc_port"); }

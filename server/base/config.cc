@@ -61,6 +61,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   int64_t max_queue_requests = kDefaultQueueRequests;
   int64_t max_queue_bytes = kDefaultQueueBytes;
   int64_t max_grpc_bytes = 0;
+  int64_t memory_limit = 0;
   config.drain_timeout = kDefaultDrainTimeout;
   absl::Duration slow_request;
   std::string log_level = "info";
@@ -86,10 +87,20 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
              "DOTMAX_PIN_THREADS"},
             &config.pin_threads);
   flags.Add({"mmap", "",
-             "Map files instead of reading them, so that rows that searches leave alone can stay on disk. A "
-             "mapped file must not change.",
+             "Map files instead of reading them, so that rows that searches leave alone can stay on disk. "
+             "Searches of a collection whose file changes fail until it is loaded again.",
              "DOTMAX_MMAP"},
             &config.mmap);
+  flags.Add({"data-dir", "DIR",
+             "The directory of files that may be loaded by name while the server runs (LoadCollection). "
+             "Without it, none.",
+             "DOTMAX_DATA_DIR"},
+            &config.data_dir);
+  flags.Add({"memory-limit", "BYTES",
+             "What the server may take in all; a matrix that would take more is refused. 0 means what the "
+             "machine, or its container, has.",
+             "DOTMAX_MEMORY_LIMIT"},
+            0, std::numeric_limits<int64_t>::max(), &memory_limit);
   flags.Add({"max-message-bytes", "BYTES", "The largest request and the largest reply.",
              "DOTMAX_MAX_MESSAGE_BYTES"},
             1, kMaxMessageBytes, &max_message_bytes);
@@ -138,8 +149,15 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   flags.Add({"slow-request", "DURATION", "Log each request that takes longer; 0 means none.",
              "DOTMAX_SLOW_REQUEST"},
             &slow_request);
+  flags.Add(
+      {"drain-grace", "DURATION",
+       "After SIGTERM or SIGINT: how long new requests are still served, while health says NOT_SERVING, "
+       "so that load balancers can look elsewhere.",
+       "DOTMAX_DRAIN_GRACE"},
+      &config.drain_grace);
   flags.Add({"drain-timeout", "DURATION",
-             "After SIGTERM or SIGINT: how long accepted requests may take until they are cancelled.",
+             "After that: how long accepted requests may take until they are cancelled. A second signal ends "
+             "the process at once.",
              "DOTMAX_DRAIN_TIMEOUT"},
             &config.drain_timeout);
   flags.Add({"log-level", "LEVEL", "The least that is logged: debug (every request), info, warning or error.",
@@ -210,6 +228,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   config.max_grpc_bytes =
       max_grpc_bytes > 0 ? max_grpc_bytes : std::max(kLeastGrpcBytes, kGrpcMessages * max_message_bytes);
   if (slow_request > absl::ZeroDuration()) config.slow_request = slow_request;
+  config.memory_limit = memory_limit;
   config.log_level = *level;
   return config;
 }

@@ -37,16 +37,18 @@ struct Config {
   int threads = 0;                              // ≥ 1 once parsed
   bool pin_threads = false;
   bool mmap = false;
+  std::string data_dir;       // empty: no files are loaded by name
+  uint64_t memory_limit = 0;  // 0: what the machine has
   uint64_t max_message_bytes = 0;
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
   uint64_t max_grpc_bytes = 0;   // ≥ max_message_bytes
-  absl::Duration drain_timeout;
   SecurityFiles security;
   bool metrics_token = false;  // only with tokens
   double access_log = 0;       // the share of requests, in [0, 1]
   absl::Duration slow_request = absl::InfiniteDuration();
+  absl::Duration drain_grace, drain_timeout;
   LogLevel log_level = LogLevel::kInfo;
 };
 

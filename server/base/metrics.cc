@@ -11,9 +11,11 @@
 #include <array>
 #include <atomic>
 #include <iterator>
+#include <map>
 #include <sstream>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -67,6 +69,13 @@ constexpr Named<Gauge> kScreenInfo = {"dotmax_screen_info", "collection, screen"
                                       "Always 1: how hopeless pairs are ruled out."};
 constexpr Named<Gauge> kScreenEstimate = {"dotmax_screen_estimate_seconds", "collection, screen, queries",
                                           "What the screen was chosen by: per query, alone or in a batch."};
+constexpr Named<Gauge> kVersion = {"dotmax_collection_version", "collection", "What answers name."};
+constexpr Named<Gauge> kIntact = {"dotmax_collection_intact", "collection",
+                                  "0 when a mapped file has changed, and searches fail."};
+constexpr Named<Gauge> kReloadOk = {"dotmax_reload_last_success", "collection",
+                                    "Whether the last load of the collection worked."};
+constexpr Named<Gauge> kReloadTime = {"dotmax_reload_last_success_timestamp_seconds", "collection",
+                                      "When a load of the collection last worked, since the epoch."};
 constexpr Named<Gauge> kReloadSuccess = {
     "dotmax_config_last_reload_success", "file",
     "Whether the file was usable when last read; if not, what it said before holds."};
@@ -84,9 +93,9 @@ constexpr Named<Gauge> kStartTime = {"process_start_time_seconds", "",
                                      "When the process started, since the epoch."};
 
 // The reasons that kRefused counts.
-constexpr absl::string_view kRefusals[] = {"QUEUE_FULL",    "CLIENT_QUEUE_FULL", "DEADLINE_UNREACHABLE",
-                                           "RATE_LIMITED",  "TOKEN_MISSING",     "TOKEN_UNKNOWN",
-                                           "SCOPE_MISSING", "DRAINING"};
+constexpr absl::string_view kRefusals[] = {
+    "QUEUE_FULL",   "CLIENT_QUEUE_FULL", "LOAD_QUEUE_FULL", "NOT_ENOUGH_MEMORY", "DEADLINE_UNREACHABLE",
+    "RATE_LIMITED", "TOKEN_MISSING",     "TOKEN_UNKNOWN",   "SCOPE_MISSING",     "DRAINING"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.
@@ -116,6 +125,14 @@ struct Metrics::Impl {
     return prometheus::detail::Builder<T>().Name(metric.name).Help(help).Register(registry);
   }
 
+  // Shows `value` until the next SetResident.
+  void Show(prometheus::Family<Gauge>& family, const prometheus::Labels& labels, double value)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    Gauge& gauge = family.Add(labels);
+    gauge.Set(value);
+    shown.emplace_back(&family, &gauge);
+  }
+
   RpcSeries& Of(const Rpc& rpc) { return *rpcs.at({rpc.service, rpc.method}); }
 
   void ReadProcess();
@@ -140,6 +157,19 @@ struct Metrics::Impl {
   Counter& pairs_rescored = Add(kPairsRescored).Add({});
   Histogram& queue_seconds = Add(kQueueSeconds).Add({}, kSeconds);
   Histogram& compute_seconds = Add(kComputeSeconds).Add({}, kSeconds);
+
+  // So that /metrics never sees half of a change.
+  absl::Mutex mutex;
+  std::vector<std::pair<prometheus::Family<Gauge>*, Gauge*>> shown ABSL_GUARDED_BY(mutex);
+  struct Load {
+    bool ok = false;
+    absl::Time succeeded = absl::InfinitePast();
+  };
+  std::map<std::string, Load> loads ABSL_GUARDED_BY(mutex);  // by collection
+  prometheus::Family<Gauge>& version = Add(kVersion);
+  prometheus::Family<Gauge>& intact = Add(kIntact);
+  prometheus::Family<Gauge>& reload_ok = Add(kReloadOk);
+  prometheus::Family<Gauge>& reload_time = Add(kReloadTime);
 
   prometheus::Family<Gauge>& resident_rows = Add(kResidentRows);
   prometheus::Family<Gauge>& resident_bytes = Add(kResidentBytes);
@@ -237,23 +267,49 @@ void Metrics::PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const Se
 }
 
 void Metrics::SetResident(const std::vector<CollectionInfo>& collections) {
+  absl::MutexLock lock(&impl_->mutex);
+  for (const auto& [family, gauge] : impl_->shown) family->Remove(gauge);
+  impl_->shown.clear();
+  std::map<std::string, Impl::Load> loads;
   for (const CollectionInfo& info : collections) {
-    impl_->resident_rows.Add({{"collection", info.name}}).Set(static_cast<double>(info.rows));
-    impl_->resident_bytes.Add({{"collection", info.name}}).Set(static_cast<double>(info.resident_bytes));
-    impl_->screen_info.Add({{"collection", info.name}, {"screen", info.screen}}).Set(1);
+    const prometheus::Labels of = {{"collection", info.name}};
+    impl_->Show(impl_->resident_rows, of, static_cast<double>(info.rows));
+    impl_->Show(impl_->resident_bytes, of, static_cast<double>(info.resident_bytes));
+    impl_->Show(impl_->version, of, static_cast<double>(info.version));
+    impl_->Show(impl_->intact, of, info.intact ? 1 : 0);
+    impl_->Show(impl_->screen_info, {{"collection", info.name}, {"screen", info.screen}}, 1);
     for (const ScreenEstimate& e : info.estimates) {
       prometheus::Labels labels = {{"collection", info.name}, {"screen", e.screen}, {"queries", "batch"}};
-      impl_->screen_estimate.Add(labels).Set(e.batch_query_seconds);
+      impl_->Show(impl_->screen_estimate, labels, e.batch_query_seconds);
       if (!e.single_query_seconds) continue;
       labels["queries"] = "one";
-      impl_->screen_estimate.Add(labels).Set(*e.single_query_seconds);
+      impl_->Show(impl_->screen_estimate, labels, *e.single_query_seconds);
     }
+    const auto load = impl_->loads.find(info.name);
+    if (load == impl_->loads.end()) continue;
+    impl_->Show(impl_->reload_ok, of, load->second.ok ? 1 : 0);
+    if (load->second.succeeded != absl::InfinitePast()) {
+      impl_->Show(impl_->reload_time, of, absl::ToDoubleSeconds(load->second.succeeded - absl::UnixEpoch()));
+    }
+    loads.insert(*load);
   }
+  impl_->loads = std::move(loads);
+}
+
+void Metrics::LoadEnded(const std::string& collection, bool ok, absl::Time when) {
+  absl::MutexLock lock(&impl_->mutex);
+  Impl::Load& load = impl_->loads[collection];
+  load.ok = ok;
+  if (ok) load.succeeded = when;
 }
 
 std::string Metrics::Text() const {
   impl_->ReadProcess();
-  std::vector<prometheus::MetricFamily> collected = impl_->registry.Collect();
+  std::vector<prometheus::MetricFamily> collected;
+  {
+    absl::MutexLock lock(&impl_->mutex);
+    collected = impl_->registry.Collect();
+  }
   // Those without a sample are not collected, but to be known from the start.
   for (const prometheus::MetricFamily& family : impl_->families) {
     const bool there = std::any_of(collected.begin(), collected.end(),

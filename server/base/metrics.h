@@ -54,8 +54,11 @@ class Metrics {
   // Every batch of pairs of matrices that was answered.
   void PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const SearchStats& stats);
 
-  // What is resident. Collections not named again keep their last figures.
+  // What is resident. Collections that are not named are no longer shown.
   void SetResident(const std::vector<CollectionInfo>& collections);
+
+  // A load of a collection has ended; shown while it is resident.
+  void LoadEnded(const std::string& collection, bool ok, absl::Time when);
 
   // The text of /metrics, version 0.0.4.
   std::string Text() const;

@@ -138,6 +138,7 @@ struct CollectionInfo {
   uint64_t resident_bytes = 0;
   std::string screen;                     // how hopeless pairs are ruled out: "int8, 60 of 100 axes"
   std::vector<ScreenEstimate> estimates;  // that it was chosen by
+  bool intact = true;                     // false: its mapped file has changed, and searches fail
 };
 
 using ResidentInfos = std::shared_ptr<const std::vector<CollectionInfo>>;  // never null

@@ -60,11 +60,21 @@ struct MatrixView {
   const std::byte* row(uint64_t i) const { return data + i * row_bytes(); }
 };
 
+// What lies behind bytes that somebody else can change: a file that is mapped. Thread-safe.
+class Backing {
+ public:
+  virtual ~Backing() = default;
+
+  // Whether the bytes are what they were: asked after they have been read, it says whether that was right.
+  virtual bool Intact() const = 0;
+};
+
 // A matrix together with whatever keeps its bytes alive (a heap block, a file mapping, a message).
 // Immutable once made; copies share the bytes.
 struct SharedMatrix {
   MatrixView view;
   std::shared_ptr<const void> owner;
+  std::shared_ptr<const Backing> backing = nullptr;  // null for bytes that nobody changes
 };
 
 enum class Reduction : uint8_t {

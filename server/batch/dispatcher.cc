@@ -84,6 +84,9 @@ struct Dispatcher::SearchJob final : Job {
 
   absl::AnyInvocable<void()> Finish(const absl::Status& failure) override {
     absl::StatusOr<Answer> answer = failure.ok() ? Engine::Finish(*task) : failure;
+    if (answer.ok() && resident.matrix != nullptr) {
+      if (absl::Status intact = resident.Intact(); !intact.ok()) answer = intact;
+    }
     if (answer.ok()) {
       answer->stats.queue_seconds = QueueSeconds();
       answer->version = resident.version;

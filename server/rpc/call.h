@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/base/collections.h"
 #include "server/base/log.h"
 #include "server/base/metrics.h"
 #include "server/base/searcher.h"
@@ -34,6 +35,7 @@ struct LoggedRequests {
 // Everything outlives the listener.
 struct Backend {
   Searcher* searcher = nullptr;
+  CollectionAdmin* admin = nullptr;
   Metrics* metrics = nullptr;
   Logger* log = nullptr;
   Tokens* tokens = nullptr;  // null: whoever reaches the port may ask

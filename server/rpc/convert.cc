@@ -156,6 +156,7 @@ void AnswerToProto(const Answer& answer, Reduction reduction, v1::SearchResponse
                                                      static_cast<double>(answer.rows_held));
   response->mutable_truncated()->Add(answer.truncated.begin(), answer.truncated.end());
   response->mutable_counts()->Add(answer.counts.begin(), answer.counts.end());
+  response->set_version(answer.version);
   StatsToProto(answer.stats, response->mutable_stats());
 }
 
@@ -187,6 +188,8 @@ void CollectionToProto(const CollectionInfo& info, v1::Collection* collection) {
   collection->set_dtype(DTypeToProto(info.dtype));
   collection->set_resident_bytes(info.resident_bytes);
   collection->set_screen(info.screen);
+  collection->set_version(info.version);
+  collection->set_file_changed(!info.intact);
   for (const ScreenEstimate& estimate : info.estimates) {
     v1::ScreenEstimate* const out = collection->add_estimates();
     out->set_screen(estimate.screen);

@@ -137,7 +137,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
   builder.RegisterService(&listener->collections_);
   listener->server_ = builder.BuildAndStart();
   if (listener->server_ == nullptr || listener->port_ == 0) return BindError(address);
-  listener->SetServing(true);
+  listener->SetServing(false);
   return listener;
 }
 

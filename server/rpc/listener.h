@@ -19,9 +19,9 @@ namespace dotmax {
 // Thread-safe, but for Shutdown, which is called once at a time.
 class Listener {
  public:
-  // Serves from now on, in good health. `address` is "HOST:PORT", port 0 for any free one; kUnavailable
-  // names it when it cannot be bound, also when another process listens there. The parts of `backend`
-  // outlive the listener.
+  // Serves from now on, with health NOT_SERVING. `address` is "HOST:PORT", port 0 for any free one;
+  // kUnavailable names it when it cannot be bound, also when another process listens there. The parts of
+  // `backend` outlive the listener.
   static absl::StatusOr<std::unique_ptr<Listener>> Start(const std::string& address,
                                                          std::shared_ptr<grpc::ServerCredentials> credentials,
                                                          const Backend& backend);
@@ -36,7 +36,7 @@ class Listener {
   // Health of "" and of each service, as load balancers see it.
   void SetServing(bool serving);
 
-  // From now on health is NOT_SERVING, and searches that begin are refused with kUnavailable. What has begun
+  // From now on health is NOT_SERVING, and calls that begin are refused with kUnavailable. What has begun
   // goes on, streams with all that they still have to say.
   void Drain();
 

@@ -122,6 +122,7 @@ class MaxStreamCall final : public StreamCall<grpc::ServerReadReactor<grpc::Byte
     query.limits = record().limits();
     if (!input_.collection().empty()) {
       query.collection = input_.collection();
+      query.version = input_.version();
       query.selection = input_.selection();
       return query;
     }

@@ -310,6 +310,7 @@ absl::StatusOr<Query> QueryFromProto(const v1::SearchRequest& request, const Req
   if (!selection.ok()) return selection.status();
   query.selection = *std::move(selection);
   query.collection = request.collection();
+  if (request.has_version()) query.version = request.version();
   if (absl::Status s = QueriesFromProto(request, resident, query); !s.ok()) return s;
   // Of a collection that is not there nothing is known; the searcher will say it.
   if (query.resident.has_value() && ResidentCollection(query, resident) == nullptr) return query;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -65,6 +66,9 @@ class StreamInput {
   const SharedMatrix& queries() const { return queries_; }
   const Selection& selection() const { return selection_; }
   const std::string& collection() const { return start_.collection(); }  // that is B, if not empty
+  std::optional<uint64_t> version() const {                              // that it must have
+    return start_.has_version() ? std::optional<uint64_t>(start_.version()) : std::nullopt;
+  }
 
   bool ChunkIsFull() const { return base_.bytes() >= kChunkBytes; }
   bool HasChunk() const { return base_.bytes() > 0; }

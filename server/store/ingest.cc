@@ -1,21 +1,19 @@
 #include "server/store/ingest.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/dtype.h"
 #include "server/store/format.h"
+#include "server/store/mapped_file.h"
 
 namespace dotmax {
 namespace {
@@ -24,51 +22,6 @@ namespace {
 constexpr uintptr_t kHugePageBytes = 2 << 20;
 constexpr size_t kBlockBytes = 1 << 20;
 constexpr std::align_val_t kAlignment{64};
-
-class File {
- public:
-  explicit File(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~File() {
-    if (fd_ >= 0) close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  bool is_open() const { return fd_ >= 0; }
-
-  absl::StatusOr<uint64_t> Size() const {
-    struct stat info;
-    if (fstat(fd_, &info) != 0) return absl::ErrnoToStatus(errno, "cannot be examined");
-    if (S_ISDIR(info.st_mode)) return absl::InvalidArgumentError("is a directory");
-    if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError("is not a regular file");
-    return static_cast<uint64_t>(info.st_size);
-  }
-
-  // Maps the first `bytes`, read-only, for as long as the result lives.
-  absl::StatusOr<std::shared_ptr<const std::byte>> Map(uint64_t bytes) const {
-    void* const memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_, 0);
-    if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "cannot be mapped");
-    return std::shared_ptr<const std::byte>(
-        static_cast<const std::byte*>(memory),
-        [bytes](const std::byte* p) { munmap(const_cast<std::byte*>(p), bytes); });
-  }
-
-  // Reads exactly `bytes` from `offset`.
-  absl::Status Read(uint64_t offset, size_t bytes, void* to) const {
-    for (size_t done = 0; done < bytes;) {
-      const ssize_t n =
-          pread(fd_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return absl::ErrnoToStatus(errno, "cannot be read");
-      if (n == 0) return absl::InvalidArgumentError("became shorter while being read");
-      done += static_cast<size_t>(n);
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  const int fd_;
-};
 
 absl::StatusOr<MatrixLayout> ParseLayout(const std::string& path, absl::string_view head,
                                          uint64_t file_bytes) {
@@ -116,25 +69,29 @@ bool CanBeMapped(const MatrixLayout& layout) {
   return layout.row_prefix_bytes == 0 && layout.data_offset % ByteWidth(layout.dtype) == 0 && layout.rows > 0;
 }
 
-absl::StatusOr<SharedMatrix> MapRows(const File& file, const MatrixLayout& layout,
-                                     const ReadOptions& options) {
+// After each block: tells how far it is, and asks whether to go on.
+absl::Status Report(const ReadOptions& options, uint64_t done, uint64_t bytes) {
+  if (options.progress) options.progress(done, bytes);
+  return options.stop ? options.stop() : absl::OkStatus();
+}
+
+absl::StatusOr<SharedMatrix> MapRows(File file, const MatrixLayout& layout, const ReadOptions& options) {
   const uint64_t bytes = layout.rows * layout.row_bytes();
-  const auto mapped = file.Map(layout.data_offset + bytes);
+  const auto mapped = MappedFile::Map(std::move(file), layout.data_offset + bytes);
   if (!mapped.ok()) return mapped.status();
-  const MatrixView view = {mapped->get() + layout.data_offset, layout.rows, static_cast<uint32_t>(layout.dim),
-                           layout.dtype};
+  const MatrixView view = {(*mapped)->data() + layout.data_offset, layout.rows,
+                           static_cast<uint32_t>(layout.dim), layout.dtype};
   const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / view.row_bytes());
   for (uint64_t first = 0; first < view.rows; first += block_rows) {
     const uint64_t rows = std::min(block_rows, view.rows - first);
     if (absl::Status s = CheckFinite({view.row(first), rows, view.dim, view.dtype}, first); !s.ok()) return s;
-    if (options.progress) options.progress((first + rows) * view.row_bytes(), bytes);
+    if (absl::Status s = Report(options, (first + rows) * view.row_bytes(), bytes); !s.ok()) return s;
   }
-  return SharedMatrix{view, *mapped};
+  if (!(*mapped)->Intact()) return absl::InvalidArgumentError("changed while being read");
+  return SharedMatrix{view, *mapped, *mapped};
 }
 
-absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& options) {
-  const File file(path);
-  if (!file.is_open()) return absl::ErrnoToStatus(errno, "cannot be opened");
+absl::StatusOr<SharedMatrix> Read(File file, const std::string& path, const ReadOptions& options) {
   const absl::StatusOr<uint64_t> file_bytes = file.Size();
   if (!file_bytes.ok()) return file_bytes.status();
   std::string head(std::min<uint64_t>(*file_bytes, kMaxHeaderBytes), '\0');
@@ -142,8 +99,13 @@ absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& op
   absl::StatusOr<MatrixLayout> layout = ParseLayout(path, head, *file_bytes);
   if (!layout.ok()) return layout.status();
   if (absl::Status s = CheckLayout(*layout, *file_bytes); !s.ok()) return s;
+  const bool map = options.map && CanBeMapped(*layout);
+  if (options.admit) {
+    const MatrixView shape = {nullptr, layout->rows, static_cast<uint32_t>(layout->dim), layout->dtype};
+    if (absl::Status s = options.admit(shape, map); !s.ok()) return s;
+  }
 
-  if (options.map && CanBeMapped(*layout)) return MapRows(file, *layout, options);
+  if (map) return MapRows(std::move(file), *layout, options);
 
   const uint32_t dim = static_cast<uint32_t>(layout->dim);
   const size_t row_bytes = layout->row_bytes();
@@ -172,7 +134,7 @@ absl::StatusOr<SharedMatrix> Read(const std::string& path, const ReadOptions& op
       if (absl::Status s = DropPrefixes(*layout, first, rows, from, to); !s.ok()) return s;
     }
     if (absl::Status s = CheckFinite({to, rows, dim, layout->dtype}, first); !s.ok()) return s;
-    if (options.progress) options.progress((first + rows) * row_bytes, bytes);
+    if (absl::Status s = Report(options, (first + rows) * row_bytes, bytes); !s.ok()) return s;
   }
   return matrix;
 }
@@ -201,10 +163,19 @@ absl::Status CheckLayout(const MatrixLayout& layout, uint64_t file_bytes) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options) {
-  absl::StatusOr<SharedMatrix> matrix = Read(path, options);
+absl::StatusOr<SharedMatrix> ReadMatrix(absl::StatusOr<File> file, const std::string& path,
+                                        const ReadOptions& options) {
+  absl::StatusOr<SharedMatrix> matrix =
+      file.ok() ? Read(*std::move(file), path, options) : absl::StatusOr<SharedMatrix>(file.status());
   if (matrix.ok()) return matrix;
-  return absl::Status(matrix.status().code(), absl::StrCat(path, ": ", matrix.status().message()));
+  absl::Status named(matrix.status().code(), absl::StrCat(path, ": ", matrix.status().message()));
+  matrix.status().ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { named.SetPayload(url, payload); });
+  return named;
+}
+
+absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options) {
+  return ReadMatrix(File::Open(path), path, options);
 }
 
 }  // namespace dotmax

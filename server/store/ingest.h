@@ -9,15 +9,22 @@
 
 #include "absl/status/statusor.h"
 #include "server/base/types.h"
+#include "server/store/file.h"
 
 namespace dotmax {
 
 struct ReadOptions {
   // The rows stay in the file, mapped into memory, where its format allows (not .fvecs; and rows must be
-  // aligned to their elements): the system keeps in memory what is used. The file must not change after.
+  // aligned to their elements): the system keeps in memory what is used. The file should not change after;
+  // SharedMatrix::backing says whether it has.
   bool map = false;
+  // Called once the matrix's shape is known (data is null), and whether it will be mapped, before memory is
+  // taken or anything is mapped. What it fails with, reading fails with.
+  std::function<absl::Status(const MatrixView& shape, bool map)> admit;
   // Called now and then while reading, on the calling thread, with bytes read so far of bytes in all.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  // Asked as often; what it fails with, reading fails with.
+  std::function<absl::Status()> stop;
 };
 
 // Reads the whole file into memory, 64-byte aligned (or maps it), and checks every element.
@@ -29,6 +36,11 @@ struct ReadOptions {
 // dims, NaN or infinity with its row and column), kResourceExhausted (does not fit into memory).
 // A matrix of 0 rows is valid where the format can say its dim (.npy, .fbin).
 absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options = {});
+
+// The same of a file that has been opened, or could not be; `path` says its format, and is what messages call
+// it.
+absl::StatusOr<SharedMatrix> ReadMatrix(absl::StatusOr<File> file, const std::string& path,
+                                        const ReadOptions& options);
 
 }  // namespace dotmax
 

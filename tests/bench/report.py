@@ -1,4 +1,6 @@
-"""What peers.py, questions.py and service.py print and draw: a line per cell as it is measured, README.md's tables, the plot."""
+"""What peers.py, questions.py and service.py print and draw: a line per cell as it is measured, README.md's tables, the
+plot.
+"""
 
 import dataclasses
 import math
@@ -165,10 +167,11 @@ class Target:
         return ""
 
 
-def service(targets, described):
+def service(targets, notes, described):
     """What README.md shows of service.py."""
     rows = [[target.what, target.measured, target.target()] for target in targets]
-    return f"{described}.\n\n" + table(["load", "measured", "target"], rows, {0})
+    parts = [f"{described}.", table(["load", "measured", "target"], rows, {0})]
+    return "\n\n".join(parts + [" ".join(notes)] * bool(notes))
 
 
 def plot(cells, path):

@@ -8,7 +8,9 @@
 
 All load is of `dotmax bench`, over the loopback, on peers.py's glove set: queries are rows held out of the matrix, top
 1. Servers and client share two cores unless said otherwise. The engine alone is measured in the same run, in turns with
-the server, so that both see the same machine; figures are medians of the turns.
+the server, so that both see the same machine; figures are medians of the turns. Where the engine itself differs between
+turns, the machine was busy with something else, and the comparison is worth little (a server can even seem to be faster
+than its engine): the last line says so.
 
 saturated    4 requests of 256 queries in flight; a server of 1 thread on one core, the client on the other
 clients      64 clients with one query each, dotmax and plain_server.py (FAISS, grpcio) with 2 threads; and the same
@@ -52,6 +54,7 @@ TINY_ROWS, DIM = 10, 100
 CALLS = 8  # of the engine by one command, where one query is searched
 SAMPLE = 64  # queries whose ids the plain server and dotmax must agree about
 WARMUP_SECONDS = 0.5
+BUSY_SHARE = 0.1  # by which the engine's turns may differ
 FLAT_PERCENT = 5  # by which memory may grow
 PLAIN_SERVER = pathlib.Path(__file__).with_name("plain_server.py")
 
@@ -107,6 +110,7 @@ class Bench:
         self.shape = base.shape
         version = subprocess.run([options.server, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
         self.versions = {"dotmax": version.split()[-1]}
+        self.notes = []
 
     def load(self, server, *flags, seconds=None, prefix=()):
         """What `dotmax bench` finds."""
@@ -138,6 +142,15 @@ class Bench:
         return times
 
 
+    def engine_median(self, phase, turns):
+        """Of the engine's figures; what must be known if they differ is noted."""
+        spread = max(turns) / min(turns) - 1
+        if spread > BUSY_SHARE:
+            differed = f"the engine alone differed by {spread:.0%} between turns"
+            self.notes.append(f"{phase}: {differed}, so this is no measurement.")
+        return statistics.median(turns)
+
+
 def saturated(bench):
     server_core, client_core = bench.cores
     on_server, on_client = (["taskset", "-c", str(core)] for core in bench.cores)
@@ -153,7 +166,7 @@ def saturated(bench):
             rates.append(found["per_second"]["queries"])
     bench.versions |= {"oneDNN": worker.info["onednn"]}
     worker.close()
-    ours, engines = statistics.median(rates), statistics.median(engine_rates)
+    ours, engines = statistics.median(rates), bench.engine_median("saturated", engine_rates)
     what = f"{SATURATED_REQUESTS} requests of {SATURATED_ROWS} queries, server on core {server_core}, client on"
     return [
         report.Target(
@@ -215,7 +228,8 @@ def clients(bench):
     def milliseconds(turns, quantile):
         return 1e3 * statistics.median(found["latency_seconds"][quantile] for found in turns)
 
-    engine, p99, p50 = statistics.median(engine_rates), milliseconds(ours, "p99"), milliseconds(plain, "p50")
+    engine = bench.engine_median("clients", engine_rates)
+    p99, p50 = milliseconds(ours, "p99"), milliseconds(plain, "p50")
     return [
         report.Target(
             f"{CLIENTS} clients, 1 query each: queries/s of dotmax / of FAISS behind grpcio, 2 threads",
@@ -248,7 +262,8 @@ def latency(bench):
             for _ in range(TURNS):
                 engine_medians.append(statistics.median(bench.engine_seconds(worker, threads, 1)))
                 medians.append(bench.load(server)["latency_seconds"]["p50"])
-        ours, engines = (1e6 * statistics.median(times) for times in (medians, engine_medians))
+        engines = 1e6 * bench.engine_median(f"latency with {threads}", engine_medians)
+        ours = 1e6 * statistics.median(medians)
         rows.append(
             report.Target(
                 f"1 client, 1 query: median of a request less the engine's, {threads} thread{'s' * (threads > 1)}",
@@ -337,7 +352,7 @@ def main():
         for name in [options.only] if options.only else PHASES:
             targets += PHASES[name](bench)
     rows, dim = bench.shape
-    print(report.service(targets, f"{rows:,} × {dim} (GloVe), {machine.describe(bench.versions)}"))
+    print(report.service(targets, bench.notes, f"{rows:,} × {dim} (GloVe), {machine.describe(bench.versions)}"))
     return 0
 
 
