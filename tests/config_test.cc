@@ -66,6 +66,14 @@ TEST(ConfigTest, EveryFlagHasAnEnvironmentEquivalent) {
                                                    {"DOTMAX_MAX_QUEUE_REQUESTS", "7"},
                                                    {"DOTMAX_MAX_QUEUE_BYTES", "2000"},
                                                    {"DOTMAX_DRAIN_TIMEOUT", "1500ms"},
+                                                   {"DOTMAX_MAX_GRPC_BYTES", "3000"},
+                                                   {"DOTMAX_TOKENS_FILE", "tokens"},
+                                                   {"DOTMAX_METRICS_TOKEN", "true"},
+                                                   {"DOTMAX_TLS_CERT", "cert.pem"},
+                                                   {"DOTMAX_TLS_KEY", "key.pem"},
+                                                   {"DOTMAX_TLS_CLIENT_CA", "ca.pem"},
+                                                   {"DOTMAX_ACCESS_LOG", "0.25"},
+                                                   {"DOTMAX_SLOW_REQUEST", "2s"},
                                                    {"DOTMAX_LOG_LEVEL", "debug"}});
   ASSERT_TRUE(config.ok()) << config.status();
   ASSERT_EQ(config->matrices.size(), 2u);
@@ -78,6 +86,14 @@ TEST(ConfigTest, EveryFlagHasAnEnvironmentEquivalent) {
   EXPECT_EQ(config->max_queue_requests, 7u);
   EXPECT_EQ(config->max_queue_bytes, 2000u);
   EXPECT_EQ(config->drain_timeout, absl::Milliseconds(1500));
+  EXPECT_EQ(config->max_grpc_bytes, 3000u);
+  EXPECT_EQ(config->security.tokens, "tokens");
+  EXPECT_TRUE(config->metrics_token);
+  EXPECT_EQ(config->security.certificate, "cert.pem");
+  EXPECT_EQ(config->security.key, "key.pem");
+  EXPECT_EQ(config->security.client_ca, "ca.pem");
+  EXPECT_EQ(config->access_log, 0.25);
+  EXPECT_EQ(config->slow_request, absl::Seconds(2));
   EXPECT_EQ(config->log_level, LogLevel::kDebug);
 }
 
@@ -91,10 +107,28 @@ TEST(ConfigTest, WhatCannotBeServedIsRefusedByName) {
   EXPECT_THAT(Refused({"--matrix=a.npy", "--listen="}), HasSubstr("--listen"));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--max-queue-bytes=10", "--max-message-bytes=11"}),
               AllOf(HasSubstr("--max-queue-bytes=10"), HasSubstr("--max-message-bytes=11")));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--max-grpc-bytes=10", "--max-message-bytes=11"}),
+              AllOf(HasSubstr("--max-grpc-bytes=10"), HasSubstr("--max-message-bytes=11")));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--log-level=loud"}), AllOf(HasSubstr("loud"), HasSubstr("debug")));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--drain-timeout=-1s"}), HasSubstr("--drain-timeout"));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--max-top-k=0"}), HasSubstr("max-top-k"));
   EXPECT_THAT(Refused({"--matrix=a.npy", "--max-message-bytes=2147483648"}), HasSubstr("2147483648"));
+}
+
+TEST(ConfigTest, WhatGuardsThePortComesTogether) {
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--tls-cert=c"}),
+              AllOf(HasSubstr("--tls-cert"), HasSubstr("--tls-key")));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--tls-key=k"}),
+              AllOf(HasSubstr("--tls-cert"), HasSubstr("--tls-key")));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--tls-client-ca=a"}), HasSubstr("--tls-client-ca"));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--metrics-token"}), HasSubstr("--tokens-file"));
+  EXPECT_THAT(Refused({"--matrix=a.npy", "--access-log=2"}), HasSubstr("--access-log"));
+}
+
+TEST(ConfigTest, MessagesOnTheirWayHaveRoomForSomeOfTheLargest) {
+  EXPECT_EQ(Parse({"--matrix=a.npy"})->max_grpc_bytes, uint64_t{1} << 30);
+  EXPECT_EQ(Parse({"--matrix=a.npy", "--max-message-bytes=1000000000"})->max_grpc_bytes, 4'000'000'000u);
+  EXPECT_EQ(Parse({"--matrix=a.npy"})->slow_request, absl::InfiniteDuration());
 }
 
 TEST(ConfigTest, HelpAndVersionNeedNoMatrix) {

@@ -258,6 +258,16 @@ TEST(ToGrpcStatusTest, ExhaustionTellsWhenToRetry) {
   EXPECT_GT(retry.retry_delay().nanos(), 0);
 }
 
+TEST(ToGrpcStatusTest, ADelayThatIsKnownIsTold) {
+  const google::rpc::Status details =
+      Details(ToGrpcStatus(RetryAfter(absl::Milliseconds(2500), "RATE_LIMITED", "later")));
+  ASSERT_EQ(details.details_size(), 2);
+  google::rpc::RetryInfo retry;
+  ASSERT_TRUE(details.details(1).UnpackTo(&retry));
+  EXPECT_EQ(retry.retry_delay().seconds(), 2);
+  EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
+}
+
 TEST(ToGrpcStatusTest, AStatusWithoutReasonGetsItsCodeAsOne) {
   google::rpc::ErrorInfo info;
   const google::rpc::Status details = Details(ToGrpcStatus(absl::InternalError("broken")));

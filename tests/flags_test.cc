@@ -4,12 +4,14 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace dotmax {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -19,6 +21,7 @@ class FlagsTest : public ::testing::Test {
     flags_.Add({"listen", "HOST:PORT", "Where to listen.", "T_LISTEN"}, &listen_);
     flags_.Add({"verbose", "", "Says more.", "T_VERBOSE"}, &verbose_);
     flags_.Add({"threads", "N", "Worker threads.", "T_THREADS"}, 0, 64, &threads_);
+    flags_.Add({"share", "SHARE", "How much of it.", ""}, 0.0, 1.0, &share_);
     flags_.Add({"timeout", "DURATION", "How long to wait.", ""}, &timeout_);
     flags_.Add({"matrix", "PATH", "What to load.", "T_MATRIX"}, &matrices_);
   }
@@ -41,6 +44,7 @@ class FlagsTest : public ::testing::Test {
   std::string listen_ = "localhost:1";
   bool verbose_ = false;
   int64_t threads_ = 2;
+  double share_ = 0.5;
   absl::Duration timeout_ = absl::Seconds(5);
   std::vector<std::string> matrices_;
   std::map<std::string, std::string> env_;
@@ -51,6 +55,17 @@ TEST_F(FlagsTest, DefaultsStay) {
   ASSERT_TRUE(Parse({}).ok());
   EXPECT_EQ(listen_, "localhost:1");
   EXPECT_EQ(threads_, 2);
+}
+
+TEST_F(FlagsTest, NumbersWithinTheirRange) {
+  for (const double share : {0.0, 0.25, 1.0}) {
+    const std::string flag = absl::StrCat("--share=", share);
+    ASSERT_TRUE(Parse({flag.c_str()}).ok()) << share;
+    EXPECT_EQ(share_, share);
+  }
+  for (const char* wrong : {"--share=-0.1", "--share=1.1", "--share=nan", "--share=", "--share=half"}) {
+    EXPECT_THAT(Refused({wrong}), AllOf(HasSubstr("--share"), HasSubstr("a number from 0 to 1"))) << wrong;
+  }
 }
 
 TEST_F(FlagsTest, BothSpellingsOfAValue) {

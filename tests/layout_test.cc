@@ -48,7 +48,8 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"client/cpp", {"dotmax/client.h", "proto", "grpcpp", "google/protobuf"}},
       // --local searches without a server.
       {"client/cli", {"dotmax/client.h", "server/base", "server/store", "server/engine", "server/batch"}},
-      {"client/cli/bench_load.cc", {"dotmax/client.h", "server/base", "proto", "grpcpp"}},
+      {"client/cli/bench_load.cc",
+       {"dotmax/client.h", "client/cpp/credentials.h", "server/base", "proto", "grpcpp"}},
       {"tests/oracle.h", {"server/base/types.h"}},
       {"tests/oracle.cc", {}},
       {"tests",

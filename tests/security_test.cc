@@ -23,6 +23,7 @@
 #include "gtest/gtest.h"
 #include "server/base/crypto.h"
 #include "tests/certificates.h"
+#include "tests/command.h"
 #include "tests/data.h"
 #include "tests/server_process.h"
 #include "tests/wire.h"
@@ -191,6 +192,22 @@ TEST_F(TokensTest, EveryMethodIsGuarded) {
       EXPECT_EQ(ErrorOf(status).reason, "TOKEN_MISSING") << service->method(i)->full_name();
     }
   }
+}
+
+TEST_F(TokensTest, WhatIsResidentIsChangedByAdministratorsOnly) {
+  ASSERT_NO_FATAL_FAILURE(StartWithTokens());
+  const auto stub = v1::Collections::NewStub(channel_);
+  const auto drop = [&](const std::string& token) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
+    v1::DropCollectionRequest request;
+    request.set_name("absent");
+    v1::DropCollectionResponse response;
+    return ErrorOf(stub->DropCollection(&context, request, &response));
+  };
+  EXPECT_EQ(drop(kWeb).code, grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(drop(kWeb).reason, "SCOPE_MISSING");
+  EXPECT_EQ(drop(kOperator).reason, "COLLECTION_NOT_FOUND");
 }
 
 TEST_F(TokensTest, WhatIsSentIsNotReadBeforeTheTokenIs) {
@@ -449,7 +466,9 @@ TEST_F(TlsTest, CallersNeedACertificateThatHolds) {
 
 TEST_F(TlsTest, TokensGoOverTlsToo) {
   const std::string path = directory_ / "tokens";
+  const std::string token = directory_ / "token";
   testing::Replace(path, Line("web", "search", kWeb));
+  testing::Replace(token, absl::StrCat(kWeb, "\n"));
   ASSERT_NO_FATAL_FAILURE(StartWithTls(authority_.Issue("server"), {absl::StrCat("--tokens-file=", path)}));
   const TlsOptions tls = {.ca_file = authority_.certificate()};
   EXPECT_EQ(StatusReason(Ask(tls)), "TOKEN_MISSING");
@@ -462,10 +481,13 @@ TEST_F(TlsTest, TokensGoOverTlsToo) {
   EXPECT_TRUE(client->Search(Rows(rows, kDim)).ok());
   EXPECT_TRUE(client->CheckHealth().ok());
 
-  const std::string command = absl::StrCat("DOTMAX_TOKEN=", kWeb, " ", getenv("DOTMAX_BINARY"),
-                                           " info --server=", server_->grpc_address(),
-                                           " --tls-ca=", authority_.certificate(), " >/dev/null 2>&1");
-  EXPECT_EQ(std::system(command.c_str()), 0);
+  for (const char* command : {"info", "bench --warmup=0s --duration=100ms"}) {
+    const testing::Ran ran =
+        testing::Shell(absl::StrCat(command, " --json --server=", server_->grpc_address(),
+                                    " --tls-ca=", authority_.certificate(), " --token-file=", token));
+    EXPECT_EQ(ran.exit_code, 0) << ran.output;
+    EXPECT_THAT(ran.output, AllOf(Not(HasSubstr("UNAUTHENTICATED")), Not(HasSubstr(kWeb))));
+  }
 }
 
 TEST_F(TlsTest, AnotherCertificateIsTakenWithoutARestart) {

@@ -108,7 +108,11 @@ void BenchFlags::AddTo(Flags& flags) {
 
 absl::StatusOr<LoadOptions> BenchFlags::Load() const {
   LoadOptions load;
-  load.target = common.server;
+  const absl::StatusOr<ClientOptions> server = common.Options();
+  if (!server.ok()) return server.status();
+  load.target = server->target;
+  load.tls = server->tls;
+  load.token = server->token;
   load.timeout = common.timeout;
   load.connections = static_cast<int>(connections);
   load.concurrency = concurrency;

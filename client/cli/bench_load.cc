@@ -27,6 +27,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "client/cpp/credentials.h"
 #include "dotmax/v1/dotmax.pb.h"
 
 namespace dotmax {
@@ -111,8 +112,11 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const LoadOptions& option
   arguments.SetMaxSendMessageSize(-1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials =
+      ChannelCredentials(options.tls, arguments);
+  if (!credentials.ok()) return credentials.status();
   std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
+      grpc::CreateCustomChannel(options.target, *std::move(credentials), arguments);
   if (channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.timeout))) {
     return channel;
   }
@@ -234,6 +238,7 @@ class Generator {
     call.context.emplace();
     call.context->set_deadline(std::chrono::system_clock::now() +
                                absl::ToChronoNanoseconds(options_.deadline));
+    AddToken(options_.token, *call.context);
     call.reader = stubs_[number % stubs_.size()].PrepareUnaryCall(&*call.context, kMethod,
                                                                   messages_[call.request], &queue_);
     call.reader->StartCall();

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -36,6 +37,8 @@ struct LoadProgress {
 
 struct LoadOptions {
   std::string target;
+  std::optional<TlsOptions> tls;               // as ClientOptions'
+  std::string token;                           // likewise
   absl::Duration timeout = absl::Seconds(60);  // to connect
   int connections = 1;                         // requests take turns; each is a TCP connection of its own
 

@@ -79,7 +79,7 @@ void CommonFlags::AddTo(Flags& flags) {
             &token_file);
 }
 
-absl::StatusOr<Client> CommonFlags::Connect() const {
+absl::StatusOr<ClientOptions> CommonFlags::Options() const {
   ClientOptions options = {.target = server, .timeout = timeout};
   const TlsOptions& files = tls_files;
   if (tls || !(files.ca_file + files.certificate_file + files.key_file + files.server_name).empty()) {
@@ -94,7 +94,13 @@ absl::StatusOr<Client> CommonFlags::Connect() const {
   } else if (const char* const token = getenv("DOTMAX_TOKEN"); token != nullptr) {
     options.token = token;
   }
-  return Client::Create(options);
+  return options;
+}
+
+absl::StatusOr<Client> CommonFlags::Connect() const {
+  const absl::StatusOr<ClientOptions> options = Options();
+  if (!options.ok()) return options.status();
+  return Client::Create(*options);
 }
 
 void CommonFlags::AddFormatTo(Flags& flags) {

@@ -38,6 +38,7 @@ struct CommonFlags {
   void AddTo(Flags& flags);
   void AddFormatTo(Flags& flags);
   bool WantsTable() const;
+  absl::StatusOr<ClientOptions> Options() const;
   absl::StatusOr<Client> Connect() const;
 };
 

@@ -1,17 +1,15 @@
 #include "dotmax/client.h"
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "client/cpp/credentials.h"
 #include "client/cpp/impl.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -41,31 +39,6 @@ absl::optional<Message> Detail(const absl::Status& status) {
   Message message;
   if (!payload.has_value() || !message.ParseFromString(std::string(*payload))) return absl::nullopt;
   return message;
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad()) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  return text;
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsFor(const ClientOptions& options) {
-  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
-  const TlsOptions& tls = *options.tls;
-  if (tls.certificate_file.empty() != tls.key_file.empty()) {
-    return absl::InvalidArgumentError("a client's certificate and its key need each other");
-  }
-  grpc::SslCredentialsOptions files;
-  for (const auto& [path, text] : {std::pair(&tls.ca_file, &files.pem_root_certs),
-                                   std::pair(&tls.certificate_file, &files.pem_cert_chain),
-                                   std::pair(&tls.key_file, &files.pem_private_key)}) {
-    if (path->empty()) continue;
-    absl::StatusOr<std::string> read = ReadFile(*path);
-    if (!read.ok()) return read.status();
-    *text = *std::move(read);
-  }
-  return grpc::SslCredentials(files);
 }
 
 }  // namespace
@@ -116,11 +89,9 @@ absl::StatusOr<Client> Client::Create(const ClientOptions& options) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectBackoffMs);
   // A request that gRPC does not keep whole is never tried again; by default it keeps 256 KiB.
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, static_cast<int>(options.max_message_bytes));
-  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials = CredentialsFor(options);
+  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials =
+      ChannelCredentials(options.tls, arguments);
   if (!credentials.ok()) return credentials.status();
-  if (options.tls.has_value() && !options.tls->server_name.empty()) {
-    arguments.SetSslTargetNameOverride(options.tls->server_name);
-  }
   return Client(std::make_unique<Impl>(
       options, grpc::CreateCustomChannel(options.target, *std::move(credentials), arguments)));
 }

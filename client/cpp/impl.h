@@ -15,10 +15,10 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/cpp/credentials.h"
 #include "dotmax/client.h"
 #include "dotmax/v1/collections.grpc.pb.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
@@ -56,7 +56,7 @@ struct Client::Impl {
   // What every call goes with.
   void Prepare(grpc::ClientContext& context, absl::Time deadline) const {
     if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
-    if (!options.token.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options.token));
+    AddToken(options.token, context);
   }
 
   absl::Time Deadline(std::optional<absl::Duration> timeout) const {

@@ -128,7 +128,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   flags.Add(
       {"tls-cert", "FILE",
        "Serve gRPC over TLS, with this PEM certificate (chain). It, its key and --tls-client-ca are read "
-       "again when they change: replace them by renaming.",
+       "again when they change; while they do not fit together, what they were holds.",
        "DOTMAX_TLS_CERT"},
       &config.security.certificate);
   flags.Add({"tls-key", "FILE", "The PEM private key of --tls-cert.", "DOTMAX_TLS_KEY"},
@@ -192,6 +192,11 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
     return absl::InvalidArgumentError(absl::StrCat("--max-queue-bytes=", max_queue_bytes,
                                                    " is below --max-message-bytes=", max_message_bytes,
                                                    ": some requests could never be queued"));
+  }
+  if (max_grpc_bytes > 0 && max_grpc_bytes < max_message_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-grpc-bytes=", max_grpc_bytes,
+                                                   " is below --max-message-bytes=", max_message_bytes,
+                                                   ": some requests could never arrive"));
   }
   if (config.drain_timeout < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(

@@ -43,7 +43,7 @@ struct Config {
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
-  uint64_t max_grpc_bytes = 0;
+  uint64_t max_grpc_bytes = 0;   // ≥ max_message_bytes
   SecurityFiles security;
   bool metrics_token = false;  // only with tokens
   double access_log = 0;       // the share of requests, in [0, 1]

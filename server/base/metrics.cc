@@ -94,8 +94,9 @@ constexpr Named<Gauge> kStartTime = {"process_start_time_seconds", "",
 
 // The reasons that kRefused counts.
 constexpr absl::string_view kRefusals[] = {
-    "QUEUE_FULL",    "DEADLINE_UNREACHABLE", "RATE_LIMITED", "TOKEN_MISSING",
-    "TOKEN_UNKNOWN", "SCOPE_MISSING",        "DRAINING",     "LOADING"};
+    "QUEUE_FULL",           "CLIENT_QUEUE_FULL", "LOAD_QUEUE_FULL", "NOT_ENOUGH_MEMORY",
+    "DEADLINE_UNREACHABLE", "RATE_LIMITED",      "TOKEN_MISSING",   "TOKEN_UNKNOWN",
+    "SCOPE_MISSING",        "DRAINING",          "LOADING"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.

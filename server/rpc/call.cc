@@ -23,6 +23,7 @@ bool IsOurFault(absl::StatusCode code) {
 
 // Callers' own words are logged up to here.
 constexpr size_t kMaxLoggedText = 512;
+constexpr size_t kMaxPriorityName = 64;  // in the message about a wrong one
 
 }  // namespace
 
@@ -81,9 +82,10 @@ CallRecord::CallRecord(const Backend& backend, OpenCalls* open, const Metrics::R
   limits_.cancelled = cancelled_;
   admission_ = Admit(metadata.authorization, scope, context);
   if (admission_.ok() && !metadata.priority.has_value()) {
-    admission_ = InvalidField(
-        kPriorityKey, "UNKNOWN_PRIORITY",
-        absl::StrCat(kPriorityKey, ": \"", metadata.priority_name, "\" is not low, normal or high"));
+    admission_ =
+        InvalidField(kPriorityKey, "UNKNOWN_PRIORITY",
+                     absl::StrCat(kPriorityKey, ": \"", metadata.priority_name.substr(0, kMaxPriorityName),
+                                  "\" is not low, normal or high"));
   }
   if (admission_.ok() && !counted_) {
     admission_ = Error(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
