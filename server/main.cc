@@ -89,8 +89,13 @@ absl::Status Serve(const Config& config) {
     load.data_dir.emplace(*std::move(opened));
   }
   const auto catalog = std::make_shared<Catalog>(/*loading=*/true);
-  Dispatcher dispatcher(std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
-                        {.requests = config.max_queue_requests, .bytes = config.max_queue_bytes});
+  Dispatcher dispatcher(
+      std::make_unique<Engine>(config.threads, config.pin_threads), catalog,
+      {.requests = config.max_queue_requests, .rows = config.max_queue_rows, .bytes = config.max_queue_bytes},
+      [&metrics](const Dispatcher::PassReport& pass) {
+        if (pass.rows > 0) metrics.PassDone(pass.requests, pass.rows);
+        metrics.SetQueue(pass.waiting.requests, pass.waiting.rows, pass.waiting.bytes);
+      });
   Loader loader(catalog, std::move(load), &log, &metrics);
 
   const Backend backend = {

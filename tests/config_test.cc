@@ -64,6 +64,7 @@ TEST(ConfigTest, EveryFlagHasAnEnvironmentEquivalent) {
                                                    {"DOTMAX_MAX_MESSAGE_BYTES", "1000"},
                                                    {"DOTMAX_MAX_TOP_K", "5"},
                                                    {"DOTMAX_MAX_QUEUE_REQUESTS", "7"},
+                                                   {"DOTMAX_MAX_QUEUE_ROWS", "900"},
                                                    {"DOTMAX_MAX_QUEUE_BYTES", "2000"},
                                                    {"DOTMAX_DRAIN_TIMEOUT", "1500ms"},
                                                    {"DOTMAX_MAX_GRPC_BYTES", "3000"},
@@ -84,6 +85,7 @@ TEST(ConfigTest, EveryFlagHasAnEnvironmentEquivalent) {
   EXPECT_EQ(config->max_message_bytes, 1000u);
   EXPECT_EQ(config->max_top_k, 5u);
   EXPECT_EQ(config->max_queue_requests, 7u);
+  EXPECT_EQ(config->max_queue_rows, 900u);
   EXPECT_EQ(config->max_queue_bytes, 2000u);
   EXPECT_EQ(config->drain_timeout, absl::Milliseconds(1500));
   EXPECT_EQ(config->max_grpc_bytes, 3000u);

@@ -6,20 +6,46 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "gtest/gtest.h"
 
 namespace dotmax {
 namespace {
 
-TEST(WorkersTest, EveryWorkerRunsEachJobOnce) {
+TEST(WorkersTest, EveryWorkerRunsEachJobOnceIfItComesInTime) {
   for (const int count : {1, 2, 5}) {
     Workers workers(count);
     EXPECT_EQ(workers.count(), count);
     std::vector<std::atomic<int>> runs(count);
     for (int job = 1; job <= 200; ++job) {
-      workers.Run([&runs](int worker) { ++runs[worker]; });
+      std::atomic<int> here{0};
+      workers.Run([&](int worker) {
+        ++runs[worker];
+        ++here;
+        while (here < count) std::this_thread::yield();
+      });
       for (const std::atomic<int>& n : runs) ASSERT_EQ(n, job);
     }
+  }
+}
+
+TEST(WorkersTest, NobodyComesToAJobThatIsOver) {
+  Workers workers(5);
+  std::atomic<int> running{0};
+  for (int job = 1; job <= 2000; ++job) {
+    int jobs_own = 0;  // which only this job's workers may know of
+    absl::Mutex mutex;
+    workers.Run([&](int) {
+      ++running;
+      {
+        absl::MutexLock lock(&mutex);
+        ++jobs_own;
+      }
+      --running;
+    });
+    ASSERT_EQ(running, 0);
+    ASSERT_GE(jobs_own, 1);
+    ASSERT_LE(jobs_own, 5);
   }
 }
 
@@ -27,7 +53,10 @@ TEST(WorkersTest, PinnedWorkersHaveOneProcessorEach) {
   std::vector<int> processors(2, -1);
   std::thread([&] {  // which stays pinned
     Workers workers(2, /*pin=*/true);
+    std::atomic<int> here{0};
     workers.Run([&](int worker) {
+      ++here;
+      while (here < 2) std::this_thread::yield();
       cpu_set_t allowed;
       if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) != 1) return;
       while (!CPU_ISSET(++processors[worker], &allowed)) {

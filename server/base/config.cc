@@ -20,7 +20,8 @@ constexpr int64_t kMaxTopK = int64_t{1} << 26;
 
 constexpr int64_t kDefaultMessageBytes = int64_t{64} << 20;
 constexpr int64_t kDefaultTopK = 10000;
-constexpr int64_t kDefaultQueueRequests = 1024;
+constexpr int64_t kDefaultQueueRequests = 2048;
+constexpr int64_t kDefaultQueueRows = int64_t{1} << 18;
 constexpr int64_t kDefaultQueueBytes = int64_t{1} << 30;
 // Messages that are on their way, besides those that wait: this many of the largest, but no less than that.
 constexpr int64_t kGrpcMessages = 4;
@@ -59,6 +60,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   int64_t max_message_bytes = kDefaultMessageBytes;
   int64_t max_top_k = kDefaultTopK;
   int64_t max_queue_requests = kDefaultQueueRequests;
+  int64_t max_queue_rows = kDefaultQueueRows;
   int64_t max_queue_bytes = kDefaultQueueBytes;
   int64_t max_grpc_bytes = 0;
   int64_t memory_limit = 0;
@@ -109,7 +111,9 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   flags.Add({"max-queue-requests", "N", "Searches that may wait; more are refused with RESOURCE_EXHAUSTED.",
              "DOTMAX_MAX_QUEUE_REQUESTS"},
             1, std::numeric_limits<int32_t>::max(), &max_queue_requests);
-  flags.Add({"max-queue-bytes", "BYTES", "Query vectors that may wait, in bytes; likewise.",
+  flags.Add({"max-queue-rows", "N", "Query vectors that may wait; likewise.", "DOTMAX_MAX_QUEUE_ROWS"}, 1,
+            std::numeric_limits<int64_t>::max(), &max_queue_rows);
+  flags.Add({"max-queue-bytes", "BYTES", "Matrices that came with requests and may wait, in bytes; likewise.",
              "DOTMAX_MAX_QUEUE_BYTES"},
             1, std::numeric_limits<int64_t>::max(), &max_queue_bytes);
   flags.Add(
@@ -224,6 +228,7 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   config.max_message_bytes = max_message_bytes;
   config.max_top_k = static_cast<uint32_t>(max_top_k);
   config.max_queue_requests = max_queue_requests;
+  config.max_queue_rows = max_queue_rows;
   config.max_queue_bytes = max_queue_bytes;
   config.max_grpc_bytes =
       max_grpc_bytes > 0 ? max_grpc_bytes : std::max(kLeastGrpcBytes, kGrpcMessages * max_message_bytes);

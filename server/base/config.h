@@ -42,6 +42,7 @@ struct Config {
   uint64_t max_message_bytes = 0;
   uint32_t max_top_k = 0;
   uint64_t max_queue_requests = 0;
+  uint64_t max_queue_rows = 0;
   uint64_t max_queue_bytes = 0;  // ≥ max_message_bytes: an empty queue takes any request
   uint64_t max_grpc_bytes = 0;   // ≥ max_message_bytes
   SecurityFiles security;

@@ -58,6 +58,15 @@ constexpr Named<Counter> kPairsSurvived = {"dotmax_pairs_survived_total", "",
 constexpr Named<Counter> kPairsChecked = {"dotmax_pairs_checked_total", "",
                                           "Pairs that no low precision could rule out: scored in float64."};
 constexpr Named<Counter> kPairsRescored = {"dotmax_pairs_rescored_total", "", "Pairs scored exactly."};
+constexpr Named<Histogram> kBatchRows = {"dotmax_batch_query_rows", "",
+                                         "Query rows that a pass over a matrix had, of all its requests."};
+constexpr Named<Histogram> kBatchRequests = {"dotmax_batch_requests", "",
+                                             "Requests that shared a pass over a matrix."};
+constexpr Named<Gauge> kQueueRequests = {"dotmax_queue_requests", "",
+                                         "Searches that waited after the last pass."};
+constexpr Named<Gauge> kQueueRows = {"dotmax_queue_query_rows", "", "Query rows of those."};
+constexpr Named<Gauge> kQueueBytes = {"dotmax_queue_bytes", "",
+                                      "Bytes of the matrices that came with those."};
 constexpr Named<Histogram> kQueueSeconds = {"dotmax_search_queue_seconds", "",
                                             "Time that an answered search waited."};
 constexpr Named<Histogram> kComputeSeconds = {"dotmax_search_compute_seconds", "",
@@ -93,15 +102,17 @@ constexpr Named<Gauge> kStartTime = {"process_start_time_seconds", "",
                                      "When the process started, since the epoch."};
 
 // The reasons that kRefused counts.
-constexpr absl::string_view kRefusals[] = {
-    "QUEUE_FULL",           "CLIENT_QUEUE_FULL", "LOAD_QUEUE_FULL", "NOT_ENOUGH_MEMORY",
-    "DEADLINE_UNREACHABLE", "RATE_LIMITED",      "TOKEN_MISSING",   "TOKEN_UNKNOWN",
-    "SCOPE_MISSING",        "DRAINING",          "LOADING"};
+constexpr absl::string_view kRefusals[] = {"QUEUE_FULL",      "CLIENT_QUEUE_FULL", "QUEUE_TOO_LONG",
+                                           "LOAD_QUEUE_FULL", "NOT_ENOUGH_MEMORY", "DEADLINE_UNREACHABLE",
+                                           "RATE_LIMITED",    "TOKEN_MISSING",     "TOKEN_UNKNOWN",
+                                           "SCOPE_MISSING",   "DRAINING",          "LOADING"};
 
 // A request may take 100 µs (one query, a small collection) to minutes (a large batch over a large one);
 // factors of about 2.5 keep quantiles within that factor at 19 series each.
 const Histogram::BucketBoundaries kSeconds = {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2,
                                               0.1,  0.25,   0.5,  1,    2.5,    5,    10,   30,     60};
+
+const Histogram::BucketBoundaries kBatchSizes = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 prometheus::Labels RpcLabels(const Metrics::Rpc& rpc) {
   return {{"grpc_type", rpc.type}, {"grpc_service", rpc.service}, {"grpc_method", rpc.method}};
@@ -156,6 +167,11 @@ struct Metrics::Impl {
   Counter& pairs_survived = Add(kPairsSurvived).Add({});
   Counter& pairs_checked = Add(kPairsChecked).Add({});
   Counter& pairs_rescored = Add(kPairsRescored).Add({});
+  Histogram& batch_rows = Add(kBatchRows).Add({}, kBatchSizes);
+  Histogram& batch_requests = Add(kBatchRequests).Add({}, kBatchSizes);
+  Gauge& queue_requests = Add(kQueueRequests).Add({});
+  Gauge& queue_rows = Add(kQueueRows).Add({});
+  Gauge& queue_bytes = Add(kQueueBytes).Add({});
   Histogram& queue_seconds = Add(kQueueSeconds).Add({}, kSeconds);
   Histogram& compute_seconds = Add(kComputeSeconds).Add({}, kSeconds);
 
@@ -260,6 +276,17 @@ void Metrics::SearchAnswered(uint64_t query_rows, const SearchStats& stats) {
   impl_->pairs_rescored.Increment(static_cast<double>(stats.pairs_rescored));
   impl_->queue_seconds.Observe(stats.queue_seconds);
   impl_->compute_seconds.Observe(stats.compute_seconds);
+}
+
+void Metrics::PassDone(uint64_t requests, uint64_t query_rows) {
+  impl_->batch_requests.Observe(static_cast<double>(requests));
+  impl_->batch_rows.Observe(static_cast<double>(query_rows));
+}
+
+void Metrics::SetQueue(uint64_t requests, uint64_t query_rows, uint64_t bytes) {
+  impl_->queue_requests.Set(static_cast<double>(requests));
+  impl_->queue_rows.Set(static_cast<double>(query_rows));
+  impl_->queue_bytes.Set(static_cast<double>(bytes));
 }
 
 void Metrics::PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const SearchStats& stats) {

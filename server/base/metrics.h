@@ -54,6 +54,12 @@ class Metrics {
   // Every batch of pairs of matrices that was answered.
   void PairsAnswered(uint64_t matrix_pairs, uint64_t query_rows, const SearchStats& stats);
 
+  // Every pass over a matrix: what it searched for, and for how many requests.
+  void PassDone(uint64_t requests, uint64_t query_rows);
+
+  // What waits for a pass.
+  void SetQueue(uint64_t requests, uint64_t query_rows, uint64_t bytes);
+
   // What is resident. Collections that are not named are no longer shown.
   void SetResident(const std::vector<CollectionInfo>& collections);
 

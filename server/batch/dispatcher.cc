@@ -185,11 +185,6 @@ void Dispatcher::MaxOfPairs(PairsQuery query, PairsDone done) {
   Enqueue(std::make_unique<PairsJob>(std::move(query), std::move(done)));
 }
 
-Dispatcher::Waiting Dispatcher::waiting() const {
-  absl::MutexLock lock(&mutex_);
-  return {scheduler_.requests(), scheduler_.rows(), scheduler_.bytes()};
-}
-
 void Dispatcher::Drain() {
   absl::MutexLock lock(&mutex_);
   draining_ = true;
@@ -274,7 +269,7 @@ void Dispatcher::Loop() {
   for (;;) {
     std::vector<Scheduler::Turn> turns;
     std::vector<std::pair<std::unique_ptr<Scheduler::Job>, absl::Status>> unwanted;
-    uint64_t rows = 0;
+    PassReport report;
     absl::Time start;
     {
       absl::MutexLock lock(&mutex_);
@@ -284,32 +279,36 @@ void Dispatcher::Loop() {
         const Job& next = static_cast<const Job&>(scheduler_.Next());
         const PassCosts& costs = CostsOf(next);
         turns = scheduler_.Take(costs.EnoughRows(next.MostRows()), costs, start);
-        for (const Scheduler::Turn& turn : turns) rows += turn.rows;
-        busy_until_ = start + absl::Seconds(costs.Seconds(rows).value_or(0.0));
+        report.requests = turns.size();
+        for (const Scheduler::Turn& turn : turns) report.rows += turn.rows;
+        busy_until_ = start + absl::Seconds(costs.Seconds(report.rows).value_or(0.0));
       } else if (!scheduler_.has_unwanted()) {
         return;  // drained
       }
       unwanted = scheduler_.TakeUnwanted();
+      report.waiting = WhatWaits();
     }
     for (auto& [job, status] : unwanted) {
       absl::AnyInvocable<void()> call = static_cast<Job&>(*job).Finish(status);
       job.reset();
       call();
     }
-    if (turns.empty()) continue;
+    if (turns.empty()) {
+      if (on_pass_ != nullptr) on_pass_(report);
+      continue;
+    }
 
     for (const Scheduler::Turn& turn : turns) static_cast<Job&>(*turn.job).Starts(start);
     Job& first = static_cast<Job&>(*turns[0].job);
     first.RunPass(*engine_, turns);
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-    if (on_pass_ != nullptr) on_pass_({turns.size(), rows});
 
     std::vector<std::unique_ptr<Job>> over;
     {
       absl::MutexLock lock(&mutex_);
       busy_until_ = absl::InfinitePast();
       if (first.ResidentMatrix() != nullptr) {
-        CostsOf(first).Record(rows, seconds);
+        CostsOf(first).Record(report.rows, seconds);
       } else {
         scheduler_.Charge(first, seconds);
       }
@@ -325,7 +324,9 @@ void Dispatcher::Loop() {
           over.push_back(std::move(job));
         }
       }
+      report.waiting = WhatWaits();
     }
+    if (on_pass_ != nullptr) on_pass_(report);
     std::reverse(over.begin(), over.end());
     for (std::unique_ptr<Job>& job : over) {
       absl::AnyInvocable<void()> call = job->Finish(absl::OkStatus());

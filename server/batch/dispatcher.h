@@ -33,9 +33,15 @@ class Dispatcher : public Searcher {
  public:
   using Limits = Scheduler::Limits;
 
-  // What a pass did. Called on the dispatcher's thread.
+  // What waits.
+  struct Waiting {
+    uint64_t requests, rows, bytes;
+  };
+  // What a pass did, and what waits after it; none when there was only somebody to turn away. Called on the
+  // dispatcher's thread.
   struct PassReport {
-    uint64_t requests, rows;
+    uint64_t requests = 0, rows = 0;
+    Waiting waiting;
   };
   using OnPass = absl::AnyInvocable<void(const PassReport&)>;
 
@@ -52,12 +58,6 @@ class Dispatcher : public Searcher {
   void MaxOfPairs(PairsQuery query, PairsDone done) override;
 
   ResidentInfos Collections() const override { return catalog_->Infos(); }
-
-  // What waits now.
-  struct Waiting {
-    uint64_t requests, rows, bytes;
-  };
-  Waiting waiting() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Refuses what comes from now on with kUnavailable; what was accepted will still be answered.
   void Drain();
@@ -76,6 +76,9 @@ class Dispatcher : public Searcher {
   absl::Status Resolve(SearchJob& job) const;
   void Enqueue(std::unique_ptr<Job> job) ABSL_LOCKS_EXCLUDED(mutex_);
   PassCosts& CostsOf(const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Waiting WhatWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return {scheduler_.requests(), scheduler_.rows(), scheduler_.bytes()};
+  }
   void Loop();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return draining_ || !scheduler_.empty() || scheduler_.has_unwanted();

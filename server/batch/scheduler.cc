@@ -28,6 +28,11 @@ double Weight(Priority priority) {
 constexpr uint64_t kTurnRows = 16;
 // Questions about other bases that are passed over, in a flow's class, when a pass is filled.
 constexpr int kMostPassedOver = 64;
+// What waits may take so much longer than expected before a deadline is missed: whoever is let in should be
+// answered in time, also on a machine whose speed varies.
+constexpr double kDoubt = 1.3;
+// The soonest that trying again is worth while.
+constexpr absl::Duration kLeastDelay = absl::Milliseconds(10);
 // What a row costs that nobody knows of yet.
 constexpr double kUnknownRowSeconds = 1e-4;
 // From so many flows on, those that wait for nothing are forgotten.
@@ -64,27 +69,44 @@ absl::Status StopReason(const CallLimits& limits, absl::Time now) {
 
 absl::Status Scheduler::HasRoom(const Job& job, const Flow& flow) const {
   if (requests_ == 0) return absl::OkStatus();
+  double seconds = 0.0;
+  for (const auto& [key, waiting] : flows_) seconds += waiting.total_seconds;
+  const absl::Duration delay = std::max(absl::Seconds(seconds / 2), kLeastDelay);
   const auto full = [](uint64_t limit, uint64_t taken, uint64_t more) {
     return taken + more > limit || taken + more < taken;
   };
   if (full(limits_.requests, requests_, 1) || full(limits_.rows, rows_, job.rows) ||
       full(limits_.bytes, bytes_, job.bytes)) {
-    return Error(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
-                 absl::StrCat("the queue is full: ", requests_, " requests wait, with ", rows_,
-                              " query rows and ", bytes_, " bytes; this one has ", job.rows, " and ",
-                              job.bytes, "; at most ", limits_.requests, " requests with ", limits_.rows,
-                              " query rows and ", limits_.bytes, " bytes may wait"));
+    return RetryAfter(delay, "QUEUE_FULL",
+                      absl::StrCat("the queue is full: ", requests_, " requests wait, with ", rows_,
+                                   " query rows and ", bytes_, " bytes; this one has ", job.rows, " and ",
+                                   job.bytes, "; at most ", limits_.requests, " requests with ", limits_.rows,
+                                   " query rows and ", limits_.bytes, " bytes may wait"));
   }
   if (flow.requests > limits_.requests - requests_ || flow.rows > limits_.rows - rows_ ||
       flow.bytes > limits_.bytes - bytes_) {
-    return Error(absl::StatusCode::kResourceExhausted, "CLIENT_QUEUE_FULL",
-                 absl::StrCat("too much of this client waits: ", flow.requests, " requests with ", flow.rows,
-                              " query rows and ", flow.bytes,
-                              " bytes, more than there is room for of others: ", limits_.requests - requests_,
-                              " requests with ", limits_.rows - rows_, " query rows and ",
-                              limits_.bytes - bytes_, " bytes"));
+    return RetryAfter(
+        delay, "CLIENT_QUEUE_FULL",
+        absl::StrCat("too much of this client waits: ", flow.requests, " requests with ", flow.rows,
+                     " query rows and ", flow.bytes, " bytes, more than there is room for of others: ",
+                     limits_.requests - requests_, " requests with ", limits_.rows - rows_,
+                     " query rows and ", limits_.bytes - bytes_, " bytes"));
   }
   return absl::OkStatus();
+}
+
+double Scheduler::SecondsAhead(const Job& job, const Flow& flow, double own_seconds) const {
+  // As if turns were infinitely short: of others come as many as of what is itself waited for, by weight.
+  double of_flow = 0.0;
+  for (const double seconds : flow.seconds) {
+    of_flow += std::min(seconds, flow.seconds[job.size_class] + own_seconds);
+  }
+  double ahead = of_flow;
+  const double weighted = (of_flow + own_seconds) / Weight(job.limits.priority);
+  for (const auto& [key, other] : flows_) {
+    if (&other != &flow) ahead += std::min(other.total_seconds, weighted * Weight(key.first));
+  }
+  return ahead;
 }
 
 absl::Status Scheduler::Admit(std::unique_ptr<Job>& job, const PassCosts& costs, absl::Time now,
@@ -94,11 +116,17 @@ absl::Status Scheduler::Admit(std::unique_ptr<Job>& job, const PassCosts& costs,
   job->size_class = SizeClass(job->rows, kSizeClasses);
   if (const std::optional<double> own = costs.Seconds(job->rows);
       own.has_value() && job->limits.deadline < absl::InfiniteFuture()) {
-    // What is certain to come first: others' turns may come besides.
-    const double seconds =
-        std::max(absl::ToDoubleSeconds(busy_until - now), 0.0) + flow.seconds[job->size_class] + *own;
     const absl::Duration left = job->limits.deadline - now;
-    if (absl::Seconds(seconds) > left) return Unreachable(seconds, left);
+    const double alone = std::max(absl::ToDoubleSeconds(busy_until - now), 0.0) + *own;
+    if (absl::Seconds(alone) > left) return Unreachable(alone, left);
+    const double ahead = SecondsAhead(*job, flow, *own);
+    if (const absl::Duration expected = absl::Seconds(kDoubt * (alone + ahead));
+        ahead > 0.0 && expected > left) {
+      return RetryAfter(std::max(expected - left, kLeastDelay), "QUEUE_TOO_LONG",
+                        absl::StrCat("the queue is too long for a deadline in ", absl::ToDoubleSeconds(left),
+                                     " s: the answer is expected to take ", alone,
+                                     " s, and what waits before it ", ahead, " s"));
+    }
   }
   absl::Status room = HasRoom(*job, flow);
   if (!room.ok() && !dropped_unwanted_) {
@@ -161,7 +189,9 @@ void Scheduler::Count(Flow& flow, const Job& job, int sign) {
   // Whoever has not waited for a while owes nothing, and has nothing saved.
   if (flow.requests == 0) flow.time = std::max(flow.time, time_);
   double& seconds = flow.seconds[job.size_class];
+  flow.total_seconds -= seconds;
   seconds = std::max(0.0, seconds + sign * static_cast<double>(job.rows) * job.row_seconds);
+  flow.total_seconds = std::max(0.0, flow.total_seconds + seconds);
   flow.requests += sign;
   flow.rows += sign * job.rows;
   requests_ += sign;

@@ -63,8 +63,10 @@ class Scheduler {
   explicit Scheduler(const Limits& limits) : limits_(limits) {}
 
   // Lets `job` wait. Its passes are expected to take as `costs` says, after the running one, which is
-  // expected to end at `busy_until`. Or refuses it, and leaves it where it is: kResourceExhausted
-  // (QUEUE_FULL, CLIENT_QUEUE_FULL), kDeadlineExceeded (DEADLINE_UNREACHABLE).
+  // expected to end at `busy_until`. Or refuses it, and leaves it where it is: kDeadlineExceeded
+  // (DEADLINE_UNREACHABLE) when its deadline is too near even if nobody else waited, kResourceExhausted with
+  // when to try again if others are in the way (QUEUE_TOO_LONG for its deadline; QUEUE_FULL,
+  // CLIENT_QUEUE_FULL).
   absl::Status Admit(std::unique_ptr<Job>& job, const PassCosts& costs, absl::Time now,
                      absl::Time busy_until);
 
@@ -103,6 +105,7 @@ class Scheduler {
     double time = 0.0;                                                // virtual, of the next turn
     std::array<std::deque<std::unique_ptr<Job>>, kSizeClasses> jobs;  // by arrival
     std::array<double, kSizeClasses> seconds = {};                    // that these are expected to take
+    double total_seconds = 0.0;
     size_t next_class = 0;
     uint64_t requests = 0, rows = 0;
     uint64_t bytes = 0;  // with those that have been taken, until they are released
@@ -112,6 +115,8 @@ class Scheduler {
 
   Flow& FlowOf(const Job& job) { return flows_[{job.limits.priority, job.limits.client}]; }
   absl::Status HasRoom(const Job& job, const Flow& flow) const;
+  // How long turns of others are expected to take until `job`, which takes `own_seconds`, has had all of its.
+  double SecondsAhead(const Job& job, const Flow& flow, double own_seconds) const;
   Flows::const_iterator NextFlow() const;
   static size_t NextClass(const Flow& flow);
   void Count(Flow& flow, const Job& job, int sign);  // as waiting, or not any more

@@ -40,11 +40,11 @@ void Workers::Run(absl::FunctionRef<void(int)> job) {
   {
     absl::MutexLock lock(&mutex_);
     job_ = &job;
-    running_ = static_cast<int>(threads_.size());
     ++generation_;
   }
   job(0);
   absl::MutexLock lock(&mutex_);
+  job_ = nullptr;
   mutex_.Await(absl::Condition(
       +[](int* running) { return *running == 0; }, &running_));
 }
@@ -64,8 +64,9 @@ void Workers::Share(size_t count, absl::FunctionRef<void(int, size_t)> job) {
 void Workers::Loop(int worker) {
   Pin(worker);
   uint64_t done = 0;  // generations this thread has run
-  const auto wake = [this, &done]()
-                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || generation_ != done; };
+  const auto wake = [this, &done]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || (job_ != nullptr && generation_ != done);
+  };
   while (true) {
     const absl::FunctionRef<void(int)>* job;
     {
@@ -74,6 +75,7 @@ void Workers::Loop(int worker) {
       if (stopping_) return;
       done = generation_;
       job = job_;
+      ++running_;
     }
     (*job)(worker);
     absl::MutexLock lock(&mutex_);

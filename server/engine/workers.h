@@ -1,4 +1,4 @@
-// A fixed crew of threads that runs one job at a time, each worker once.
+// A fixed crew of threads that runs one job at a time, each worker at most once.
 #ifndef DOTMAX_SERVER_ENGINE_WORKERS_H_
 #define DOTMAX_SERVER_ENGINE_WORKERS_H_
 
@@ -27,7 +27,9 @@ class Workers {
 
   int count() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls job(worker) for every worker in [0, count()) at once, and returns when all have returned.
+  // Calls job(worker) for worker 0 and, at once, for all others in [0, count()) that come before it has
+  // returned, and returns when all have: the job must leave nothing to those who are late. On a busy machine
+  // a thread may take longer to get a processor than the job does.
   void Run(absl::FunctionRef<void(int worker)> job);
 
   // Calls job(worker, i) for every i in [0, count), shared out one by one. The caller alone does a single
@@ -45,7 +47,7 @@ class Workers {
   absl::Mutex mutex_;
   const absl::FunctionRef<void(int)>* job_ ABSL_GUARDED_BY(mutex_) = nullptr;
   uint64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;  // one per Run
-  int running_ ABSL_GUARDED_BY(mutex_) = 0;
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;          // but worker 0
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;  // last: they use the rest
 };
