@@ -1,4 +1,4 @@
-// Values between the wire and server/base, and the only place that turns an absl::Status into one of the wire.
+// Values between the wire and server/base, and the only place that turns an absl::Status into the wire's.
 // What a request asks for is in request.h.
 #ifndef DOTMAX_SERVER_RPC_CONVERT_H_
 #define DOTMAX_SERVER_RPC_CONVERT_H_
