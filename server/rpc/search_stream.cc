@@ -15,10 +15,10 @@
 namespace dotmax {
 namespace {
 
-// Requests in flight: enough to fill passes while results and the next requests are on their way, and few
-// beside what may wait in the queue by default. Their bytes, with those of the largest replies to them, meet
-// max_message_bytes: a stream holds as much as a Search may, and one request more, which may pass the bound
-// as its size is known only when it has been read.
+// Requests in flight: few beside what may wait in the queue by default, and enough to fill passes while
+// results and the next requests are on their way (single rows over 340,000 × 100 take an eighth longer than
+// with 256). Their bytes, with those of the largest replies to them, meet max_message_bytes, and one request
+// more may come, as its size is known only when it has been read.
 constexpr uint64_t kMostRequests = 64;
 
 class SearchStreamCall final : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>>,
@@ -42,7 +42,7 @@ class SearchStreamCall final : public StreamCall<grpc::ServerBidiReactor<grpc::B
   }
 
  private:
-  // A request that has been read. The query that is asked of it owns a share.
+  // A request that has been read. Its query borrows its bytes; whoever calls back holds it.
   struct Item {
     v1::SearchRequest request;
     uint64_t request_bytes = 0;
