@@ -23,7 +23,7 @@ PROTOS = pathlib.Path(__file__).resolve().parent.parent / "proto"
 
 def generated(directory):
     """The wire contract's Python modules, made by protoc."""
-    files = [str(path) for path in sorted(PROTOS.glob("dotmax/v1/*.proto"))]
+    files = [str(path) for path in sorted(PROTOS.glob("dotmax/v1/*.proto"))] + ["google/rpc/status.proto"]
     subprocess.run(["protoc", f"--proto_path={PROTOS}", f"--python_out={directory}", *files], check=True)
     sys.path.insert(0, directory)
     from dotmax.v1 import dotmax_pb2, matrix_pb2

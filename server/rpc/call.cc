@@ -52,9 +52,26 @@ void OpenCalls::End() {
   --open_;
 }
 
-void OpenCalls::Close() {
+bool OpenCalls::Watch(EndsWithDrain* call) {
   absl::MutexLock lock(&mutex_);
-  closed_ = true;
+  if (!closed_) watched_.insert(call);
+  return !closed_;
+}
+
+bool OpenCalls::Unwatch(EndsWithDrain* call) {
+  absl::MutexLock lock(&mutex_);
+  return watched_.erase(call) > 0;
+}
+
+void OpenCalls::Close() {
+  absl::flat_hash_set<EndsWithDrain*> watched;
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    watched.swap(watched_);
+  }
+  // Without the lock: a call may end within.
+  for (EndsWithDrain* const call : watched) call->Drain();
 }
 
 void OpenCalls::Await(absl::Time deadline) {
@@ -118,6 +135,7 @@ absl::Status CallRecord::Admit(absl::string_view authorization, Scope scope,
 void CallRecord::AddQuestion(absl::string_view collection, uint64_t query_rows) {
   collection_ = std::string(collection.substr(0, kMaxLoggedText));
   query_rows_ += query_rows;
+  ++questions_;
 }
 
 void CallRecord::AddStats(const SearchStats& stats) {
@@ -155,6 +173,8 @@ void CallRecord::Log(const absl::Status& status, absl::Duration took) {
                        {"queue_seconds", queue_seconds_},
                        {"compute_seconds", compute_seconds_},
                        {"query_rows", query_rows_},
+                       {"questions", questions_},
+                       {"failed_questions", failed_questions_},
                        {"collection", collection_},
                        {"client", limits_.client},
                        {"request_bytes", request_bytes_.load(std::memory_order_relaxed)},

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
@@ -44,6 +45,15 @@ struct Backend {
   LoggedRequests logged;
 };
 
+// A call that may go on for as long as its caller likes, so that a drain asks it to end.
+class EndsWithDrain {
+ public:
+  virtual void Drain() = 0;
+
+ protected:
+  ~EndsWithDrain() = default;
+};
+
 // Which calls a drain waits for: those that began before it. And their numbers. Thread-safe.
 class OpenCalls {
  public:
@@ -55,7 +65,12 @@ class OpenCalls {
   bool Begin();  // whether the call is counted; if so, End() is due
   void End();
 
-  // Counts no further calls: they are late.
+  // Has call->Drain() called, once, when the drain begins. False: it has begun.
+  bool Watch(EndsWithDrain* call);
+  // No longer. False: Drain() has been called, or is about to be, and the call has to be there for it.
+  bool Unwatch(EndsWithDrain* call);
+
+  // The drain begins. Counts no further calls: they are late.
   void Close();
   // Waits until the counted calls have ended, or `deadline`.
   void Await(absl::Time deadline);
@@ -72,6 +87,7 @@ class OpenCalls {
   absl::Mutex mutex_;
   uint64_t open_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::flat_hash_set<EndsWithDrain*> watched_ ABSL_GUARDED_BY(mutex_);
 };
 
 // What is known of one call: who asks and how, from its metadata; what is counted and logged of it, from its
@@ -97,6 +113,7 @@ class CallRecord {
   void AddRequestBytes(uint64_t bytes) { request_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   void AddReplyBytes(uint64_t bytes) { reply_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   void AddQuestion(absl::string_view collection, uint64_t query_rows);
+  void AddFailedQuestion() { ++failed_questions_; }  // whose call goes on
   void AddStats(const SearchStats& stats);
 
   // The call's status is known: exactly once. Whether it is to be finished with it; otherwise (see
@@ -133,7 +150,7 @@ class CallRecord {
 
   std::atomic<uint64_t> request_bytes_{0}, reply_bytes_{0};
   std::string collection_;
-  uint64_t query_rows_ = 0;
+  uint64_t query_rows_ = 0, questions_ = 0, failed_questions_ = 0;
   double queue_seconds_ = 0, compute_seconds_ = 0;
 
   std::atomic<State> state_{State::kRunning};

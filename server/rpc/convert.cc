@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "server/base/dtype.h"
 #include "server/base/errors.h"
 
@@ -198,8 +197,7 @@ void CollectionToProto(const CollectionInfo& info, v1::Collection* collection) {
   }
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
+google::rpc::Status StatusToProto(const absl::Status& status) {
   const std::string message(status.message());
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));
@@ -223,7 +221,13 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(nanos)));
     wire.add_details()->PackFrom(retry);
   }
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message, wire.SerializeAsString());
+  return wire;
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()),
+                      StatusToProto(status).SerializeAsString());
 }
 
 }  // namespace dotmax

@@ -1,4 +1,4 @@
-// Values between the wire and server/base, and the only place that turns an absl::Status into a grpc::Status.
+// Values between the wire and server/base, and the only place that turns an absl::Status into the wire's.
 // What a request asks for is in request.h.
 #ifndef DOTMAX_SERVER_RPC_CONVERT_H_
 #define DOTMAX_SERVER_RPC_CONVERT_H_
@@ -11,6 +11,7 @@
 #include "dotmax/v1/collections.pb.h"
 #include "dotmax/v1/dotmax.pb.h"
 #include "dotmax/v1/matrix.pb.h"
+#include "google/rpc/status.pb.h"
 #include "server/base/searcher.h"
 #include "server/base/types.h"
 
@@ -27,7 +28,10 @@ void PairsAnswerToProto(const PairsAnswer& answer, v1::BatchMaxInnerProductRespo
 void CollectionToProto(const CollectionInfo& info, v1::Collection* collection);
 
 // The same code and message, with google.rpc details: always ErrorInfo (domain "dotmax"), BadRequest when
-// the status names a field, RetryInfo with RESOURCE_EXHAUSTED.
+// the status names a field, RetryInfo with RESOURCE_EXHAUSTED. REQUIRES: !status.ok().
+google::rpc::Status StatusToProto(const absl::Status& status);
+
+// The same, for the end of a call; OK stays OK.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace dotmax

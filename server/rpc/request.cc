@@ -217,7 +217,7 @@ uint64_t QueryRows(const Query& query, const std::vector<CollectionInfo>& reside
 }
 
 uint64_t MaxReplyBytes(uint64_t query_rows, uint64_t rows, const Selection& selection) {
-  // Tags and lengths of the arrays, best, coverage and stats, each field at its largest.
+  // Tags and lengths of the arrays, best, coverage, stats, and what SearchResult adds, each at its largest.
   constexpr uint64_t kFixedBytes = 256;
   constexpr uint64_t kScoreBytes = 8;
   const bool global = selection.reduction == Reduction::kGlobal;

@@ -4,6 +4,7 @@
 
 #include "server/rpc/batch_max.h"
 #include "server/rpc/max_stream.h"
+#include "server/rpc/search_stream.h"
 
 namespace dotmax {
 namespace {
@@ -80,6 +81,11 @@ grpc::ServerUnaryReactor* StartSearch(const Backend& backend, OpenCalls* open, c
 grpc::ServerUnaryReactor* SearchService::Search(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return StartSearch<v1::SearchRequest>(backend_, open_, "Search", context, request, response);
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* SearchService::SearchStream(
+    grpc::CallbackServerContext* context) {
+  return StartSearchStream(backend_, open_, context);
 }
 
 grpc::ServerUnaryReactor* SearchService::MaxInnerProduct(grpc::CallbackServerContext* context,

@@ -9,10 +9,10 @@ namespace dotmax {
 
 // Takes requests as bytes: what does not parse, generated code would refuse as UNIMPLEMENTED, without a word
 // and uncounted. Its streams would end as cancelled.
-using RawDotmax = v1::Dotmax::WithRawCallbackMethod_Search<
+using RawDotmax = v1::Dotmax::WithRawCallbackMethod_Search<v1::Dotmax::WithRawCallbackMethod_SearchStream<
     v1::Dotmax::WithRawCallbackMethod_MaxInnerProduct<v1::Dotmax::WithRawCallbackMethod_MaxInnerProductStream<
         v1::Dotmax::WithRawCallbackMethod_BatchMaxInnerProduct<
-            v1::Dotmax::WithRawCallbackMethod_BatchMaxInnerProductStream<v1::Dotmax::Service>>>>>;
+            v1::Dotmax::WithRawCallbackMethod_BatchMaxInnerProductStream<v1::Dotmax::Service>>>>>>;
 
 // Thread-safe. `backend` and `open` outlive the server that it is registered with.
 class SearchService final : public RawDotmax {
@@ -21,6 +21,8 @@ class SearchService final : public RawDotmax {
 
   grpc::ServerUnaryReactor* Search(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                    grpc::ByteBuffer* response) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* SearchStream(
+      grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* MaxInnerProduct(grpc::CallbackServerContext* context,
                                             const grpc::ByteBuffer* request,
                                             grpc::ByteBuffer* response) override;
