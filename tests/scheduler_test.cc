@@ -166,10 +166,11 @@ TEST_F(SchedulerTest, AFullQueueRefuses) {
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(full), "QUEUE_FULL");
   EXPECT_THAT(std::string(full.message()), ::testing::HasSubstr("at most 10 requests"));
-  Limit({.rows = 10});
-  ASSERT_TRUE(Admit({"a", 5, "a"}).ok());
-  EXPECT_EQ(ErrorReason(Admit({"b", 6})), "QUEUE_FULL");
-  EXPECT_TRUE(Admit({"b", 5}).ok());
+  Limit({.rows = 12});
+  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(Admit({name, 3, name}).ok());
+  ASSERT_TRUE(Admit({"d", 1, "d"}).ok());
+  EXPECT_EQ(ErrorReason(Admit({"e", 3})), "QUEUE_FULL");
+  EXPECT_TRUE(Admit({"e", 2}).ok());
   Limit({.bytes = 10});
   ASSERT_TRUE(Admit({.name = "a", .client = "a", .bytes = 5}).ok());
   EXPECT_EQ(ErrorReason(Admit({.name = "b", .bytes = 6})), "QUEUE_FULL");
@@ -182,6 +183,15 @@ TEST_F(SchedulerTest, AnEmptyQueueTakesAnything) {
   EXPECT_TRUE(Admit({.name = "a", .rows = 1000, .bytes = 1000}).ok());
   EXPECT_THAT(Pass(), ElementsAre("a:256"));
   EXPECT_EQ(ErrorReason(Admit({"b"})), "QUEUE_FULL");  // it is back
+}
+
+TEST_F(SchedulerTest, AHugeQuestionLeavesRoom) {
+  Limit({.rows = 12});
+  ASSERT_TRUE(Admit({"a", 1000, "x"}).ok());
+  EXPECT_TRUE(Admit({"b", 3, "x"}).ok());
+  EXPECT_TRUE(Admit({"c", 1000, "y"}).ok());
+  EXPECT_EQ(ErrorReason(Admit({"d", 1, "x"})), "CLIENT_QUEUE_FULL");
+  EXPECT_TRUE(Admit({"d", 1, "z"}).ok());
 }
 
 TEST_F(SchedulerTest, BytesCountUntilTheAnswer) {

@@ -111,8 +111,10 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   flags.Add({"max-queue-requests", "N", "Searches that may wait; more are refused with RESOURCE_EXHAUSTED.",
              "DOTMAX_MAX_QUEUE_REQUESTS"},
             1, std::numeric_limits<int32_t>::max(), &max_queue_requests);
-  flags.Add({"max-queue-rows", "N", "Query vectors that may wait; likewise.", "DOTMAX_MAX_QUEUE_ROWS"}, 1,
-            std::numeric_limits<int64_t>::max(), &max_queue_rows);
+  flags.Add({"max-queue-rows", "N",
+             "Query vectors that may wait; likewise. A request counts for a quarter of them at most.",
+             "DOTMAX_MAX_QUEUE_ROWS"},
+            1, std::numeric_limits<int64_t>::max(), &max_queue_rows);
   flags.Add({"max-queue-bytes", "BYTES", "Matrices that came with requests and may wait, in bytes; likewise.",
              "DOTMAX_MAX_QUEUE_BYTES"},
             1, std::numeric_limits<int64_t>::max(), &max_queue_bytes);

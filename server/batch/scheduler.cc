@@ -67,6 +67,10 @@ absl::Status StopReason(const CallLimits& limits, absl::Time now) {
   return absl::OkStatus();
 }
 
+uint64_t Scheduler::CountedRows(const Job& job) const {
+  return std::min(job.rows, std::max<uint64_t>(limits_.rows / 4, 1));
+}
+
 absl::Status Scheduler::HasRoom(const Job& job, const Flow& flow) const {
   if (requests_ == 0) return absl::OkStatus();
   double seconds = 0.0;
@@ -75,21 +79,21 @@ absl::Status Scheduler::HasRoom(const Job& job, const Flow& flow) const {
   const auto full = [](uint64_t limit, uint64_t taken, uint64_t more) {
     return taken + more > limit || taken + more < taken;
   };
-  if (full(limits_.requests, requests_, 1) || full(limits_.rows, rows_, job.rows) ||
+  if (full(limits_.requests, requests_, 1) || full(limits_.rows, counted_rows_, CountedRows(job)) ||
       full(limits_.bytes, bytes_, job.bytes)) {
     return RetryAfter(delay, "QUEUE_FULL",
-                      absl::StrCat("the queue is full: ", requests_, " requests wait, with ", rows_,
-                                   " query rows and ", bytes_, " bytes; this one has ", job.rows, " and ",
-                                   job.bytes, "; at most ", limits_.requests, " requests with ", limits_.rows,
-                                   " query rows and ", limits_.bytes, " bytes may wait"));
+                      absl::StrCat("the queue is full: ", requests_, " requests wait, with ", counted_rows_,
+                                   " query rows and ", bytes_, " bytes; this one has ", CountedRows(job),
+                                   " and ", job.bytes, "; at most ", limits_.requests, " requests with ",
+                                   limits_.rows, " query rows and ", limits_.bytes, " bytes may wait"));
   }
-  if (flow.requests > limits_.requests - requests_ || flow.rows > limits_.rows - rows_ ||
+  if (flow.requests > limits_.requests - requests_ || flow.counted_rows > limits_.rows - counted_rows_ ||
       flow.bytes > limits_.bytes - bytes_) {
     return RetryAfter(
         delay, "CLIENT_QUEUE_FULL",
-        absl::StrCat("too much of this client waits: ", flow.requests, " requests with ", flow.rows,
+        absl::StrCat("too much of this client waits: ", flow.requests, " requests with ", flow.counted_rows,
                      " query rows and ", flow.bytes, " bytes, more than there is room for of others: ",
-                     limits_.requests - requests_, " requests with ", limits_.rows - rows_,
+                     limits_.requests - requests_, " requests with ", limits_.rows - counted_rows_,
                      " query rows and ", limits_.bytes - bytes_, " bytes"));
   }
   return absl::OkStatus();
@@ -193,9 +197,10 @@ void Scheduler::Count(Flow& flow, const Job& job, int sign) {
   seconds = std::max(0.0, seconds + sign * static_cast<double>(job.rows) * job.row_seconds);
   flow.total_seconds = std::max(0.0, flow.total_seconds + seconds);
   flow.requests += sign;
-  flow.rows += sign * job.rows;
+  flow.counted_rows += sign * CountedRows(job);
   requests_ += sign;
   rows_ += sign * job.rows;
+  counted_rows_ += sign * CountedRows(job);
 }
 
 Scheduler::Flows::const_iterator Scheduler::NextFlow() const {

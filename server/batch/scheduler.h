@@ -31,7 +31,8 @@ class Scheduler {
  public:
   // What may wait, beside what runs: all limits hold together, and no flow takes more of one than it leaves
   // to others. An empty queue takes anything: what comes as a stream may be larger than a message, and would
-  // never fit.
+  // never fit. A question counts for a quarter of the rows at most: as turns are short, others need not wait
+  // for all of its rows.
   struct Limits {
     uint64_t requests = 2048;
     uint64_t rows = uint64_t{1} << 18;   // query rows
@@ -107,7 +108,7 @@ class Scheduler {
     std::array<double, kSizeClasses> seconds = {};                    // that these are expected to take
     double total_seconds = 0.0;
     size_t next_class = 0;
-    uint64_t requests = 0, rows = 0;
+    uint64_t requests = 0, counted_rows = 0;
     uint64_t bytes = 0;  // with those that have been taken, until they are released
   };
   using Flows = std::map<std::pair<Priority, std::string>, Flow>;
@@ -115,6 +116,7 @@ class Scheduler {
 
   Flow& FlowOf(const Job& job) { return flows_[{job.limits.priority, job.limits.client}]; }
   absl::Status HasRoom(const Job& job, const Flow& flow) const;
+  uint64_t CountedRows(const Job& job) const;  // against the limit
   // How long turns of others are expected to take until `job`, which takes `own_seconds`, has had all of its.
   double SecondsAhead(const Job& job, const Flow& flow, double own_seconds) const;
   Flows::const_iterator NextFlow() const;
@@ -127,7 +129,7 @@ class Scheduler {
   const Limits limits_;
   Flows flows_;        // those that wait, have bytes, or owe time
   double time_ = 0.0;  // virtual: of the last turn
-  uint64_t requests_ = 0, rows_ = 0, bytes_ = 0;
+  uint64_t requests_ = 0, rows_ = 0, counted_rows_ = 0, bytes_ = 0;
   std::vector<std::pair<std::unique_ptr<Job>, absl::Status>> unwanted_;
   bool dropped_unwanted_ = false;  // since the last Take: not worth the time again
 };
