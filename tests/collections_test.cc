@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -142,14 +143,7 @@ class CollectionsTest : public ::testing::Test {
     }
   }
 
-  // Anonymous memory of the server.
-  uint64_t Memory() const {
-    std::ifstream status(absl::StrCat("/proc/", server_->pid(), "/status"));
-    for (std::string line; std::getline(status, line);) {
-      if (line.rfind("RssAnon:", 0) == 0) return std::stoull(line.substr(8)) * 1024;
-    }
-    return 0;
-  }
+  uint64_t Memory() const { return server_->Use().anonymous_bytes; }
 
   const fs::path root_ = fs::path(::testing::TempDir()) / absl::StrCat("collections_test_", getpid());
   const SharedMatrix first_ = RandomNormal(200, kDim, 1);
@@ -420,12 +414,10 @@ TEST_F(CollectionsTest, AMappedFileThatIsCutEndsSearchesNotTheServer) {
     EXPECT_EQ(error.reason, "FILE_CHANGED");
   }
   ASSERT_TRUE(server_->AwaitOutput("\"event\":\"file_changed\",\"collection\":\"large\""));
-  const absl::Time patience = absl::Now() + absl::Seconds(30);
-  while (HttpGet(server_->http_port(), "/metrics")
-             .body.find("dotmax_collection_intact{collection=\"large\"} 0") == std::string::npos) {
-    ASSERT_LT(absl::Now(), patience);
-    absl::SleepFor(absl::Milliseconds(50));
-  }
+  EXPECT_TRUE(testing::Becomes([this] {
+    return absl::StrContains(HttpGet(server_->http_port(), "/metrics").body,
+                             "dotmax_collection_intact{collection=\"large\"} 0\n");
+  }));
   grpc::ClientContext context;
   v1::ListCollectionsResponse list;
   ASSERT_TRUE(admin_->ListCollections(&context, {}, &list).ok());

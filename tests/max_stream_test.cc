@@ -5,16 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
 #include "gmock/gmock.h"
@@ -285,21 +282,10 @@ TEST_F(MaxStreamTest, ADrainThatTakesTooLongCutsStreamsOff) {
   EXPECT_FALSE(stream->Finish().ok());
 }
 
-// Resident memory of the server, in bytes.
-uint64_t Resident(pid_t pid) {
-  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
-  for (std::string line; std::getline(file, line);) {
-    uint64_t kib = 0;
-    const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
-    if (words.size() == 3 && words[0] == "VmRSS:" && absl::SimpleAtoi(words[1], &kib)) return kib << 10;
-  }
-  return 0;
-}
-
 TEST_F(MaxStreamTest, MemoryDoesNotGrowWithTheRowsOfB) {
   ASSERT_NO_FATAL_FAILURE(Serve());
   ExpectGoodAsEver();
-  const uint64_t before = Resident(server_->pid());
+  const uint64_t before = server_->Use().anonymous_bytes;
   ASSERT_GT(before, 0u);
   constexpr uint32_t kWide = 128;
   constexpr int kBlocks = 128;
@@ -312,7 +298,7 @@ TEST_F(MaxStreamTest, MemoryDoesNotGrowWithTheRowsOfB) {
   uint64_t most = 0;
   for (int i = 0; i < kBlocks; ++i) {
     ASSERT_TRUE(stream->Write(Base(block)));
-    most = std::max(most, Resident(server_->pid()));
+    most = std::max(most, server_->Use().anonymous_bytes);
   }
   stream->WritesDone();
   const grpc::Status status = stream->Finish();

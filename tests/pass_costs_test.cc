@@ -1,6 +1,7 @@
 #include "server/batch/pass_costs.h"
 
 #include "gtest/gtest.h"
+#include "server/engine/engine.h"
 
 namespace dotmax {
 namespace {
@@ -20,8 +21,15 @@ TEST(PassCostsTest, SizesThatWereNotSeenTakeRatherLess) {
   EXPECT_DOUBLE_EQ(*costs.Seconds(256), 0.0256);
   EXPECT_DOUBLE_EQ(*costs.Seconds(200), 0.02);     // as by the row in a pass of 256
   EXPECT_DOUBLE_EQ(*costs.Seconds(2), 0.0002);     // likewise
-  EXPECT_DOUBLE_EQ(*costs.Seconds(1000), 0.0256);  // at least
   EXPECT_DOUBLE_EQ(costs.RowSeconds(), 0.0001);
+}
+
+TEST(PassCostsTest, MoreThanAPassHoldsTakesSeveral) {
+  PassCosts costs;
+  costs.Record(128, 0.0256);
+  EXPECT_DOUBLE_EQ(*costs.Seconds(100'000), 0.0256);  // at least
+  costs.Record(Engine::LargestPass(1), 0.0256);
+  EXPECT_DOUBLE_EQ(*costs.Seconds(100'000), 10.0);
 }
 
 TEST(PassCostsTest, CostsFollowWhatChanges) {

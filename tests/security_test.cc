@@ -32,6 +32,7 @@ namespace dotmax {
 namespace {
 
 using ::testing::AllOf;
+using testing::Becomes;
 using testing::CertificateAuthority;
 using testing::CertificateFiles;
 using testing::Channel;
@@ -57,17 +58,6 @@ std::string Line(const std::string& name, const std::string& scopes, const std::
   const Sha256Digest digest = Sha256(token);
   return absl::StrCat(name, " ", scopes, " ",
                       absl::BytesToHexString(std::string(digest.begin(), digest.end())), " ", rate, "\n");
-}
-
-// Whether `holds` comes true within half a minute.
-template <typename Condition>
-bool Becomes(const Condition& holds) {
-  const absl::Time patience = absl::Now() + absl::Seconds(30);
-  while (!holds()) {
-    if (absl::Now() > patience) return false;
-    absl::SleepFor(absl::Milliseconds(50));
-  }
-  return true;
 }
 
 class SecurityTest : public ::testing::Test {

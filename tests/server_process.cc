@@ -4,20 +4,24 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
+#include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/command.h"
 
 namespace dotmax::testing {
 
@@ -30,22 +34,11 @@ ServerProcess::ServerProcess(const std::vector<std::string>& args) {
   }
   std::vector<std::string> words = {program, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"};
   words.insert(words.end(), args.begin(), args.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
   int ends[2];
   EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-  const int error = posix_spawn(&pid_, program, &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
+  pid_ = Spawn(std::move(words), ends[1]);
   close(ends[1]);
-  if (error != 0) {
-    ADD_FAILURE() << program << ": " << std::strerror(error);
+  if (pid_ < 0) {
     close(ends[0]);
     exit_code_ = -1;
     return;
@@ -117,27 +110,66 @@ int ServerProcess::LoggedPort(const std::string& key) const {
 std::string ServerProcess::grpc_address() const { return absl::StrCat("127.0.0.1:", grpc_port()); }
 
 bool ServerProcess::AwaitIdle() const {
-  const absl::Time patience = absl::Now() + absl::Seconds(30);
-  while (!absl::StrContains(HttpGet(http_port(), "/metrics").body, "\ndotmax_rpcs_in_flight 0\n")) {
-    if (absl::Now() > patience) return false;
-    absl::SleepFor(absl::Milliseconds(20));
-  }
-  return true;
+  return Becomes([this] {
+    return absl::StrContains(HttpGet(http_port(), "/metrics").body, "\ndotmax_rpcs_in_flight 0\n");
+  });
 }
 
-HttpReply HttpGet(int port, const std::string& path, const std::string& method, const std::string& token) {
-  HttpReply reply;
+double ServerProcess::Sample(const std::string& name_and_labels) const {
+  const std::string text = absl::StrCat("\n", HttpGet(http_port(), "/metrics").body);
+  const size_t at = text.find(absl::StrCat("\n", name_and_labels, " "));
+  return at == text.npos ? 0 : std::atof(text.c_str() + at + name_and_labels.size() + 2);
+}
+
+ProcessUse ServerProcess::Use() const {
+  const std::string process = absl::StrCat("/proc/", pid_);
+  ProcessUse use;
+  std::ifstream status(process + "/status");
+  for (std::string line; std::getline(status, line);) {
+    uint64_t value = 0;
+    const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
+    if (words.size() < 2 || !absl::SimpleAtoi(words[1], &value)) continue;
+    if (words[0] == "RssAnon:") use.anonymous_bytes = value << 10;
+    if (words[0] == "Threads:") use.threads = value;
+  }
+  // Fields 14 and 15 of proc(5); the second is the name, in parentheses.
+  std::ifstream stat(process + "/stat");
+  std::string line;
+  std::getline(stat, line);
+  const std::vector<std::string> fields =
+      absl::StrSplit(line.substr(std::min(line.rfind(')'), line.size())), ' ');
+  uint64_t user = 0, system = 0;
+  if (fields.size() > 13 && absl::SimpleAtoi(fields[12], &user) && absl::SimpleAtoi(fields[13], &system)) {
+    use.cpu_seconds = static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  }
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(process + "/fd", error), end; !error && at != end;
+       at.increment(error)) {
+    ++use.open_fds;
+  }
+  return use;
+}
+
+int ConnectTo(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+HttpReply HttpGet(int port, const std::string& path, const std::string& method, const std::string& token) {
+  HttpReply reply;
+  const int fd = ConnectTo(port);
+  if (fd < 0) return reply;
   const std::string request =
       absl::StrCat(method, " ", path, " HTTP/1.1\r\nHost: test\r\nConnection: close\r\n",
                    token.empty() ? "" : absl::StrCat("Authorization: Bearer ", token, "\r\n"), "\r\n");
   std::string text;
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+  if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
     char buffer[4096];
     for (ssize_t got; (got = recv(fd, buffer, sizeof(buffer), 0)) > 0;) text.append(buffer, got);
   }

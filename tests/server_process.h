@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <thread>
@@ -13,10 +14,30 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/types.h"
 
 namespace dotmax::testing {
+
+// Whether `holds` comes true within `patience`.
+template <typename Condition>
+bool Becomes(const Condition& holds, absl::Duration patience = absl::Seconds(30)) {
+  const absl::Time deadline = absl::Now() + patience;
+  while (!holds()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  return true;
+}
+
+// What the system says of a process.
+struct ProcessUse {
+  double cpu_seconds = 0.0;      // user and system, of all threads
+  uint64_t anonymous_bytes = 0;  // resident memory, without that of files
+  uint64_t open_fds = 0;
+  uint64_t threads = 0;
+};
 
 // Thread-safe. Every wait is bounded by kPatience, which only a hung server uses up.
 class ServerProcess {
@@ -47,6 +68,12 @@ class ServerProcess {
   // Waits until it has no call in flight, as its metrics say; false when that takes half a minute.
   bool AwaitIdle() const;
 
+  // The value of a sample of /metrics, 0 when it is not there.
+  double Sample(const std::string& name_and_labels) const;
+
+  // All 0 once it has exited.
+  ProcessUse Use() const;
+
   // Waits until the output (stdout and stderr) holds `text`; false when the server ends without.
   bool AwaitOutput(const std::string& text) const;
   std::string output() const;
@@ -61,6 +88,9 @@ class ServerProcess {
   std::optional<int> exit_code_ ABSL_GUARDED_BY(mutex_);
   std::thread reader_;  // last: it uses the rest
 };
+
+// A TCP connection to 127.0.0.1:port, which the caller closes; -1 if there is none.
+int ConnectTo(int port);
 
 struct HttpReply {
   int status = 0;

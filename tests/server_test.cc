@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -109,12 +108,7 @@ class ServerTest : public ::testing::Test {
 
   static std::string Metrics() { return HttpGet(shared_->server->http_port(), "/metrics").body; }
 
-  // The value of a sample, 0 when it is not there.
-  static double Sample(const std::string& name_and_labels) {
-    const std::string text = absl::StrCat("\n", Metrics());
-    const size_t at = text.find(absl::StrCat("\n", name_and_labels, " "));
-    return at == text.npos ? 0 : std::atof(text.c_str() + at + name_and_labels.size() + 2);
-  }
+  static double Sample(const std::string& name) { return shared_->server->Sample(name); }
 
   static Shared* shared_;
   const std::unique_ptr<v1::Dotmax::Stub> stub_;

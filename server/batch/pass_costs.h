@@ -15,8 +15,8 @@ class PassCosts {
   // A pass of rows ≥ 1 took so many seconds.
   void Record(uint64_t rows, double seconds);
 
-  // What a pass of so many rows takes, more or less; of sizes that were never seen, rather less than more.
-  // None before anything was measured.
+  // What so many rows take, more or less, in as many passes as they need; in passes of sizes that were never
+  // seen, rather less than more. None before anything was measured.
   std::optional<double> Seconds(uint64_t rows) const;
 
   // Per row, in the cheapest passes that were seen; 0 before.
@@ -27,8 +27,8 @@ class PassCosts {
   uint64_t EnoughRows(uint64_t most) const;
 
  private:
-  // Sizes up to 2^i and above 2^(i - 1) are alike.
-  static constexpr size_t kSizes = 16;
+  // Sizes up to 2^i and above 2^(i - 1) are alike, as far as passes go: 256 rows.
+  static constexpr size_t kSizes = 9;
   static size_t SizeOf(uint64_t rows);
 
   std::array<double, kSizes> row_seconds_ = {};  // averages that forget; 0: not measured

@@ -13,7 +13,6 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
-#include "server/rpc/address.h"
 #include "server/rpc/metadata.h"
 
 namespace dotmax {
@@ -51,8 +50,6 @@ void SetBounds(const Backend& backend, grpc::ServerBuilder& builder) {
   builder.SetResourceQuota(quota);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);  // each takes threads from the start
   const std::pair<const char*, int> arguments[] = {
-      // By default a second server on the same port would silently take half of the connections.
-      {GRPC_ARG_ALLOW_REUSEPORT, 0},
       {GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConnectionCalls},
       {GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes},
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(kKeepaliveTime)},
@@ -119,7 +116,11 @@ Listener::Listener(const Backend& backend)
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
     const std::string& address, std::shared_ptr<grpc::ServerCredentials> credentials,
     const Backend& backend) {
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
+      Acceptor::Listen(address, kKeepaliveTimeout, backend.log);
+  if (!acceptor.ok()) return acceptor.status();
   auto listener = absl::WrapUnique(new Listener(backend));
+  listener->acceptor_ = *std::move(acceptor);
   for (const char* service : kServices) Declare(service, backend.metrics);
   // Both are switches of the process: gRPC has no others.
   grpc::EnableDefaultHealthCheckService(true);
@@ -132,12 +133,18 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
     guards.push_back(std::make_unique<ReflectionGuard>(*backend.tokens));
     builder.experimental().SetInterceptorCreators(std::move(guards));
   }
-  builder.AddListeningPort(address, std::move(credentials), &listener->port_);
+  listener->connections_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, std::move(credentials));
   builder.RegisterService(&listener->search_);
   builder.RegisterService(&listener->collections_);
   listener->server_ = builder.BuildAndStart();
-  if (listener->server_ == nullptr || listener->port_ == 0) return BindError(address);
+  if (listener->server_ == nullptr) return absl::InternalError("gRPC does not start");
   listener->SetServing(false);
+  listener->acceptor_->Start([connections = listener->connections_.get()](int socket) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = socket;
+    connections->HandleNewConnection(&connection);
+  });
   return listener;
 }
 
@@ -164,6 +171,7 @@ void Listener::Shutdown(absl::Time deadline) {
   // told to go (GOAWAY), then cut off: they see UNAVAILABLE.
   open_.HoldLate();
   absl::SleepFor(kSettle);
+  acceptor_->Stop();
   // Health watches and reflection streams, which never end by themselves, are cut off with them.
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kSettle));
   server_.reset();

@@ -4,12 +4,14 @@
 
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/rpc/acceptor.h"
 #include "server/rpc/call.h"
 #include "server/rpc/collections.h"
 #include "server/rpc/search.h"
@@ -31,7 +33,7 @@ class Listener {
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
 
   // Health of "" and of each service, as load balancers see it.
   void SetServing(bool serving);
@@ -51,8 +53,9 @@ class Listener {
   OpenCalls open_;
   SearchService search_;
   CollectionsService collections_;
-  int port_ = 0;
-  std::unique_ptr<grpc::Server> server_;  // last: it uses the rest
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;  // into server_
+  std::unique_ptr<Acceptor> acceptor_;                                           // last: it uses the rest
 };
 
 }  // namespace dotmax
