@@ -1,4 +1,5 @@
 // dotmax-server: flags → Config → the parts, wired together → load → wait for a signal → drain.
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -38,7 +39,11 @@ namespace {
 // A large collection is better served cold than not at all.
 constexpr absl::Duration kWarmUpTimeout = absl::Seconds(10);
 
-// Blocked in every thread, and taken one by one with sigwait: no handler ever runs.
+// Large messages come and go, and memory should be back at its level soon after them. What malloc can free
+// only as whole pages between others' blocks, it does when told to.
+constexpr absl::Duration kTrimInterval = absl::Seconds(5);
+
+// Blocked in every thread, and taken one by one with sigtimedwait: no handler ever runs.
 sigset_t StopSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -137,9 +142,11 @@ absl::Status Serve(const Config& config) {
 
   sigset_t signals = StopSignals();
   sigaddset(&signals, SIGHUP);
+  const timespec interval = absl::ToTimespec(kTrimInterval);
   int signal = 0;
-  while (sigwait(&signals, &signal) != 0 || signal == SIGHUP) {
+  while ((signal = sigtimedwait(&signals, nullptr, &interval)) < 0 || signal == SIGHUP) {
     if (signal == SIGHUP) loader.ReloadAll();
+    if (signal < 0) malloc_trim(0);
   }
 
   const DieIfSignalled while_draining;
@@ -161,6 +168,13 @@ absl::Status Serve(const Config& config) {
   return absl::OkStatus();
 }
 
+// By default glibc's malloc learns from large blocks that are freed to keep up to 64 MiB for every thread.
+// Here large messages and matrices come and go, and memory should be back at its level after them.
+void SetMemoryPolicy() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);  // larger blocks are the system's
+  mallopt(M_TRIM_THRESHOLD, 4 << 20);
+}
+
 int Main(int argc, char** argv) {
   const absl::StatusOr<Config> config =
       ParseConfig(argc, argv, [](const char* name) { return getenv(name); });
@@ -180,6 +194,7 @@ int Main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   RaiseFileLimit();
+  SetMemoryPolicy();
   setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);  // its lines are not JSON; our own errors say enough
 
   if (const absl::Status status = Serve(*config); !status.ok()) {

@@ -19,8 +19,8 @@ TEST(PassCostsTest, SizesThatWereNotSeenTakeRatherLess) {
   costs.Record(256, 0.0256);
   EXPECT_DOUBLE_EQ(*costs.Seconds(1), 0.001);
   EXPECT_DOUBLE_EQ(*costs.Seconds(256), 0.0256);
-  EXPECT_DOUBLE_EQ(*costs.Seconds(200), 0.02);     // as by the row in a pass of 256
-  EXPECT_DOUBLE_EQ(*costs.Seconds(2), 0.0002);     // likewise
+  EXPECT_DOUBLE_EQ(*costs.Seconds(200), 0.02);  // as by the row in a pass of 256
+  EXPECT_DOUBLE_EQ(*costs.Seconds(2), 0.0002);  // likewise
   EXPECT_DOUBLE_EQ(costs.RowSeconds(), 0.0001);
 }
 

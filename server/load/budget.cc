@@ -1,7 +1,5 @@
 #include "server/load/budget.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -122,7 +120,6 @@ uint64_t OwnBytes() { return ValueOf(ReadAll("/proc/self/status").value_or(""), 
 
 absl::Status CheckMemory(const MatrixView& shape, bool mapped, uint64_t limit) {
   const uint64_t needed = PeakLoadBytes(shape, mapped);
-  malloc_trim(0);  // what it keeps of large requests, some 100 MB, is not taken
   const uint64_t left = limit > 0 ? limit - std::min(limit, OwnBytes()) : AvailableBytes();
   if (needed <= left) return absl::OkStatus();
   return Error(absl::StatusCode::kResourceExhausted, "NOT_ENOUGH_MEMORY",

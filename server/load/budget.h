@@ -24,7 +24,7 @@ uint64_t AvailableBytes(const std::string& root = "");
 uint64_t OwnBytes();
 
 // kResourceExhausted (NOT_ENOUGH_MEMORY), with both figures, when the matrix does not fit into what is left
-// of `limit`, or, if that is 0, into AvailableBytes(). First gives back what malloc keeps for later.
+// of `limit`, or, if that is 0, into AvailableBytes().
 absl::Status CheckMemory(const MatrixView& shape, bool mapped, uint64_t limit);
 
 }  // namespace dotmax

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/rpc/address.h"
 
@@ -58,6 +59,8 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& ad
   const absl::StatusOr<Addresses> found = Resolve(address);
   if (!found.ok()) return BindError(address);
   auto acceptor = absl::WrapUnique(new Acceptor(log));
+  acceptor->stop_ = eventfd(0, EFD_CLOEXEC);
+  if (acceptor->stop_ < 0) return absl::UnavailableError(absl::StrCat("eventfd: ", std::strerror(errno)));
   in_port_t port = 0;
   for (const addrinfo* at = found->get(); at != nullptr; at = at->ai_next) {
     sockaddr_storage meaning = {};
@@ -81,11 +84,13 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& ad
   return acceptor;
 }
 
-Acceptor::~Acceptor() { Stop(); }
+Acceptor::~Acceptor() {
+  Stop();
+  if (stop_ >= 0) close(stop_);
+}
 
 void Acceptor::Start(std::function<void(int)> take) {
   take_ = std::move(take);
-  stop_ = eventfd(0, EFD_CLOEXEC);
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -94,7 +99,6 @@ void Acceptor::Stop() {
     const uint64_t one = 1;
     (void)!write(stop_, &one, sizeof(one));
     thread_.join();
-    close(stop_);
   }
   for (const int listener : listeners_) close(listener);
   listeners_.clear();
