@@ -162,7 +162,8 @@ TEST(LayoutTest, EveryTestMirrorsAModule) {
     if (entry.path().extension() == ".h") modules.insert(entry.path().stem());
   }
   for (const fs::directory_entry& entry : fs::directory_iterator(fs::path(DOTMAX_SOURCE_DIR) / "tests")) {
-    absl::string_view stem = entry.path().stem().native();
+    const std::string name = entry.path().stem();
+    absl::string_view stem = name;
     if (!absl::ConsumeSuffix(&stem, "_test")) continue;
     EXPECT_TRUE(modules.contains(std::string(stem)) || whole.contains(std::string(stem))) << stem;
   }

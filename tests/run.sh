@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# Installs what tests need, builds everything, runs every test, and ends with a line "N passed, N failed".
+# Installs what tests need, builds everything, runs every test, then those that fit under sanitizers, and ends with
+# a line "N passed, N failed".
 # With --long, attack_test covers a million cases (at most 15 minutes) of which the short run has none: its
-# seeds start at FIRST_SEED, or at 2^32; take another one for cases that nobody has run yet.
+# seeds start at FIRST_SEED, or at 2^32; take another one for cases that nobody has run yet. And sanitizers see the
+# tests that take minutes under them.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+# Under sanitizers, the planner has no time to find what these expect, and memory and processor time are their own.
+unsanitized=*.StructureIsFoundAndUsed:*.ThePlanner*:*.ClustersAreFoundAndUsed:UnwantedWorkTest.*:*.MemoryOf*
+# These take minutes, programs and cases.
+slow=:*.RandomCases:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*
+slow_asan='|attack_test'
+slow_tsan='client_test|collections_test|engine_test|fault_test|lifecycle_test|search_stream_test'
 if [[ ${1-} == --long && $# -le 2 && ${2-0} =~ ^[0-9]+$ ]]; then
-  export DOTMAX_ATTACK_FROM=${2-4294967296}
+  attack_from=${2-4294967296}
+  slow= slow_asan= slow_tsan=none
 elif [[ $# -gt 0 ]]; then
   echo "usage: tests/run.sh [--long [FIRST_SEED]]" >&2
   exit 2
 fi
 
-build=build/ci
 passed=0
 failed=0
 
@@ -52,13 +60,15 @@ command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 must cmake --preset ci "${launcher[@]}"
 must cmake --build --preset ci --parallel "$(nproc)"
 
-echo "== tests"
-# ctest runs programs; the cases within them are counted from what GoogleTest reports.
-export GTEST_OUTPUT="xml:$PWD/$build/results/"
-rm -rf "$build/results"
-mkdir -p "$build/results"
-ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)" --output-junit results/ctest.xml
-counts=$(python3 - "$build/results" <<'PYTHON'
+# Runs the tests of a build, with what else is given to ctest, and counts them: ctest runs programs; the cases within
+# them are counted from what GoogleTest reports.
+run_tests() {
+  local results=$1/results counts ok bad
+  rm -rf "$results"
+  mkdir -p "$results"
+  GTEST_OUTPUT="xml:$PWD/$results/" ctest --test-dir "$1" --output-on-failure --parallel "$(nproc)" \
+    --output-junit results/ctest.xml "${@:2}"
+  counts=$(python3 - "$results" <<'PYTHON'
 """Prints "passed failed" over GoogleTest's reports, and ctest's for programs that left none."""
 import pathlib, sys
 import xml.etree.ElementTree as xml
@@ -69,18 +79,49 @@ for test in xml.parse(results / "ctest.xml").getroot().iter("testcase"):
     cases[test.get("name")] = [test.get("status") == "run"]
 for report in results.glob("*.xml"):
     if report.stem != "ctest":
-        found = [not case.findall("failure") for case in xml.parse(report).getroot().iter("testcase")]
+        ran = [case for case in xml.parse(report).getroot().iter("testcase") if case.get("status") == "run"]
+        found = [not case.findall("failure") for case in ran]
         crashed = cases.get(report.stem) == [False] and all(found)
         cases[report.stem] = found + [False] * crashed
 flat = [ok for found in cases.values() for ok in found]
 print(sum(flat), len(flat) - sum(flat))
 PYTHON
-) || counts="0 1"
-read -r ok bad <<<"$counts"
-passed=$((passed + ok))
-failed=$((failed + bad))
+  ) || counts="0 1"
+  read -r ok bad <<<"$counts"
+  passed=$((passed + ok))
+  failed=$((failed + bad))
+}
 
-check "mutations of the error bounds" env -u GTEST_OUTPUT tests/mutation.sh
+# Whether sanitizers had nothing to say; shows what they had.
+no_reports() {
+  [[ -z $(ls "$1") ]] || { tail -n 60 "$1"/*; false; }
+}
+
+# Builds a target under a sanitizer and runs its tests. What it reports goes to files, as the servers and commands
+# that tests start have no other way to be heard.
+sanitized() {
+  local preset=$1 target=$2 reports=$PWD/build/$1/reports
+  echo "== $preset"
+  must cmake --preset "$preset" "${launcher[@]}"
+  must cmake --build --preset "$preset" --parallel "$(nproc)" --target "$target"
+  rm -rf "$reports"
+  mkdir -p "$reports"
+  # Debian's libraries are not instrumented: what they do to memory is theirs to order (see tests/tsan.cc).
+  ASAN_OPTIONS=log_path=$reports/asan:handle_sigbus=0:quarantine_size_mb=16 UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1 \
+    TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tests/tsan.supp:handle_sigbus=0:ignore_noninstrumented_modules=1 \
+    GTEST_FILTER=-$unsanitized$slow run_tests "build/$preset" "${@:3}"
+  check "$preset has nothing to report" no_reports "$reports"
+}
+
+echo "== tests"
+[[ -n ${attack_from-} ]] && export DOTMAX_ATTACK_FROM=$attack_from
+run_tests build/ci
+unset DOTMAX_ATTACK_FROM
+check "mutations of the error bounds" tests/mutation.sh
+# Instruction sets are not theirs to tell apart, and memory_test measures what they take themselves.
+sanitized asan all_tests -E "^(engine_test_|memory_test$slow_asan)"
+sanitized tsan threaded_tests -L threaded -E "^($slow_tsan)"
+check "what mutexes protect" tests/thread_safety.py build/ci
 # Versions of clang-format disagree; Debian 12's decides.
 [[ $(clang-format --version) != *" 14."* ]] || check "format" bash -c 'git ls-files "*.cc" "*.h" | xargs clang-format --dry-run -Werror'
 finish

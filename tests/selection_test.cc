@@ -340,6 +340,14 @@ TEST(MaxOfPairsTest, ExtremeMagnitudesAndZeros) {
   ExpectBest(pairs);
 }
 
+TEST(MaxOfPairsTest, AllRowsAreBestForAZero) {
+  const SharedMatrix zero = MakeMatrix(std::vector<double>(2 * 16, 0.0), 16);
+  for (const uint64_t rows : {3, 300, 3000}) {
+    const SharedMatrix base = RandomNormal(rows, 16, rows);
+    ExpectBest({{zero.view, base.view}, {base.view, zero.view}});
+  }
+}
+
 TEST(MaxOfPairsTest, TiesGoToTheLowestPair) {
   const SharedMatrix a = RandomNormal(6, 8, 1), b = RandomNormal(50, 8, 2), c = RandomNormal(2, 8, 3);
   ExpectBest({{c.view, c.view}, {a.view, b.view}, {a.view, b.view}, {a.view, a.view}});

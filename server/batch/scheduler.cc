@@ -198,6 +198,10 @@ void Scheduler::Count(Flow& flow, const Job& job, int sign) {
   flow.total_seconds = std::max(0.0, flow.total_seconds + seconds);
   flow.requests += sign;
   flow.counted_rows += sign * CountedRows(job);
+  if (flow.requests == 0) {  // what sums of float64 leave is nothing
+    flow.seconds = {};
+    flow.total_seconds = 0.0;
+  }
   requests_ += sign;
   rows_ += sign * job.rows;
   counted_rows_ += sign * CountedRows(job);

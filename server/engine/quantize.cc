@@ -28,7 +28,8 @@ int RoundUp(int dim) { return (dim + kCodeDimMultiple - 1) / kCodeDimMultiple * 
 // so that tails stay within a small multiple of it; any positive step is valid.
 double CodeScale(double max_abs, double norm) {
   const double reach = std::max(max_abs, norm * 0x1p-10);
-  return reach > 0.0 ? reach / kMaxCode : 1.0;
+  // Of next to nothing the inverse is finite all the same, also as float32.
+  return std::max(reach / kMaxCode, 0x1p-100);
 }
 
 // ‖y − code · scale‖, ‖code · scale‖ and about ‖y‖ for `count` numbers, the first two outward.
@@ -323,8 +324,7 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
   uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
   for (const uint32_t id : order) {
     ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
-    // Rows of next to nothing get a step whose inverse is finite.
-    const float scale = NextFloat32(std::max(CodeScale(MaxAbs(row.data(), rows.dim), norms[id]), 0x1p-100));
+    const float scale = NextFloat32(CodeScale(MaxAbs(row.data(), rows.dim), norms[id]));
     const CodeLengths lengths =
         Lengths(EncodeUnsigned(row.data(), rows.dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), rows.dim);
     std::fill(to + rows.dim, to + code_dim_, uint8_t{0});
