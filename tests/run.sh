@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 # Under sanitizers, the planner has no time to find what these expect, and memory and processor time are their own.
 unsanitized=*.StructureIsFoundAndUsed:*.ThePlanner*:*.ClustersAreFoundAndUsed:UnwantedWorkTest.*:*.MemoryOf*
 # These take minutes, programs and cases.
-slow=:*.RandomCases:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*
+slow=:*.RandomCases:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*:*.CallersThatLeave*
 slow_asan='|attack_test'
 slow_tsan='client_test|collections_test|engine_test|fault_test|lifecycle_test|search_stream_test'
 if [[ ${1-} == --long && $# -le 2 && ${2-0} =~ ^[0-9]+$ ]]; then
@@ -107,7 +107,8 @@ sanitized() {
   rm -rf "$reports"
   mkdir -p "$reports"
   # Debian's libraries are not instrumented: what they do to memory is theirs to order (see tests/tsan.cc).
-  ASAN_OPTIONS=log_path=$reports/asan:handle_sigbus=0:quarantine_size_mb=16 UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1 \
+  ASAN_OPTIONS=log_path=$reports/asan:handle_sigbus=0:quarantine_size_mb=16 \
+    UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1 \
     TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tests/tsan.supp:handle_sigbus=0:ignore_noninstrumented_modules=1 \
     GTEST_FILTER=-$unsanitized$slow run_tests "build/$preset" "${@:3}"
   check "$preset has nothing to report" no_reports "$reports"
