@@ -75,10 +75,11 @@ TEST(BenchMetricsTest, CountersAreDifferencesOfTheSumOfAllSeriesOfThatName) {
 
 TEST(BenchMetricsTest, WrongAddressesAreRefused) {
   for (const char* address : {"", "9464", ":9464", "localhost:"}) {
-    EXPECT_EQ(FetchMetrics(address, absl::Seconds(5)).status().code(), absl::StatusCode::kInvalidArgument)
+    EXPECT_EQ(FetchMetrics(address, "", absl::Seconds(5)).status().code(), absl::StatusCode::kInvalidArgument)
         << address;
   }
-  EXPECT_EQ(FetchMetrics("127.0.0.1:1", absl::Seconds(5)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(FetchMetrics("127.0.0.1:1", "", absl::Seconds(5)).status().code(),
+            absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

@@ -280,6 +280,11 @@ TEST_F(TokensTest, MetricsAskForATokenIfTheyAreToAndProbesNever) {
   }
   EXPECT_EQ(HttpGet(port, "/healthz").status, 200);
   EXPECT_EQ(HttpGet(port, "/readyz").status, 200);
+  const testing::Ran ran = testing::RunCommand(
+      absl::StrCat("DOTMAX_TOKEN=", kWeb, " $DOTMAX_BINARY bench --json --duration=100ms --warmup=0s",
+                   " --server=", server_->grpc_address(), " --metrics=127.0.0.1:", port));
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_THAT(ran.output, HasSubstr("\"compute_seconds\""));
 }
 
 TEST_F(TokensTest, NoOutputHoldsASecret) {

@@ -221,9 +221,14 @@ absl::StatusOr<BenchReport> RunBench(const BenchFlags& flags, LoadOptions load,
   absl::StatusOr<std::string> before, after;
   if (!flags.metrics.empty()) {
     // Now, so that a wrong address is not found out at the end.
-    if (before = FetchMetrics(flags.metrics, flags.common.timeout); !before.ok()) return before.status();
-    load.window_begins = [&] { before = FetchMetrics(flags.metrics, flags.common.timeout); };
-    load.window_ends = [&] { after = FetchMetrics(flags.metrics, flags.common.timeout); };
+    const absl::StatusOr<ClientOptions> shown = flags.common.Options();
+    if (!shown.ok()) return shown.status();
+    const auto fetch = [&flags, token = shown->token] {
+      return FetchMetrics(flags.metrics, token, flags.common.timeout);
+    };
+    if (before = fetch(); !before.ok()) return before.status();
+    load.window_begins = [&before, fetch] { before = fetch(); };
+    load.window_ends = [&after, fetch] { after = fetch(); };
   }
   Progress progress;
   load.progress = [&progress](const LoadProgress& now) {

@@ -107,7 +107,8 @@ std::optional<ServerFigures::Distribution> Between(absl::string_view before, abs
 
 }  // namespace
 
-absl::StatusOr<std::string> FetchMetrics(const std::string& address, absl::Duration timeout) {
+absl::StatusOr<std::string> FetchMetrics(const std::string& address, const std::string& token,
+                                         absl::Duration timeout) {
   const size_t colon = address.rfind(':');
   if (colon == 0 || colon == address.npos || colon + 1 == address.size()) {
     return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is not HOST:PORT"));
@@ -118,7 +119,10 @@ absl::StatusOr<std::string> FetchMetrics(const std::string& address, absl::Durat
   if (fd < 0) return absl::UnavailableError(absl::StrCat(address, ": no connection for /metrics"));
   const absl::Cleanup close_fd = [fd] { close(fd); };
   // A reply of HTTP/1.0 ends with the connection, in one piece.
-  const std::string request = absl::StrCat("GET /metrics HTTP/1.0\r\nHost: ", address, "\r\n\r\n");
+  const std::string authorization =
+      token.empty() ? "" : absl::StrCat("Authorization: Bearer ", token, "\r\n");
+  const std::string request =
+      absl::StrCat("GET /metrics HTTP/1.0\r\nHost: ", address, "\r\n", authorization, "\r\n");
   std::string reply;
   if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
     char block[16384];

@@ -12,9 +12,11 @@
 
 namespace dotmax {
 
-// The text at http://HOST:PORT/metrics, `address` being HOST:PORT. kInvalidArgument when that is none,
-// kUnavailable when nothing of the kind is there within the timeout.
-absl::StatusOr<std::string> FetchMetrics(const std::string& address, absl::Duration timeout);
+// The text at http://HOST:PORT/metrics, `address` being HOST:PORT, for whoever has `token`, if any.
+// kInvalidArgument when that is no address, kUnavailable when nothing of the kind is there within the
+// timeout.
+absl::StatusOr<std::string> FetchMetrics(const std::string& address, const std::string& token,
+                                         absl::Duration timeout);
 
 struct ServerFigures {
   // Of a histogram; quantiles are estimates, as Prometheus makes them: even within a bucket.
