@@ -120,7 +120,7 @@ run_tests build/ci
 unset DOTMAX_ATTACK_FROM
 check "mutations of the error bounds" tests/mutation.sh
 # Instruction sets are not theirs to tell apart, and memory_test measures what they take themselves.
-sanitized asan all_tests -E "^(engine_test_|memory_test|monitoring_check$slow_asan)"
+sanitized asan all_tests -E "^(engine_test_|memory_test|monitoring_check|deploy_check$slow_asan)"
 sanitized tsan threaded_tests -L threaded -E "^($slow_tsan)"
 check "what mutexes protect" tests/thread_safety.py build/ci
 # Versions of clang-format disagree; Debian 12's decides.
