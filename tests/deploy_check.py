@@ -60,7 +60,7 @@ def free_ports(count):
 
 class Server:
     def __init__(self, options, grpc_port, http_port):
-        flags = [f"--matrix={SAMPLE}", "--threads=1", "--drain-grace=3s"]
+        flags = [f"--matrix={SAMPLE}", "--threads=1", "--drain-grace=5s"]
         flags += [f"--listen=127.0.0.1:{grpc_port}", f"--metrics-listen=127.0.0.1:{http_port}"]
         self.http_port = http_port
         self.process = subprocess.Popen([options.server, *flags], stderr=subprocess.PIPE, text=True)
@@ -108,7 +108,7 @@ def check_balancing(options, directory):
         shares = [server.answered() for server in servers]
         require(min(shares) > 0.2 * sum(shares), f"one connection's requests were not balanced: {shares}")
 
-        bench = load(8)
+        bench = load(10)
         time.sleep(2)
         servers[0].process.terminate()
         require(servers[0].process.wait(timeout=60) == 0, "the stopped server did not exit well")
