@@ -1,0 +1,1 @@
+"""The wire contract, generated from proto/dotmax/v1."""
