@@ -16,7 +16,7 @@ test=(clang clang-format git haproxy libbenchmark-dev libgmock-dev libgtest-dev 
   python3-wheel systemd)
 bench=(libopenblas0-pthread python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
 # Other packages of Node.js bring npm along, and conflict with Debian's.
-command -v npm >/dev/null || bench+=(npm)
+command -v npm >/dev/null || test+=(nodejs npm)
 
 case "${1:-}" in
   build) packages=("${build[@]}") ;;

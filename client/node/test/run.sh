@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Everything about the Node package, in a copy of it: its tests, its types, and what a stranger gets: packed, installed
+# into an empty project, where README.md's example runs. Needs npm, and DOTMAX_SERVER_BINARY and DOTMAX_BINARY.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-node.XXXXXX")
+server=
+cleanup() {
+  [[ -z $server ]] || kill "$server" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+mkdir -p "$work/client" "$work/stranger"
+cp -R proto "$work/"
+cp -R client/node "$work/client/"
+cp deploy/sample/glove-10k.npy "$work/sample.npy"
+export npm_config_audit=false npm_config_fund=false npm_config_package_lock=false npm_config_update_notifier=false
+
+version=$(sed -n 's/^project(dotmax VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+grep -q "\"version\": \"$version\"" client/node/package.json || { echo "package.json is not of version $version"; exit 1; }
+
+cd "$work/client/node"
+npm install --silent
+node --test
+npx --no-install tsc --noEmit --strict --skipLibCheck false --target es2022 --module nodenext --lib es2022,dom \
+  --types node test/typed.ts
+
+tarball=$(npm pack --silent)
+cd "$work/stranger"
+npm init --yes >/dev/null
+npm install --silent "$work/client/node/$tarball"
+[[ -f node_modules/dotmax/proto/dotmax/v1/dotmax.proto && ! -e node_modules/dotmax/test ]] || { ls -R node_modules/dotmax; exit 1; }
+
+"$DOTMAX_SERVER_BINARY" --matrix="$work/sample.npy" --listen=127.0.0.1:0 --metrics-listen= 2>"$work/log" &
+server=$!
+for _ in $(seq 100); do grep -q '"event":"ready"' "$work/log" && break; sleep 0.1; done
+port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/log")
+sed -n '/^```js$/,/^```$/p' "$work/client/node/README.md" | sed "/^\`\`\`/d; s/localhost:50051/127.0.0.1:$port/" >example.mjs
+node example.mjs | tee "$work/said"
+grep -q "true INVALID_ARGUMENT DIM_MISMATCH" "$work/said"
