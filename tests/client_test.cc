@@ -457,6 +457,62 @@ TEST_F(ClientTest, RefusalsOfAStreamKeepTheirDetails) {
   EXPECT_THAT(std::string(result.status().message()), HasSubstr("message 1: base.dim: 12"));
 }
 
+// Batches of one row each, and one of another dim where `bad` says.
+absl::Status Stream(const Client& client, const SharedMatrix& queries, std::optional<size_t> bad,
+                    absl::FunctionRef<bool(uint64_t, absl::StatusOr<SearchResult>)> take) {
+  const Rows all = RowsOf(queries, ElementType::kFloat32);
+  size_t sent = 0;
+  const auto next = [&]() -> std::optional<Rows> {
+    if (sent == all.count()) return std::nullopt;
+    const auto* const row = static_cast<const char*>(all.data) + sent * all.row_bytes();
+    const uint32_t dim = sent++ == bad ? kDim / 2 : kDim;
+    return Rows(row, dim * sizeof(float), dim, ElementType::kFloat32);
+  };
+  return client.SearchStream(next, take);
+}
+
+TEST_F(ClientTest, AStreamAnswersEveryBatch) {
+  const Client client = Connect();
+  const SharedMatrix queries = testing::RandomNormal(300, kDim, 8);
+  const auto whole = client.Search(RowsOf(queries, ElementType::kFloat32));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  constexpr size_t kBad = 7;
+  size_t taken = 0;
+  const absl::Status status =
+      Stream(client, queries, kBad, [&](uint64_t batch, const absl::StatusOr<SearchResult>& result) {
+        ++taken;
+        if (batch == kBad) {
+          EXPECT_EQ(StatusReason(result.status()), "DIM_MISMATCH");
+        } else {
+          EXPECT_EQ(result->ids, std::vector<uint64_t>({whole->ids[batch]})) << batch;
+          EXPECT_EQ(result->scores, std::vector<double>({whole->scores[batch]})) << batch;
+        }
+        return true;
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(taken, 300);
+}
+
+TEST_F(ClientTest, AStreamEndsWhenItsResultsAreNotWanted) {
+  size_t taken = 0;
+  const absl::Status status =
+      Stream(Connect(), testing::RandomNormal(100000, kDim, 9), std::nullopt,
+             [&](uint64_t /*batch*/, const absl::StatusOr<SearchResult>& /*result*/) { return ++taken < 5; });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(taken, 5);
+}
+
+TEST_F(ClientTest, AStreamFailsWithABatchThatCannotBeSent) {
+  const std::vector<float> row(kDim);
+  const absl::Status status = Connect().SearchStream(
+      [&]() -> std::optional<Rows> {
+        return Rows(row.data(), sizeof(float) * kDim - 1, kDim, ElementType::kFloat32);
+      },
+      [](uint64_t /*batch*/, const absl::StatusOr<SearchResult>& /*result*/) { return true; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("batch 0: 47 bytes"));
+}
+
 TEST_F(ClientTest, NoQueriesGiveAnEmptyResult) {
   const auto result = Connect().Search(Rows(absl::Span<const float>(), kDim), {.collection = "words"});
   ASSERT_TRUE(result.ok()) << result.status();

@@ -22,6 +22,7 @@
 #include "dotmax/client.h"
 #include "dotmax/v1/collections.grpc.pb.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
+#include "google/rpc/status.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
 namespace dotmax {
@@ -37,6 +38,7 @@ inline constexpr std::pair<ElementType, v1::DType> kWireTypes[] = {
 
 // The server's status, its details as payloads by type URL.
 absl::Status FromGrpc(const grpc::Status& status);
+absl::Status FromRpc(const google::rpc::Status& status);
 
 // kInvalidArgument when `rows` are no whole rows.
 absl::Status CheckRows(const Rows& rows, absl::string_view name);

@@ -1,17 +1,16 @@
 // The Node client against real servers: the program that DOTMAX_SERVER_BINARY names.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { Client, DotmaxError } from 'dotmax';
+import { serve, stop } from './servers.js';
 
 const ROWS = 500;
 const DIM = 12;
 const directory = mkdtempSync(path.join(tmpdir(), 'dotmax-node-'));
-const started = [];
 let target;
 
 // Small integers times 2^-10: float32 numbers whose products and sums are exact in doubles, in any order.
@@ -31,23 +30,6 @@ function npy(name, values, dim) {
   const file = path.join(directory, `${name}.npy`);
   writeFileSync(file, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), Buffer.from([118, 0]), Buffer.from(header), bytes]));
   return `--matrix=${name}=${file}`;
-}
-
-async function serve(...flags) {
-  const child = spawn(process.env.DOTMAX_SERVER_BINARY, ['--listen=127.0.0.1:0', '--metrics-listen=', '--threads=1', ...flags], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  started.push(child);
-  let port;
-  for await (const line of createInterface({ input: child.stderr })) {
-    const event = JSON.parse(line);
-    if (event.event === 'listening') port = event.grpc_port;
-    if (event.event === 'ready') {
-      child.stderr.resume();
-      return `127.0.0.1:${port}`;
-    }
-  }
-  throw new Error('the server does not start');
 }
 
 /** The hits of one query by exact arithmetic, best first, ties by id. */
@@ -77,7 +59,7 @@ before(async () => {
 });
 after(() => {
   client.close();
-  for (const child of started) child.kill();
+  stop();
   rmSync(directory, { recursive: true });
 });
 

@@ -20,6 +20,7 @@ export npm_config_audit=false npm_config_fund=false npm_config_package_lock=fals
 version=$(sed -n 's/^project(dotmax VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 grep -q "\"version\": \"$version\"" client/node/package.json || { echo "package.json is not of version $version"; exit 1; }
 
+export DOTMAX_CONFORMANCE=$PWD/tests/conformance
 cd "$work/client/node"
 npm install --silent
 node --test

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -241,7 +242,19 @@ class Client {
   absl::StatusOr<SearchResult> SearchRows(const CollectionRows& queries, SelfPairs self,
                                           const SearchOptions& options = {}) const;
 
-  // The same for a base that is sent, too, and held by no server (options.collection is not looked at). What
+  // Search, for any number of batches of queries in one call. `next` gives one after the other, and nothing when
+  // there are no more; it is called on a thread of the call's own, and what a batch borrows must last until its
+  // result has come. `take` is called on the calling thread as results come, in any order, with the batch's
+  // number, from 0; a batch that fails has its own status, and the others go on. When `take` returns false, the
+  // call ends. Batches are taken while results are: at most 64 are under way, and each must fit into a message.
+  //
+  // Fails with what ended the stream before all was answered. Without options.timeout there is none;
+  // options.exclude and progress are not looked at.
+  absl::Status SearchStream(absl::FunctionRef<std::optional<Rows>()> next,
+                            absl::FunctionRef<bool(uint64_t batch, absl::StatusOr<SearchResult> result)> take,
+                            const SearchOptions& options = {}) const;
+
+  // Search for a base that is sent, too, and held by no server (options.collection is not looked at). What
   // does not fit into one message is streamed. Queries beyond the message limit go in parts, each with the
   // whole base.
   absl::StatusOr<SearchResult> MaxInnerProduct(const Rows& queries, const Rows& base,
