@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
@@ -460,11 +461,11 @@ TEST_F(ClientTest, RefusalsOfAStreamKeepTheirDetails) {
 // Batches of one row each, and one of another dim where `bad` says.
 absl::Status Stream(const Client& client, const SharedMatrix& queries, std::optional<size_t> bad,
                     absl::FunctionRef<bool(uint64_t, absl::StatusOr<SearchResult>)> take) {
-  const Rows all = RowsOf(queries, ElementType::kFloat32);
+  const MatrixView& all = queries.view;
   size_t sent = 0;
   const auto next = [&]() -> std::optional<Rows> {
-    if (sent == all.count()) return std::nullopt;
-    const auto* const row = static_cast<const char*>(all.data) + sent * all.row_bytes();
+    if (sent == all.rows) return std::nullopt;
+    const float* const row = static_cast<const float*>(all.data) + sent * kDim;
     const uint32_t dim = sent++ == bad ? kDim / 2 : kDim;
     return Rows(row, dim * sizeof(float), dim, ElementType::kFloat32);
   };

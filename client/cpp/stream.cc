@@ -3,6 +3,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/impl.h"
 #include "client/cpp/join.h"
