@@ -465,7 +465,7 @@ absl::Status Stream(const Client& client, const SharedMatrix& queries, std::opti
   size_t sent = 0;
   const auto next = [&]() -> std::optional<Rows> {
     if (sent == all.rows) return std::nullopt;
-    const float* const row = static_cast<const float*>(all.data) + sent * kDim;
+    const std::byte* const row = all.data + sent * kDim * sizeof(float);
     const uint32_t dim = sent++ == bad ? kDim / 2 : kDim;
     return Rows(row, dim * sizeof(float), dim, ElementType::kFloat32);
   };
