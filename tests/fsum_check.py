@@ -32,8 +32,9 @@ def generated(directory):
 
 
 def start(program, matrix, *flags):
+    """A server of a file as collection "base", or of what the flags say; and its port."""
     server = subprocess.Popen(
-        [program, f"--matrix=base={matrix}", "--listen=127.0.0.1:0", "--metrics-listen=", *flags],
+        [program, *([f"--matrix=base={matrix}"] if matrix else []), "--listen=127.0.0.1:0", "--metrics-listen=", *flags],
         stderr=subprocess.PIPE,
         text=True,
     )
