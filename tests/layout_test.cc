@@ -48,6 +48,7 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"client/cpp", {"dotmax/client.h", "proto", "grpcpp", "google/protobuf"}},
       // --local searches without a server.
       {"client/cli", {"dotmax/client.h", "server/base", "server/store", "server/engine", "server/batch"}},
+      {"client/cli/hdf5.cc", {"server/base", "hdf5.h"}},
       {"client/cli/bench_load.cc",
        {"dotmax/client.h", "client/cpp/credentials.h", "server/base", "proto", "grpcpp"}},
       {"tests/oracle.h", {"server/base/types.h"}},
@@ -62,8 +63,9 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
 
 // Third-party roots that only the table above lets in. What is in no list is the system's.
 constexpr absl::string_view kThirdParty[] = {
-    "oneapi",          "omp.h", "hwy",   "prometheus", "CivetServer.h",   "civetweb.h", "grpcpp", "grpc",
-    "google/protobuf", "gtest", "gmock", "benchmark",  "dotmax/client.h", "mpfr.h",     "gmp.h",  "openssl"};
+    "oneapi", "omp.h",           "hwy",    "prometheus", "CivetServer.h", "civetweb.h",      "grpcpp",
+    "grpc",   "google/protobuf", "gtest",  "gmock",      "benchmark",     "dotmax/client.h", "mpfr.h",
+    "gmp.h",  "hdf5.h",          "openssl"};
 
 bool Within(absl::string_view path, absl::string_view root) {
   return path == root || absl::StartsWith(path, absl::StrCat(root, "/"));

@@ -16,12 +16,12 @@
 #include "client/cli/bench_verify.h"
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
+#include "client/cli/files.h"
 #include "client/cli/progress.h"
 #include "client/cli/queries.h"
 #include "client/cli/question.h"
 #include "dotmax/client.h"
 #include "server/base/flags.h"
-#include "server/store/ingest.h"
 
 namespace dotmax {
 namespace {
@@ -178,7 +178,7 @@ absl::StatusOr<LoadRequests> MakeRequests(const BenchFlags& flags, const SearchO
     return requests;
   }
   absl::StatusOr<SharedMatrix> file =
-      flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrix(flags.queries);
+      flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrixFile(flags.queries, {.dataset = "test"});
   if (!file.ok()) return file.status();
   requests.queries = *std::move(file);
   MatrixView& view = requests.queries.view;
@@ -204,7 +204,7 @@ absl::StatusOr<BenchReport> RunBench(const BenchFlags& flags, LoadOptions load,
 
   std::optional<ExpectedAnswers> expected;
   if (load.check_share > 0) {
-    const absl::StatusOr<SharedMatrix> base = ReadMatrix(flags.base);
+    const absl::StatusOr<SharedMatrix> base = ReadMatrixFile(flags.base);
     if (!base.ok()) return base.status();
     Progress progress;
     requests->options.progress = [&progress](uint64_t done, uint64_t total) { progress.Update(done, total); };

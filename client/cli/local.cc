@@ -135,21 +135,17 @@ absl::StatusOr<SearchResult> InBlocks(Searcher& searcher, const Selection& selec
   return gathered.Take();
 }
 
-// An engine over `matrix` alone, which is searched for `queries` rows.
-std::unique_ptr<Dispatcher> Serve(const SharedMatrix& matrix, const std::string& name, uint64_t queries,
-                                  int threads) {
+// An engine over `matrix` alone.
+std::unique_ptr<Searcher> Serve(const SharedMatrix& matrix, const std::string& name,
+                                const ScreenOptions& screen, int threads) {
   const auto catalog = std::make_shared<Catalog>();
-  catalog->Publish(name, std::make_shared<const Matrix>(matrix, ScreenForOnce(queries)));
+  catalog->Publish(name, std::make_shared<const Matrix>(matrix, screen));
   return std::make_unique<Dispatcher>(std::make_unique<Engine>(threads), catalog, Dispatcher::Limits());
 }
 
-}  // namespace
-
-absl::StatusOr<SearchResult> LocalMax(const SharedMatrix& queries, const SharedMatrix& base,
-                                      const std::string& base_name, const SearchOptions& options,
-                                      int threads) {
-  const std::unique_ptr<Dispatcher> searcher = Serve(base, base_name, queries.view.rows, threads);
-  return InBlocks(*searcher, SelectionOf(options), options, queries.view.rows,
+absl::StatusOr<SearchResult> SearchIn(Searcher& searcher, const SharedMatrix& queries,
+                                      const SearchOptions& options) {
+  return InBlocks(searcher, SelectionOf(options), options, queries.view.rows,
                   [&](uint64_t first, uint64_t rows) {
                     MatrixView view = queries.view;
                     view.data = view.row(first);
@@ -160,9 +156,28 @@ absl::StatusOr<SearchResult> LocalMax(const SharedMatrix& queries, const SharedM
                   });
 }
 
+}  // namespace
+
+LocalCollection::LocalCollection(const SharedMatrix& rows, const std::string& name, int threads)
+    : searcher_(Serve(rows, name, ScreenOptions(), threads)) {}
+
+absl::StatusOr<SearchResult> LocalCollection::Search(const SharedMatrix& queries,
+                                                     const SearchOptions& options) const {
+  return SearchIn(*searcher_, queries, options);
+}
+
+std::string LocalCollection::screen() const { return searcher_->Collections()->front().screen; }
+
+absl::StatusOr<SearchResult> LocalMax(const SharedMatrix& queries, const SharedMatrix& base,
+                                      const std::string& base_name, const SearchOptions& options,
+                                      int threads) {
+  const auto searcher = Serve(base, base_name, ScreenForOnce(queries.view.rows), threads);
+  return SearchIn(*searcher, queries, options);
+}
+
 absl::StatusOr<SearchResult> LocalPairs(const SharedMatrix& rows, const std::string& name,
                                         const SearchOptions& options, int threads) {
-  const std::unique_ptr<Dispatcher> searcher = Serve(rows, name, rows.view.rows, threads);
+  const auto searcher = Serve(rows, name, ScreenForOnce(rows.view.rows), threads);
   Selection selection = SelectionOf(options);
   selection.self = Selection::Self::kOnce;
   return InBlocks(*searcher, selection, options, rows.view.rows, [](uint64_t first, uint64_t count) {

@@ -18,6 +18,8 @@ Commands:
   search   the best rows of a server's collection for query vectors
   max      the best pairs of rows of two files, by a server or in this process
   pairs    the closest pairs of rows within one file, or within a server's collection
+  convert  a matrix file into another format
+  eval     a data set of ann-benchmarks, by its own queries
   bench    how fast a server answers, and how it fares under load
   load     a file that the server can read, as a collection, while it serves
   reload   a collection from its file
@@ -38,6 +40,8 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "search") return Search(argc - 1, argv + 1);
   if (command == "max") return Max(argc - 1, argv + 1);
   if (command == "pairs") return Pairs(argc - 1, argv + 1);
+  if (command == "convert") return Convert(argc - 1, argv + 1);
+  if (command == "eval") return Eval(argc - 1, argv + 1);
   if (command == "bench") return Bench(argc - 1, argv + 1);
   if (command == "load") return Load(argc - 1, argv + 1);
   if (command == "reload") return Reload(argc - 1, argv + 1);

@@ -6,6 +6,7 @@
 
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
+#include "client/cli/files.h"
 #include "client/cli/format.h"
 #include "client/cli/local.h"
 #include "client/cli/progress.h"
@@ -13,7 +14,6 @@
 #include "client/cli/question.h"
 #include "dotmax/client.h"
 #include "server/base/flags.h"
-#include "server/store/ingest.h"
 
 namespace dotmax {
 namespace {
@@ -30,9 +30,9 @@ absl::StatusOr<SearchResult> RunMax(const MaxFlags& flags, const std::string& qu
                                     const std::string& base_path, SearchOptions& options, Names& names) {
   Progress progress;
   options.progress = [&progress](uint64_t done, uint64_t total) { progress.Update(done, total); };
-  const absl::StatusOr<SharedMatrix> queries = ReadMatrix(queries_path);
+  const absl::StatusOr<SharedMatrix> queries = ReadMatrixFile(queries_path);
   if (!queries.ok()) return queries.status();
-  const absl::StatusOr<SharedMatrix> base = ReadMatrix(base_path);
+  const absl::StatusOr<SharedMatrix> base = ReadMatrixFile(base_path);
   if (!base.ok()) return base.status();
   names = {NamesBeside(queries_path, queries->view.rows), NamesBeside(base_path, base->view.rows)};
   if (flags.local) return LocalMax(*queries, *base, base_path, options, static_cast<int>(flags.threads));
@@ -52,7 +52,7 @@ ExitCode Max(int argc, const char* const* argv) {
   Flags flags(
       "dotmax max A.npy B.npy [FLAGS]",
       "Finds the best of all pairs of a row of A and a row of B, and where it is; or the best row of B\n"
-      "for each row of A. Files are .npy, .fvecs or .fbin, of any size: no server needs to hold them.\n"
+      "for each row of A. Files may be of any size: no server needs to hold them.\n"
       "Rows are shown by the names in the .ids file beside their file (one name per line), if there is\n"
       "one.");
   flags.Add({"per-row", "", "The best rows of B for each row of A, instead of the best pairs of all.", ""},

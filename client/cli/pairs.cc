@@ -4,6 +4,7 @@
 
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
+#include "client/cli/files.h"
 #include "client/cli/format.h"
 #include "client/cli/local.h"
 #include "client/cli/progress.h"
@@ -11,7 +12,6 @@
 #include "client/cli/question.h"
 #include "dotmax/client.h"
 #include "server/base/flags.h"
-#include "server/store/ingest.h"
 
 namespace dotmax {
 namespace {
@@ -27,7 +27,7 @@ struct PairsFlags {
 // Of a file, in this process.
 absl::StatusOr<SearchResult> OfFile(const PairsFlags& flags, const std::string& path,
                                     const SearchOptions& options, Names& names) {
-  const absl::StatusOr<SharedMatrix> rows = ReadMatrix(path);
+  const absl::StatusOr<SharedMatrix> rows = ReadMatrixFile(path);
   if (!rows.ok()) return rows.status();
   names.queries = names.rows = NamesBeside(path, rows->view.rows);
   return LocalPairs(*rows, path, options, static_cast<int>(flags.threads));
@@ -70,9 +70,9 @@ ExitCode Pairs(int argc, const char* const* argv) {
   Flags flags(
       "dotmax pairs FILE.npy [FLAGS]   or   dotmax pairs --collection=NAME [FLAGS]",
       "Finds the closest pairs of different rows of one matrix, each pair once: with\n"
-      "--metric=squared_euclidean the nearest ones, with cosine the most alike. A file (.npy,\n"
-      ".fvecs, .fbin) is searched in this process, a collection by the server that holds it. A file's\n"
-      "rows are shown by the names in the .ids file beside it (one name per line), if there is one.");
+      "--metric=squared_euclidean the nearest ones, with cosine the most alike. A file is searched\n"
+      "in this process, a collection by the server that holds it. A file's rows are shown by the names in\n"
+      "the .ids file beside it (one name per line), if there is one.");
   flags.Add({"collection", "NAME", "The pairs of a server's collection.", ""}, &f.collection);
   f.question.AddTo(flags);
   flags.Add({"local", "", "Search in this process, as is done for files anyway.", ""}, &f.local);

@@ -10,13 +10,13 @@
 #include "absl/strings/str_split.h"
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
+#include "client/cli/files.h"
 #include "client/cli/format.h"
 #include "client/cli/progress.h"
 #include "client/cli/queries.h"
 #include "client/cli/question.h"
 #include "dotmax/client.h"
 #include "server/base/flags.h"
-#include "server/store/ingest.h"
 
 namespace dotmax {
 namespace {
@@ -54,7 +54,7 @@ absl::Status FindRowNames(const SearchFlags& flags, const ServerDescription& ser
 
 absl::StatusOr<SearchResult> RunSearch(const SearchFlags& flags, SearchOptions& options, Names& names) {
   absl::StatusOr<SharedMatrix> queries =
-      flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrix(flags.queries);
+      flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrixFile(flags.queries, {.dataset = "test"});
   if (!queries.ok()) return queries.status();
   if (!flags.words.empty()) {
     names.queries = absl::StrSplit(flags.words, ',', absl::SkipEmpty());
@@ -85,7 +85,8 @@ ExitCode Search(int argc, const char* const* argv) {
               "Finds the rows of a collection that score best with query vectors, exactly: by their inner\n"
               "product, cosine or squared distance.");
   flags.Add({"queries", "FILE",
-             "Query vectors: a .npy, .fvecs or .fbin file, or - for text on standard input, one "
+             "Query vectors: a matrix file (dotmax convert --help lists the formats), or - for text on "
+             "standard input, one "
              "vector per line, numbers separated by blanks or commas. Text is sent as float32 when every "
              "number is exactly one, as float64 otherwise.",
              ""},

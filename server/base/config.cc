@@ -72,8 +72,8 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
               "Holds matrices in memory and answers, over gRPC, which of their rows have the largest inner "
               "products with the caller's query vectors, exactly.");
   flags.Add({"matrix", "[NAME=]PATH",
-             "A .npy, .fvecs or .fbin file to hold as collection NAME, by default the file's name without "
-             "its extension. Repeat for more.",
+             "A file to hold as collection NAME, by default the file's name without its extension: .npy, .fvecs, "
+             ".bvecs, .ivecs, .fbin, .u8bin or .i8bin. Repeat for more.",
              "DOTMAX_MATRIX"},
             &matrices);
   flags.Add({"listen", "HOST:PORT", "Where gRPC is served; port 0 takes any free one.", "DOTMAX_LISTEN"},

@@ -25,6 +25,18 @@ uint32_t ReadLittle32(absl::string_view bytes) {
   return value;
 }
 
+// Formats that differ in their elements only.
+struct Elements {
+  absl::string_view extension;
+  DType dtype;
+  Widened widened = Widened::kNot;
+};
+constexpr Elements kVecs[] = {{".fvecs", DType::kFloat32},
+                              {".bvecs", DType::kFloat16, Widened::kUint8},
+                              {".ivecs", DType::kFloat64, Widened::kInt32}};
+constexpr Elements kBin[] = {
+    {".fbin", DType::kFloat32}, {".u8bin", DType::kFloat16, Widened::kUint8}, {".i8bin", DType::kInt8}};
+
 absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
 
 // For messages: a header may hold any bytes.
@@ -49,19 +61,29 @@ absl::StatusOr<absl::string_view> DictValue(absl::string_view dict, absl::string
   return Refuse(absl::StrCat("has an .npy header whose '", key, "' does not end"));
 }
 
-absl::StatusOr<DType> ParseDescr(absl::string_view descr) {
-  if (descr == "'<f4'") return DType::kFloat32;
-  if (descr == "'<f8'") return DType::kFloat64;
-  if (descr == "'<f2'") return DType::kFloat16;
-  if (descr == "'|i1'" || descr == "'<i1'") return DType::kInt8;
+// Into the layout's dtype.
+absl::Status ParseDescr(absl::string_view descr, MatrixLayout& layout) {
+  constexpr std::pair<absl::string_view, DType> kTypes[] = {{"'<f4'", DType::kFloat32},
+                                                            {"'<f8'", DType::kFloat64},
+                                                            {"'<f2'", DType::kFloat16},
+                                                            {"'|i1'", DType::kInt8},
+                                                            {"'<i1'", DType::kInt8}};
+  for (const auto& [name, dtype] : kTypes) {
+    if (descr != name) continue;
+    layout.dtype = dtype;
+    return absl::OkStatus();
+  }
+  if (descr == "'|u1'") {
+    layout.dtype = DType::kFloat16;
+    layout.widened = Widened::kUint8;
+    return absl::OkStatus();
+  }
   const std::string shown = Printable(descr);
   if (absl::StartsWith(descr, "'>")) {
     return Refuse(absl::StrCat("is big-endian (dtype ", shown, "); convert it to little-endian"));
   }
-  return Refuse(absl::StrCat("has dtype ", shown, "; '<f2', '<f4', '<f8' and '|i1' can be read"));
+  return Refuse(absl::StrCat("has dtype ", shown, "; '<f2', '<f4', '<f8', '|i1' and '|u1' can be read"));
 }
-
-}  // namespace
 
 absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_bytes) {
   if (!absl::StartsWith(head, kNpyMagic)) {
@@ -86,9 +108,7 @@ absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_byte
   layout.data_offset = start + length;
   const absl::StatusOr<absl::string_view> descr = DictValue(dict, "descr");
   if (!descr.ok()) return descr.status();
-  const absl::StatusOr<DType> dtype = ParseDescr(*descr);
-  if (!dtype.ok()) return dtype.status();
-  layout.dtype = *dtype;
+  if (absl::Status s = ParseDescr(*descr, layout); !s.ok()) return s;
 
   const absl::StatusOr<absl::string_view> fortran = DictValue(dict, "fortran_order");
   if (!fortran.ok()) return fortran.status();
@@ -109,32 +129,54 @@ absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_byte
   return layout;
 }
 
-absl::StatusOr<MatrixLayout> ParseFvecs(absl::string_view head, uint64_t file_bytes) {
-  if (file_bytes == 0) return Refuse("is empty, and an .fvecs file without rows has no dimension");
+// Each row: int32 dim, then its elements.
+absl::StatusOr<MatrixLayout> ParseVecs(const Elements& elements, absl::string_view head,
+                                       uint64_t file_bytes) {
+  if (file_bytes == 0) {
+    return Refuse(
+        absl::StrCat("is empty, and a ", elements.extension, " file without rows has no dimension"));
+  }
   if (head.size() < 4) return Refuse("is truncated within its first dimension");
-  MatrixLayout layout;
-  layout.dim = ReadLittle32(head);
+  MatrixLayout layout = {.dim = ReadLittle32(head), .dtype = elements.dtype, .widened = elements.widened};
   layout.row_prefix_bytes = 4;
   if (layout.dim == 0 || layout.dim > kMaxDim) {
     return Refuse(absl::StrCat("has ", static_cast<int32_t>(layout.dim), " dimensions in row 0; 1 to ",
                                kMaxDim, " can be"));
   }
-  layout.rows = file_bytes / (4 + layout.row_bytes());
-  if (layout.rows == 0 || file_bytes % (4 + layout.row_bytes()) != 0) {
+  const uint64_t stride = layout.row_prefix_bytes + layout.file_row_bytes();
+  layout.rows = file_bytes / stride;
+  if (layout.rows == 0 || file_bytes % stride != 0) {
     return Refuse(absl::StrCat("is truncated: ", file_bytes, " bytes are not a whole number of rows of ",
                                layout.dim, " dimensions"));
   }
   return layout;
 }
 
-absl::StatusOr<MatrixLayout> ParseFbin(absl::string_view head, uint64_t file_bytes) {
+// uint32 rows, uint32 dim, then the elements.
+absl::StatusOr<MatrixLayout> ParseBin(const Elements& elements, absl::string_view head, uint64_t file_bytes) {
   if (file_bytes == 0) return Refuse("is empty");
-  if (head.size() < 8) return Refuse("is truncated within its .fbin header of 8 bytes");
-  MatrixLayout layout;
-  layout.rows = ReadLittle32(head);
-  layout.dim = ReadLittle32(head.substr(4));
-  layout.data_offset = 8;
-  return layout;
+  if (head.size() < 8) {
+    return Refuse(absl::StrCat("is truncated within its ", elements.extension, " header of 8 bytes"));
+  }
+  return MatrixLayout{.rows = ReadLittle32(head),
+                      .dim = ReadLittle32(head.substr(4)),
+                      .dtype = elements.dtype,
+                      .widened = elements.widened,
+                      .data_offset = 8};
+}
+
+}  // namespace
+
+absl::StatusOr<MatrixLayout> ParseLayout(absl::string_view path, absl::string_view head,
+                                         uint64_t file_bytes) {
+  if (absl::EndsWithIgnoreCase(path, ".npy")) return ParseNpy(head, file_bytes);
+  for (const Elements& elements : kVecs) {
+    if (absl::EndsWithIgnoreCase(path, elements.extension)) return ParseVecs(elements, head, file_bytes);
+  }
+  for (const Elements& elements : kBin) {
+    if (absl::EndsWithIgnoreCase(path, elements.extension)) return ParseBin(elements, head, file_bytes);
+  }
+  return Refuse(absl::StrCat("has an unknown extension: ", kFormats, " can be read"));
 }
 
 }  // namespace dotmax

@@ -16,25 +16,41 @@ namespace dotmax {
 // As much of a file as a parser may look at; NumPy's headers are shorter by far.
 inline constexpr size_t kMaxHeaderBytes = 1 << 16;
 
+// Element types that files have and matrices do not.
+enum class Widened : uint8_t {
+  kNot,
+  kUint8,  // becomes float16, in which every value is exact
+  kInt32,  // becomes float64
+};
+
 struct MatrixLayout {
   uint64_t rows = 0;
-  uint64_t dim = 0;  // not yet checked against kMaxDim
-  DType dtype = DType::kFloat32;
+  uint64_t dim = 0;               // not yet checked against kMaxDim
+  DType dtype = DType::kFloat32;  // in memory
+  Widened widened = Widened::kNot;
   uint64_t data_offset = 0;     // ≤ the file's size
   size_t row_prefix_bytes = 0;  // before each row; its first 4 bytes are the row's dim
 
-  size_t row_bytes() const { return dim * ByteWidth(dtype); }
+  // Of a row in the file, without its prefix.
+  size_t file_row_bytes() const {
+    return dim * (widened == Widened::kUint8 ? 1 : widened == Widened::kInt32 ? 4 : ByteWidth(dtype));
+  }
+  size_t row_bytes() const { return dim * ByteWidth(dtype); }  // in memory
 };
 
 // All fail with kInvalidArgument and a message that continues "<path>: ". `head` is the first
 // min(file_bytes, kMaxHeaderBytes) bytes.
 
-// NumPy's format, versions 1.0 to 3.0: C order, '<f2', '<f4', '<f8' or '|i1', two dimensions.
-absl::StatusOr<MatrixLayout> ParseNpy(absl::string_view head, uint64_t file_bytes);
-// Each row: int32 dim, then dim float32.
-absl::StatusOr<MatrixLayout> ParseFvecs(absl::string_view head, uint64_t file_bytes);
-// uint32 rows, uint32 dim, then float32.
-absl::StatusOr<MatrixLayout> ParseFbin(absl::string_view head, uint64_t file_bytes);
+// By the extension of `path`, in any case:
+//   .npy                     NumPy's format, versions 1.0 to 3.0: C order, '<f2', '<f4', '<f8', '|i1' or
+//   '|u1', two
+//                            dimensions
+//   .fvecs, .bvecs, .ivecs   each row: int32 dim, then dim float32, uint8 or int32
+//   .fbin, .u8bin, .i8bin    uint32 rows, uint32 dim, then float32, uint8 or int8
+absl::StatusOr<MatrixLayout> ParseLayout(absl::string_view path, absl::string_view head, uint64_t file_bytes);
+
+// For messages and help: ".npy, .fvecs, ...".
+inline constexpr absl::string_view kFormats = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin and .i8bin";
 
 // Whether dim is allowed and the file holds exactly the promised rows.
 absl::Status CheckLayout(const MatrixLayout& layout, uint64_t file_bytes);

@@ -23,28 +23,49 @@ constexpr uintptr_t kHugePageBytes = 2 << 20;
 constexpr size_t kBlockBytes = 1 << 20;
 constexpr std::align_val_t kAlignment{64};
 
-absl::StatusOr<MatrixLayout> ParseLayout(const std::string& path, absl::string_view head,
-                                         uint64_t file_bytes) {
-  if (absl::EndsWithIgnoreCase(path, ".npy")) return ParseNpy(head, file_bytes);
-  if (absl::EndsWithIgnoreCase(path, ".fvecs")) return ParseFvecs(head, file_bytes);
-  if (absl::EndsWithIgnoreCase(path, ".fbin")) return ParseFbin(head, file_bytes);
-  return absl::InvalidArgumentError("has an unknown extension: .npy, .fvecs and .fbin can be read");
+template <typename From, typename To>
+void Widen(const std::byte* from, size_t count, std::byte* to) {
+  for (size_t i = 0; i < count; ++i) {
+    From value;
+    std::memcpy(&value, from + i * sizeof(value), sizeof(value));
+    const To wide = To(value);
+    std::memcpy(to + i * sizeof(wide), &wide, sizeof(wide));
+  }
 }
 
-// Rows with a prefix (fvecs repeats the dimension before each) are moved together, in place.
-absl::Status DropPrefixes(const MatrixLayout& layout, uint64_t first_row, uint64_t rows, std::byte* bytes,
-                          std::byte* to) {
-  const size_t row_bytes = layout.row_bytes();
-  for (uint64_t i = 0; i < rows; ++i) {
-    const std::byte* const from = bytes + i * (layout.row_prefix_bytes + row_bytes);
-    uint32_t dim;
-    std::memcpy(&dim, from, sizeof(dim));
-    if (dim != layout.dim) {
-      return absl::InvalidArgumentError(absl::StrCat("row ", first_row + i, " has ",
-                                                     static_cast<int32_t>(dim), " dimensions, and row 0 has ",
-                                                     layout.dim));
+// A float16 from a small integer, which is exact.
+struct Float16Bits {
+  explicit Float16Bits(uint8_t value) : bits(Float32ToFloat16(value)) {}
+  uint16_t bits;
+};
+
+// Rows as they are in the file become rows as they are in memory: prefixes (.fvecs repeats the dimension
+// before each row) are held against the layout and dropped, elements widened.
+absl::Status Unpack(const MatrixLayout& layout, uint64_t first_row, uint64_t rows, const std::byte* from,
+                    std::byte* to) {
+  for (uint64_t i = 0; i < rows; ++i, to += layout.row_bytes()) {
+    if (layout.row_prefix_bytes > 0) {
+      uint32_t dim;
+      std::memcpy(&dim, from, sizeof(dim));
+      if (dim != layout.dim) {
+        return absl::InvalidArgumentError(absl::StrCat("row ", first_row + i, " has ",
+                                                       static_cast<int32_t>(dim),
+                                                       " dimensions, and row 0 has ", layout.dim));
+      }
+      from += layout.row_prefix_bytes;
     }
-    std::memcpy(to + i * row_bytes, from + layout.row_prefix_bytes, row_bytes);
+    switch (layout.widened) {
+      case Widened::kNot:
+        std::memcpy(to, from, layout.row_bytes());
+        break;
+      case Widened::kUint8:
+        Widen<uint8_t, Float16Bits>(from, layout.dim, to);
+        break;
+      case Widened::kInt32:
+        Widen<int32_t, double>(from, layout.dim, to);
+        break;
+    }
+    from += layout.file_row_bytes();
   }
   return absl::OkStatus();
 }
@@ -66,7 +87,8 @@ void AskForHugePages(std::byte* data, size_t bytes) {
 }
 
 bool CanBeMapped(const MatrixLayout& layout) {
-  return layout.row_prefix_bytes == 0 && layout.data_offset % ByteWidth(layout.dtype) == 0 && layout.rows > 0;
+  return layout.row_prefix_bytes == 0 && layout.widened == Widened::kNot &&
+         layout.data_offset % ByteWidth(layout.dtype) == 0 && layout.rows > 0;
 }
 
 // After each block: tells how far it is, and asks whether to go on.
@@ -121,17 +143,18 @@ absl::StatusOr<SharedMatrix> Read(File file, const std::string& path, const Read
       {data, layout->rows, dim, layout->dtype},
       std::shared_ptr<const void>(memory, [](void* p) { ::operator delete(p, kAlignment); })};
 
-  const size_t stride = layout->row_prefix_bytes + row_bytes;
+  const size_t stride = layout->row_prefix_bytes + layout->file_row_bytes();
   const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / stride);
-  std::vector<std::byte> prefixed(layout->row_prefix_bytes == 0 ? 0 : block_rows * stride);
+  const bool as_it_is = layout->row_prefix_bytes == 0 && layout->widened == Widened::kNot;
+  std::vector<std::byte> packed(as_it_is ? 0 : block_rows * stride);
   for (uint64_t first = 0; first < layout->rows; first += block_rows) {
     const uint64_t rows = std::min(block_rows, layout->rows - first);
     std::byte* const to = data + first * row_bytes;
-    std::byte* const from = prefixed.empty() ? to : prefixed.data();
+    std::byte* const from = as_it_is ? to : packed.data();
     if (absl::Status s = file.Read(layout->data_offset + first * stride, rows * stride, from); !s.ok())
       return s;
-    if (!prefixed.empty()) {
-      if (absl::Status s = DropPrefixes(*layout, first, rows, from, to); !s.ok()) return s;
+    if (!as_it_is) {
+      if (absl::Status s = Unpack(*layout, first, rows, from, to); !s.ok()) return s;
     }
     if (absl::Status s = CheckFinite({to, rows, dim, layout->dtype}, first); !s.ok()) return s;
     if (absl::Status s = Report(options, (first + rows) * row_bytes, bytes); !s.ok()) return s;
@@ -147,7 +170,7 @@ absl::Status CheckLayout(const MatrixLayout& layout, uint64_t file_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("has ", layout.dim, " dimensions; at most ", kMaxDim, " can be"));
   }
-  const uint64_t stride = layout.row_prefix_bytes + layout.row_bytes();
+  const uint64_t stride = layout.row_prefix_bytes + layout.file_row_bytes();
   const uint64_t payload = file_bytes - layout.data_offset;
   // Compared by division: rows · stride of a lying header may not fit into 64 bits.
   const uint64_t held = payload / stride;

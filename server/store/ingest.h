@@ -1,5 +1,4 @@
-// Reading a matrix from a file that people have: .npy (C order; little-endian f2, f4, f8, i1), .fvecs
-// (each row: int32 dim, then dim float32) and .fbin (uint32 rows, uint32 dim, then float32).
+// Reading a matrix from a file that people have, in one of the formats of format.h.
 #ifndef DOTMAX_SERVER_STORE_INGEST_H_
 #define DOTMAX_SERVER_STORE_INGEST_H_
 
@@ -14,9 +13,9 @@
 namespace dotmax {
 
 struct ReadOptions {
-  // The rows stay in the file, mapped into memory, where its format allows (not .fvecs; and rows must be
-  // aligned to their elements): the system keeps in memory what is used. The file should not change after;
-  // SharedMatrix::backing says whether it has.
+  // The rows stay in the file, mapped into memory, where its format allows (not of .fvecs and its like, nor
+  // where elements are widened; and rows must be aligned to their elements): the system keeps in memory what
+  // is used. The file should not change after; SharedMatrix::backing says whether it has.
   bool map = false;
   // Called once the matrix's shape is known (data is null), and whether it will be mapped, before memory is
   // taken or anything is mapped. What it fails with, reading fails with.
@@ -34,7 +33,7 @@ struct ReadOptions {
 // kInvalidArgument (unknown extension, wrong magic, unsupported dtype, big-endian, Fortran order, not two
 // dimensions, dim of 0 or over kMaxDim, truncated or with bytes left over, empty file, rows of different
 // dims, NaN or infinity with its row and column), kResourceExhausted (does not fit into memory).
-// A matrix of 0 rows is valid where the format can say its dim (.npy, .fbin).
+// A matrix of 0 rows is valid where the format can say its dim (.npy, .fbin and its like).
 absl::StatusOr<SharedMatrix> ReadMatrix(const std::string& path, const ReadOptions& options = {});
 
 // The same of a file that has been opened, or could not be; `path` says its format, and is what messages call
