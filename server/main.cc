@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -30,6 +31,7 @@
 #include "server/load/warm_up.h"
 #include "server/rpc/http.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/page.h"
 #include "server/rpc/security.h"
 #include "server/store/file.h"
 
@@ -87,7 +89,10 @@ absl::Status Serve(const Config& config) {
     http = *std::move(started);
   }
 
-  Loader::Options load = {.map = config.mmap, .data_dir = std::nullopt, .memory_limit = config.memory_limit};
+  Loader::Options load = {.map = config.mmap,
+                          .data_dir = std::nullopt,
+                          .memory_limit = config.memory_limit,
+                          .names = http != nullptr && !config.no_page};
   if (!config.data_dir.empty()) {
     absl::StatusOr<DataDir> opened = DataDir::Open(config.data_dir);
     if (!opened.ok()) return opened.status();
@@ -101,6 +106,11 @@ absl::Status Serve(const Config& config) {
         if (pass.rows > 0) metrics.PassDone(pass.requests, pass.rows);
         metrics.SetQueue(pass.waiting.requests, pass.waiting.rows, pass.waiting.bytes);
       });
+  const Page page(&dispatcher, &metrics, (*security)->tokens());
+  const absl::Cleanup unserve_page = [&http] {
+    if (http != nullptr) http->SetPage(nullptr);
+  };
+  if (http != nullptr && !config.no_page) http->SetPage(&page);
   Loader loader(catalog, std::move(load), &log, &metrics);
 
   const Backend backend = {

@@ -3,7 +3,6 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <numbers>
 #include <random>
@@ -13,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/store/names.h"
 
 namespace dotmax {
 namespace {
@@ -26,19 +26,10 @@ SharedMatrix Pack(const std::vector<double>& values, uint32_t dim, DType dtype) 
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
-  std::vector<std::string> ids;
-  for (std::string line; std::getline(file, line);) ids.push_back(line);
-  return ids;
+  return ReadNames(File::Open(path), path);
 }
 
-std::string IdsPathBeside(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const size_t dot = path.rfind('.');
-  const bool has_extension = dot != path.npos && (slash == path.npos || dot > slash);
-  return path.substr(0, has_extension ? dot : path.size()) + ".ids";
-}
+std::string IdsPathBeside(const std::string& path) { return NamesPathBeside(path); }
 
 std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows) {
   absl::StatusOr<std::vector<std::string>> ids = ReadIds(IdsPathBeside(path));

@@ -71,17 +71,23 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
   Flags flags("dotmax-server --matrix=[NAME=]PATH [FLAGS]",
               "Holds matrices in memory and answers, over gRPC, which of their rows have the largest inner "
               "products with the caller's query vectors, exactly.");
-  flags.Add({"matrix", "[NAME=]PATH",
-             "A file to hold as collection NAME, by default the file's name without its extension: .npy, .fvecs, "
-             ".bvecs, .ivecs, .fbin, .u8bin or .i8bin. Repeat for more.",
-             "DOTMAX_MATRIX"},
-            &matrices);
+  flags.Add(
+      {"matrix", "[NAME=]PATH",
+       "A file to hold as collection NAME, by default the file's name without its extension: .npy, .fvecs, "
+       ".bvecs, .ivecs, .fbin, .u8bin or .i8bin. Repeat for more.",
+       "DOTMAX_MATRIX"},
+      &matrices);
   flags.Add({"listen", "HOST:PORT", "Where gRPC is served; port 0 takes any free one.", "DOTMAX_LISTEN"},
             &config.listen);
-  flags.Add(
-      {"metrics-listen", "HOST:PORT", "Where HTTP serves /metrics, /healthz and /readyz; empty turns it off.",
-       "DOTMAX_METRICS_LISTEN"},
-      &config.metrics_listen);
+  flags.Add({"metrics-listen", "HOST:PORT",
+             "Where HTTP serves /metrics, /healthz, /readyz and a page for people; empty turns it off.",
+             "DOTMAX_METRICS_LISTEN"},
+            &config.metrics_listen);
+  flags.Add({"no-page", "",
+             "No page for people, with live figures and, where an .ids file beside a matrix names its rows, "
+             "searches by name. Its figures need a token with scope search when there are tokens.",
+             "DOTMAX_NO_PAGE"},
+            &config.no_page);
   flags.Add({"threads", "N", "Threads that search; 0 means one per core.", "DOTMAX_THREADS"}, 0, kMaxThreads,
             &threads);
   flags.Add({"pin-threads", "",

@@ -47,7 +47,8 @@ struct Config {
   uint64_t max_grpc_bytes = 0;   // ≥ max_message_bytes
   SecurityFiles security;
   bool metrics_token = false;  // only with tokens
-  double access_log = 0;       // the share of requests, in [0, 1]
+  bool no_page = false;
+  double access_log = 0;  // the share of requests, in [0, 1]
   absl::Duration slow_request = absl::InfiniteDuration();
   absl::Duration drain_grace, drain_timeout;
   LogLevel log_level = LogLevel::kInfo;

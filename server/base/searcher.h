@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/base/row_names.h"
 #include "server/base/types.h"
 
 namespace dotmax {
@@ -139,6 +140,7 @@ struct CollectionInfo {
   std::string screen;                     // how hopeless pairs are ruled out: "int8, 60 of 100 axes"
   std::vector<ScreenEstimate> estimates;  // that it was chosen by
   bool intact = true;                     // false: its mapped file has changed, and searches fail
+  std::shared_ptr<const RowNames> names = nullptr;  // of its rows, as many; null: there are none
 };
 
 using ResidentInfos = std::shared_ptr<const std::vector<CollectionInfo>>;  // never null

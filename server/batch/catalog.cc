@@ -19,7 +19,8 @@ CollectionInfo InfoOf(const Catalog::Resident& resident) {
           .dtype = view.dtype,
           .resident_bytes = matrix.resident_bytes(),
           .screen = matrix.screen(),
-          .estimates = matrix.estimates()};
+          .estimates = matrix.estimates(),
+          .names = resident.names};
 }
 
 template <typename Map>
@@ -104,8 +105,12 @@ std::shared_ptr<const Catalog::State> Catalog::Become(ByName by_name) {
 }
 
 Catalog::Resident& Catalog::Put(ByName& by_name, const std::string& name, Entry entry) {
-  return by_name[name] = {name, ++versions_, std::move(entry.matrix), std::move(entry.backing),
-                          std::move(entry.source)};
+  return by_name[name] = {name,
+                          ++versions_,
+                          std::move(entry.matrix),
+                          std::move(entry.backing),
+                          std::move(entry.source),
+                          std::move(entry.names)};
 }
 
 CollectionInfo Catalog::Publish(const std::string& name, Entry entry) {
@@ -142,7 +147,7 @@ absl::StatusOr<std::pair<CollectionInfo, CollectionInfo>> Catalog::Swap(const st
   }
   const auto entry = [&by_name](const std::string& name) {
     const Resident& resident = by_name[name];
-    return Entry{resident.matrix, resident.backing, resident.source};
+    return Entry{resident.matrix, resident.backing, resident.source, resident.names};
   };
   Entry of_a = entry(a), of_b = entry(b);
   std::pair<CollectionInfo, CollectionInfo> infos;

@@ -35,6 +35,7 @@ class Catalog {
     std::shared_ptr<const Matrix> matrix;
     std::shared_ptr<const Backing> backing;  // of the matrix's bytes; null: they are the process' own
     Source source;
+    std::shared_ptr<const RowNames> names;  // of its rows; null: there are none
 
     // Whether what has been read of the matrix until now was right: to be asked before an answer goes out.
     // kDataLoss (FILE_CHANGED) when its mapped file has been cut or written. A system call if it is mapped.
@@ -46,6 +47,7 @@ class Catalog {
     std::shared_ptr<const Matrix> matrix;
     std::shared_ptr<const Backing> backing = nullptr;
     Source source = {};
+    std::shared_ptr<const RowNames> names = nullptr;
   };
 
   // A `loading` catalog finds nothing (kUnavailable, LOADING) until it is opened.

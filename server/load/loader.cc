@@ -16,6 +16,7 @@
 #include "server/engine/matrix.h"
 #include "server/load/budget.h"
 #include "server/store/ingest.h"
+#include "server/store/names.h"
 
 namespace dotmax {
 namespace {
@@ -310,27 +311,44 @@ absl::StatusOr<Catalog::Entry> Loader::Read(Job& job, const Catalog::Source& sou
   options.progress = tell;
   options.stop = [this, &job] { return StopReason(job); };
 
-  absl::StatusOr<SharedMatrix> rows = absl::UnknownError("");
-  if (!source.in_data_dir) {
-    rows = ReadMatrix(source.path, options);
-  } else if (!options_.data_dir.has_value()) {
-    rows = Error(absl::StatusCode::kPermissionDenied, "PATH_NOT_ALLOWED",
+  if (source.in_data_dir && !options_.data_dir.has_value()) {
+    return Error(absl::StatusCode::kPermissionDenied, "PATH_NOT_ALLOWED",
                  absl::StrCat("path: ", source.path,
                               ": the server was started without --data-dir, and loads no files by name"));
-  } else {
-    rows = ReadMatrix(options_.data_dir->OpenFile(source.path), source.path, options);
   }
+  absl::StatusOr<SharedMatrix> rows = ReadMatrix(Open(source, source.path), source.path, options);
   if (!rows.ok()) return rows.status();
 
   progress.stage = LoadProgress::Stage::kPreparing;
   next_progress = absl::InfinitePast();
   tell(rows->view.bytes(), rows->view.bytes());
   Catalog::Entry entry = {nullptr, rows->backing, source};
+  if (options_.names) entry.names = Names(job, source, rows->view.rows);
   entry.matrix = std::make_shared<const Matrix>(*std::move(rows));
   if (entry.backing != nullptr && !entry.backing->Intact()) {
     return absl::InvalidArgumentError(absl::StrCat(source.path, ": changed while being read"));
   }
   return entry;
+}
+
+absl::StatusOr<File> Loader::Open(const Catalog::Source& source, const std::string& path) const {
+  return source.in_data_dir ? options_.data_dir->OpenFile(path) : File::Open(path);
+}
+
+std::shared_ptr<const RowNames> Loader::Names(const Job& job, const Catalog::Source& source,
+                                              uint64_t rows) const {
+  const std::string path = NamesPathBeside(source.path);
+  absl::StatusOr<std::vector<std::string>> names = ReadNames(Open(source, path), path);
+  if (names.ok() && names->size() == rows) return std::make_shared<const RowNames>(*std::move(names));
+  // Most matrices have none.
+  if (!absl::IsNotFound(names.status())) {
+    log_->Write(
+        LogLevel::kWarning, "names_ignored",
+        {{"collection", job.name},
+         {"message", names.ok() ? absl::StrCat(path, ": ", names->size(), " names for ", rows, " rows")
+                                : std::string(names.status().message())}});
+  }
+  return nullptr;
 }
 
 void Loader::ShowResident() {

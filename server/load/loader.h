@@ -33,6 +33,7 @@ class Loader : public CollectionAdmin {
     bool map = false;                                // files instead of reading them
     std::optional<DataDir> data_dir = std::nullopt;  // of Load; none: nothing may be named
     uint64_t memory_limit = 0;                       // see CheckMemory
+    bool names = false;                              // of rows, where a file beside the matrix has them
   };
 
   // `log` and `metrics` outlive the loader.
@@ -95,6 +96,10 @@ class Loader : public CollectionAdmin {
 
   absl::StatusOr<CollectionInfo> Run(Job& job);
   absl::StatusOr<Catalog::Entry> Read(Job& job, const Catalog::Source& source);
+  // A file that is, or lies beside, the source's. REQUIRES: a data directory, if the source is in it.
+  absl::StatusOr<File> Open(const Catalog::Source& source, const std::string& path) const;
+  // What lies beside; null without, and logged if it is not names of as many rows.
+  std::shared_ptr<const RowNames> Names(const Job& job, const Catalog::Source& source, uint64_t rows) const;
   absl::Status StopReason(const Job& job) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Logs and counts what has changed.
   void ShowResident();

@@ -1,5 +1,5 @@
-// What machines ask over HTTP: /metrics (Prometheus), /healthz (the process lives) and /readyz (it wants
-// requests).
+// What is asked over HTTP: /metrics (Prometheus), /healthz (the process lives), /readyz (it wants requests),
+// and the page for people.
 #ifndef DOTMAX_SERVER_RPC_HTTP_H_
 #define DOTMAX_SERVER_RPC_HTTP_H_
 
@@ -7,8 +7,11 @@
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "server/base/metrics.h"
+#include "server/rpc/page.h"
 #include "server/rpc/tokens.h"
 
 struct mg_connection;
@@ -35,16 +38,22 @@ class HttpServer {
   // Whether /readyz says 200 or 503.
   void SetReady(bool ready) { ready_.store(ready); }
 
+  // Serves `page`, or 404 for it when null; at first null. Returns when nobody uses the one before any more.
+  void SetPage(const Page* page) ABSL_LOCKS_EXCLUDED(page_mutex_);
+
  private:
   HttpServer(const Metrics* metrics, const Tokens* tokens) : metrics_(metrics), tokens_(tokens) {}
 
   static int HandleMetrics(mg_connection* connection, void* self);
   static int HandleHealthz(mg_connection* connection, void* self);
   static int HandleReadyz(mg_connection* connection, void* self);
+  static int HandlePage(mg_connection* connection, void* self);
 
   const Metrics* const metrics_;
   const Tokens* const tokens_;
   std::atomic<bool> ready_{false};
+  absl::Mutex page_mutex_;  // held, shared, for as long as the page is used
+  const Page* page_ ABSL_GUARDED_BY(page_mutex_) = nullptr;
   int port_ = 0;
   mg_context* context_ = nullptr;
 };
