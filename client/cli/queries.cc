@@ -3,6 +3,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <numbers>
 #include <random>
@@ -26,7 +27,11 @@ SharedMatrix Pack(const std::vector<double>& values, uint32_t dim, DType dtype) 
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path) {
-  return ReadNames(File::Open(path), path);
+  std::ifstream file(path);  // a pipe, too
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
+  std::vector<std::string> ids;
+  for (std::string line; std::getline(file, line);) ids.push_back(line);
+  return ids;
 }
 
 std::string IdsPathBeside(const std::string& path) { return NamesPathBeside(path); }
