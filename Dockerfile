@@ -10,7 +10,7 @@ COPY deploy/install-deps.sh deploy/
 RUN deploy/install-deps.sh build
 COPY . .
 RUN cmake --preset release && cmake --build --preset release --parallel "$(nproc)" \
-  && cmake --install build/release --prefix /opt/dotmax --strip
+  && cmake --install build/release --prefix /opt/dotmax --component runtime --strip
 
 FROM debian:bookworm-slim
 RUN apt-get update \
@@ -19,7 +19,6 @@ RUN apt-get update \
     libprometheus-cpp-core1.0 libprotobuf32 libssl3 \
   && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/dotmax /usr/local
-COPY deploy/sample /usr/local/share/dotmax/sample
 
 LABEL org.opencontainers.image.title="dotmax" \
   org.opencontainers.image.description="Exact maximum inner product search over gRPC" \

@@ -8,12 +8,12 @@ set -euo pipefail
 
 # ocl-icd-opencl-dev: Debian 12's oneDNN has a CMake package that looks for OpenCL, though the CPU engine
 # does without.
-build=(cmake g++ ninja-build
+build=(cmake g++ help2man ninja-build
   libabsl-dev libcivetweb-dev libdnnl-dev libgmp-dev libgrpc++-dev libhdf5-dev libhwy-dev libmpfr-dev libprotobuf-dev
   libssl-dev ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 test=(chromium clang clang-format git golang-github-golang-protobuf-1-5-dev golang-go golang-google-genproto-dev
   golang-google-grpc-dev golang-google-protobuf-dev haproxy libbenchmark-dev libgmock-dev libgtest-dev mypy openssl
-  prometheus protoc-gen-go protoc-gen-go-grpc python3 python3-grpcio python3-h5py python3-numpy python3-pip python3-protobuf
+  pkg-config prometheus protoc-gen-go protoc-gen-go-grpc python3 python3-grpcio python3-h5py python3-numpy python3-pip python3-protobuf
   python3-setuptools python3-tqdm python3-venv python3-wheel ruby-grpc ruby-grpc-tools systemd)
 bench=(libopenblas0-pthread python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
 # Other packages of Node.js bring npm along, and conflict with Debian's.

@@ -2,9 +2,11 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
+#include "server/base/config.h"
 
 namespace dotmax {
 namespace {
@@ -29,7 +31,7 @@ Commands:
   health   whether the server takes searches
   token    a new token, and its line for the server's --tokens-file
 
-dotmax COMMAND --help explains its flags.
+dotmax COMMAND --help explains its flags; dotmax --version says which one this is.
 
 Exit status: 0 done; 1 anything not below; 2 the command line is wrong; 3 the input is wrong, says this
 command or the server; 4 the server is absent, busy or too slow: trying again may help.
@@ -50,6 +52,7 @@ ExitCode Main(int argc, const char* const* argv) {
   if (command == "info") return Info(argc - 1, argv + 1);
   if (command == "health") return Health(argc - 1, argv + 1);
   if (command == "token") return Token(argc - 1, argv + 1);
+  if (command == "--version" || command == "version") return Print(absl::StrCat("dotmax ", kVersion, "\n"));
   if (command == "--help" || command == "-h" || command == "help") {
     return Print(kHelp);
   }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes the Debian packages and installs them in a bare root: what they depend on comes along, the service's command
+# serves the sample, and removal leaves nothing. Needs root, debootstrap and dpkg-dev; takes some minutes.
+# systemd itself does not run there: the unit's command is started as the unit has it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for tool in debootstrap dpkg-shlibdeps:dpkg-dev; do
+  command -v "${tool%%:*}" >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${tool##*:}" >/dev/null
+done
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+echo "== packages"
+cmake --preset release >/dev/null
+cmake --build --preset release --parallel "$(nproc)" | tail -n 1
+rm -f build/release/*.deb
+(cd build/release && cpack) >/dev/null
+ls -sh build/release/*.deb
+dpkg-deb -f build/release/dotmax_*.deb Depends | tr ',' '\n' | grep -q libgrpc++ || fail "the server's libraries are not among its dependencies"
+
+echo "== a bare root"
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+root=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-package.XXXXXX")
+server=
+cleanup() {
+  [[ -z $server ]] || kill "$server" 2>/dev/null || true
+  mountpoint -q "$root/proc" && umount "$root/proc"
+  grep -q " $root/" /proc/mounts || rm -rf --one-file-system "$root"
+}
+trap cleanup EXIT
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$root.log" 2>&1 || fail "$(tail -n 20 "$root.log")"
+rm -f "$root.log"
+for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
+  cp -L "$file" "$root/etc/apt/apt.conf.d/"
+done
+if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
+  mkdir -p "$root/etc/ssl/certs"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+fi
+mount -t proc proc "$root/proc"
+cp build/release/dotmax_*.deb "$root/root/"
+inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@"; }
+inside apt-get update >/dev/null
+inside bash -c 'apt-get install -y --no-install-recommends /root/dotmax_*.deb' >"$root/log" 2>&1 || fail "$(tail -n 20 "$root/log")"
+
+echo "== the service's command"
+unit=$root/usr/lib/systemd/system/dotmax.service
+[[ -e $unit ]] || unit=$root/lib/systemd/system/dotmax.service
+words=$(sed -n 's/^ExecStart=//p' "$unit")
+# shellcheck disable=SC2016,SC2086 (the shell inside is to expand them; they are words)
+inside bash -c 'set -a; . /etc/dotmax/environment; exec "$@"' bash $words --listen=127.0.0.1:0 --metrics-listen= --drain-grace=0s \
+  2>"$root/log" &
+server=$!
+for _ in $(seq 200); do grep -q '"event":"ready"' "$root/log" && break; sleep 0.1; done
+port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$root/log")
+[[ -n $port ]] || fail "it does not listen: $(cat "$root/log")"
+answer=$(inside dotmax search --server="127.0.0.1:$port" --queries=/usr/share/dotmax/sample/glove-10k.npy --words=king --json)
+echo "$answer"
+[[ $answer == *'"name":"king"'* ]] || fail "king is not its own best match"
+kill -TERM "$server"
+wait "$server" || fail "the server exits with $?"
+server=
+
+echo "== removal"
+inside apt-get purge -y dotmax >/dev/null 2>&1
+left=$(inside find / -xdev -path /proc -prune -o -name '*dotmax*' -print | grep -v -e '^/root/' -e '^/var/log/' -e '^/log$' || true)
+[[ -z $left ]] || fail "left behind: $left"
+echo "packages ok"
