@@ -4,7 +4,10 @@
 #   docker run -p 50051:50051 -p 9464:9464 dotmax                                  # serves the sample
 #   docker run -p 50051:50051 -v "$PWD:/data:ro" dotmax --matrix=/data/mine.npy
 
-FROM debian:bookworm-slim AS build
+# Debian 12; give a digest to have the very same base each time: --build-arg BASE=debian@sha256:...
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS build
 WORKDIR /src
 COPY deploy/install-deps.sh deploy/
 RUN deploy/install-deps.sh build
@@ -12,7 +15,8 @@ COPY . .
 RUN cmake --preset release && cmake --build --preset release --parallel "$(nproc)" \
   && cmake --install build/release --prefix /opt/dotmax --component runtime --strip
 
-FROM debian:bookworm-slim
+FROM ${BASE}
+ARG VERSION=0.1.0
 RUN apt-get update \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     libabsl20220623 libcivetweb1 libdnnl2 libgmp10 libgomp1 libgrpc++1.51 libhdf5-103-1 libhwy1 libmpfr6 \
@@ -22,6 +26,7 @@ COPY --from=build /opt/dotmax /usr/local
 
 LABEL org.opencontainers.image.title="dotmax" \
   org.opencontainers.image.description="Exact maximum inner product search over gRPC" \
+  org.opencontainers.image.version="${VERSION}" \
   org.opencontainers.image.licenses="Apache-2.0"
 
 USER 65532:65532

@@ -11,7 +11,7 @@ set -euo pipefail
 build=(cmake g++ help2man ninja-build
   libabsl-dev libcivetweb-dev libdnnl-dev libgmp-dev libgrpc++-dev libhdf5-dev libhwy-dev libmpfr-dev libprotobuf-dev
   libssl-dev ocl-icd-opencl-dev prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
-test=(chromium clang clang-format git golang-github-golang-protobuf-1-5-dev golang-go golang-google-genproto-dev
+test=(chromium clang clang-format docker-compose git golang-github-golang-protobuf-1-5-dev golang-go golang-google-genproto-dev
   golang-google-grpc-dev golang-google-protobuf-dev haproxy libbenchmark-dev libgmock-dev libgtest-dev mypy openssl
   pkg-config prometheus protoc-gen-go protoc-gen-go-grpc python3 python3-grpcio python3-h5py python3-numpy python3-pip python3-protobuf
   python3-setuptools python3-tqdm python3-venv python3-wheel ruby-grpc ruby-grpc-tools systemd)

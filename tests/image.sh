@@ -14,8 +14,11 @@ server_pid=
 
 cleanup() {
   [[ -n "$server_pid" ]] && kill "$server_pid" 2>/dev/null
+  for mount in proc ""; do
+    mountpoint -q "$work/read-only/$mount" && umount "$work/read-only/$mount"
+  done
   for container in "${containers[@]}"; do buildah rm "$container" >/dev/null 2>&1 || true; done
-  rm -rf "$work"
+  grep -q " $work/" /proc/mounts || rm -rf --one-file-system "$work"
 }
 trap cleanup EXIT
 
@@ -89,5 +92,37 @@ echo "== SIGTERM"
 kill -TERM "$server_pid"
 wait "$run_pid" || fail "the server exited with $?"
 server_pid=
-buildah images --format '{{.Name}} {{.Size}}' | grep -E 'dotmax-test|bookworm'
+
+echo "== a root that nobody can write to, no shell on the way"
+mounted=$(buildah mount "$container")
+mkdir "$work/read-only"
+mount --bind "$mounted" "$work/read-only"
+mount -o remount,bind,ro "$work/read-only"
+mount -t proc proc "$work/read-only/proc"
+touch "$work/read-only/x" 2>/dev/null && fail "the root is not read-only"
+chroot --userspec="$user" "$work/read-only" /usr/local/bin/dotmax-server "${entrypoint[@]:1}" --listen=127.0.0.1:0 \
+  --metrics-listen=127.0.0.1:0 2>"$work/out" &
+server_pid=$!
+for _ in $(seq 200); do
+  grep -q '"event":"ready"' "$work/out" && break
+  kill -0 "$server_pid" 2>/dev/null || break
+  sleep 0.1
+done
+port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/out")
+chroot --userspec="$user" "$work/read-only" /usr/local/bin/dotmax health --server="127.0.0.1:$port" ||
+  fail "not serving: $(cat "$work/out")"
+kill -TERM "$server_pid"
+wait "$server_pid" || fail "the server exited with $?"
+server_pid=
+
+echo "== size, labels"
+base_container=$(buildah from --pull-never "$base")
+containers+=("$base_container")
+megabytes() { du -xsm "$1" | cut -f1; }
+more=$(($(megabytes "$mounted") - $(megabytes "$(buildah mount "$base_container")")))
+echo "$more MB beyond the base"
+[[ $more -le 150 ]] || fail "the image has $more MB beyond its base; at most 150 are allowed"
+version=$(sed -n 's/^project(dotmax VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+[[ $(format '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}') == "$version" ]] ||
+  fail "the image says another version"
 echo "image ok"

@@ -7,6 +7,6 @@ mkdir -p "$3"
 cp "$here/page_check.mjs" "$3/"
 cd "$3"
 export npm_config_audit=false npm_config_fund=false npm_config_package_lock=false npm_config_update_notifier=false
-[[ -d node_modules/playwright-core ]] || { echo '{"private": true}' >package.json; npm install --silent playwright-core; }
+[[ -d node_modules/playwright-core ]] || { echo '{"private": true}' >package.json; npm install --silent playwright-core@1; }
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
 node page_check.mjs "$browser" "$1" "$2" "$here/../deploy/sample/glove-10k.npy" "$3"

@@ -17,9 +17,10 @@
 namespace dotmax {
 namespace {
 
-// UNAVAILABLE means that nothing was done: a connection that failed, a server that is draining. Every call
-// here may be repeated. Reconnecting begins sooner than the last attempt.
-constexpr char kServiceConfig[] = R"({"methodConfig": [{
+// Servers that one name stands for take turns. UNAVAILABLE means that nothing was done: a connection that
+// failed, a server that is draining. Every call here may be repeated. Reconnecting begins sooner than the
+// last attempt.
+constexpr char kServiceConfig[] = R"({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{
   "name": [{}],
   "retryPolicy": {
     "maxAttempts": 4,

@@ -186,7 +186,7 @@ export class DotmaxError extends Error {
   tag?: number;
 }
 
-/** One channel to one server. Calls try again for about a second when it is UNAVAILABLE. */
+/** One channel to a server, or to all that a name stands for, which take turns. Calls try again for about a second when it is UNAVAILABLE. */
 export class Client {
   constructor(target?: string, options?: ClientOptions);
   close(): void;

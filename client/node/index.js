@@ -13,9 +13,9 @@ const BLOCK_BYTES = 4 * 2 ** 20; // cheap to send each, and the first ones are s
 const PAIR_BYTES = 64; // what a pair takes beside its rows
 const LOAD_TIMEOUT_MS = 3600e3;
 
-// UNAVAILABLE means that nothing was done: a connection that failed, a server that is draining.
+// Servers that one name stands for take turns. UNAVAILABLE means that nothing was done: a connection that failed, a server that is draining.
 const SERVICE_CONFIG = JSON.stringify({
-  loadBalancingConfig: [],
+  loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [
     {
       name: [{}],

@@ -42,7 +42,7 @@ def _awaited(
 
 
 class Client:
-    """One channel to one server, for one event loop; an async context manager. Arguments are dotmax.Client's.
+    """One channel, for one event loop; an async context manager. Arguments are dotmax.Client's.
 
     A task that is cancelled cancels its call.
     """

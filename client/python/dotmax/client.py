@@ -24,9 +24,9 @@ SelfPairs = Literal["all", "not_itself", "each_once"]
 
 
 class Client:
-    """One channel to one server. Thread-safe; a context manager.
+    """One channel to a server, or to all that a name stands for, which take turns. Thread-safe; a context manager.
 
-    target             a gRPC name: "host:port", "unix:path", "dns:///host:port"
+    target             a gRPC name: "host:port", "unix:path", "dns:///host:port", "ipv4:address:port,address:port"
     timeout            seconds for a whole method call that does not give its own
     tls                True, or a Tls with files; False: in the clear
     token              sent with every call; without tls in the clear, too

@@ -376,6 +376,28 @@ class FailureTest(unittest.TestCase):
                     client.search(draw(1))
 
 
+class SeveralServersTest(unittest.TestCase):
+    def test_servers_of_one_name_take_turns_and_one_that_goes_is_not_missed(self):
+        flags = [matrix(directory.name, "first", base[:50]), matrix(directory.name, "second", -base[:50])]
+        with Server(flags[1]) as second:
+            with Server(flags[0]) as first:
+                # An address each, as a name of DNS may have many.
+                client = dotmax.Client(f"ipv4:{first.target},{second.target}")
+                queries = draw(1)
+                answers = {server: dotmax.Client(server.target).search(queries).scores[0, 0] for server in (first, second)}
+
+                def ask():
+                    return client.search(queries).scores[0, 0]
+
+                got = [ask()]
+                while len(set(got)) < 2:  # until both are connected
+                    got.append(ask())
+                got = [ask() for _ in range(40)]
+                self.assertEqual({score: got.count(score) for score in set(got)}, dict.fromkeys(answers.values(), 20))
+            self.assertEqual({ask() for _ in range(20)}, {answers[second]})
+            client.close()
+
+
 class CollectionsTest(unittest.TestCase):
     def test_what_is_resident_and_its_changes(self):
         with connect() as client:

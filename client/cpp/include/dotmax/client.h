@@ -221,8 +221,8 @@ struct ServerDescription {
   uint64_t max_message_bytes = 0;
 };
 
-// One channel to one server. Thread-safe; calls block, and try again for about a second when the server is
-// UNAVAILABLE. Movable.
+// One channel to a server, or to all that a name stands for (dns:///), which take turns. Thread-safe; calls
+// block, and try again for about a second when the server is UNAVAILABLE. Movable.
 class Client {
  public:
   // Does not connect yet: the first call does. kInvalidArgument for options that cannot be, kNotFound for a
@@ -242,11 +242,12 @@ class Client {
   absl::StatusOr<SearchResult> SearchRows(const CollectionRows& queries, SelfPairs self,
                                           const SearchOptions& options = {}) const;
 
-  // Search, for any number of batches of queries in one call. `next` gives one after the other, and nothing when
-  // there are no more; it is called on a thread of the call's own, and what a batch borrows must last until its
-  // result has come. `take` is called on the calling thread as results come, in any order, with the batch's
-  // number, from 0; a batch that fails has its own status, and the others go on. When `take` returns false, the
-  // call ends. Batches are taken while results are: at most 64 are under way, and each must fit into a message.
+  // Search, for any number of batches of queries in one call. `next` gives one after the other, and nothing
+  // when there are no more; it is called on a thread of the call's own, and what a batch borrows must last
+  // until its result has come. `take` is called on the calling thread as results come, in any order, with the
+  // batch's number, from 0; a batch that fails has its own status, and the others go on. When `take` returns
+  // false, the call ends. Batches are taken while results are: at most 64 are under way, and each must fit
+  // into a message.
   //
   // Fails with what ended the stream before all was answered. Without options.timeout there is none;
   // options.exclude and progress are not looked at.

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The files of deploy/kubernetes and deploy/compose, as far as that goes without a cluster or Docker:
+# manifests_check.sh DOTMAX_SERVER DIRECTORY
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$2"
+cd "$2"
+cp "$root/tests/manifests_check.mjs" .
+export npm_config_audit=false npm_config_fund=false npm_config_package_lock=false npm_config_update_notifier=false
+[[ -d node_modules/kubernetes-models ]] || { echo '{"private": true}' >package.json; npm install --silent js-yaml@5 kubernetes-models@4; }
+node manifests_check.mjs "$root" "$1"
+
+docker-compose -f "$root/deploy/compose/compose.yaml" config >compose.out || { cat compose.out; exit 1; }
+grep -q "image: dotmax" compose.out
+# As it is mounted there.
+mkdir -p prometheus
+cp "$root/deploy/monitoring/rules.yml" "$root/deploy/compose/prometheus.yml" prometheus/
+sed -i 's|/etc/prometheus/||' prometheus/prometheus.yml
+promtool check config prometheus/prometheus.yml
