@@ -21,7 +21,7 @@ RUN apt-get update \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     libabsl20220623 libcivetweb1 libdnnl2 libgmp10 libgomp1 libgrpc++1.51 libhdf5-103-1 libhwy1 libmpfr6 \
     libprometheus-cpp-core1.0 libprotobuf32 libssl3 \
-  && rm -rf /var/lib/apt/lists/*
+  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /opt/dotmax /usr/local
 
 LABEL org.opencontainers.image.title="dotmax" \

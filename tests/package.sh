@@ -42,7 +42,8 @@ if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
 fi
 mount -t proc proc "$root/proc"
 cp build/release/dotmax_*.deb "$root/root/"
-inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@"; }
+within=(chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive)
+inside() { "${within[@]}" "$@"; }
 inside apt-get update >/dev/null
 inside bash -c 'apt-get install -y --no-install-recommends /root/dotmax_*.deb' >"$root/log" 2>&1 || fail "$(tail -n 20 "$root/log")"
 
@@ -51,7 +52,7 @@ unit=$root/usr/lib/systemd/system/dotmax.service
 [[ -e $unit ]] || unit=$root/lib/systemd/system/dotmax.service
 words=$(sed -n 's/^ExecStart=//p' "$unit")
 # shellcheck disable=SC2016,SC2086 (the shell inside is to expand them; they are words)
-inside bash -c 'set -a; . /etc/dotmax/environment; exec "$@"' bash $words --listen=127.0.0.1:0 --metrics-listen= --drain-grace=0s \
+"${within[@]}" bash -c 'set -a; . /etc/dotmax/environment; exec "$@"' bash $words --listen=127.0.0.1:0 --metrics-listen= --drain-grace=0s \
   2>"$root/log" &
 server=$!
 for _ in $(seq 200); do grep -q '"event":"ready"' "$root/log" && break; sleep 0.1; done
