@@ -31,12 +31,13 @@ def generated(directory):
     return dotmax_pb2, matrix_pb2
 
 
-def start(program, matrix, *flags):
+def start(program, matrix, *flags, cwd=None):
     """A server of a file as collection "base", or of what the flags say; and its port."""
     server = subprocess.Popen(
         [program, *([f"--matrix=base={matrix}"] if matrix else []), "--listen=127.0.0.1:0", "--metrics-listen=", *flags],
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
     )
     port = 0
     for line in server.stderr:

@@ -35,17 +35,29 @@ server=$!
 for _ in $(seq 100); do grep -q '"event":"ready"' "$work/log" && break; sleep 0.1; done
 address=127.0.0.1:$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/log")
 
-cmake -S tests/consumer -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_STANDARD=20 >"$work/log" 2>&1 ||
+# README.md's example, with something to see.
+mkdir "$work/source"
+cp tests/consumer/CMakeLists.txt "$work/source/"
+awk '/^```cpp$/ { on = 1; next } /^```$/ { on = 0 } on' README.md | sed "s/localhost:50051/$address/" >"$work/snippet"
+{
+  grep '^#include' "$work/snippet"
+  printf '#include <cstdio>\n#include <vector>\nint main() {\n'
+  grep -v '^#include' "$work/snippet"
+  echo '  for (size_t h = result->begin(15); h < result->end(15); ++h)
+    std::printf("%llu %.17g\n", static_cast<unsigned long long>(result->ids[h]), result->scores[h]);
+}'
+} >"$work/source/main.cc"
+cmake -S "$work/source" -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_STANDARD=20 >"$work/log" 2>&1 ||
   fail "$(tail "$work/log")"
 cmake --build "$work/consumer" >"$work/log" 2>&1 || fail "$(tail "$work/log")"
-"$work/consumer/consumer" "$address" >"$work/by_cmake"
+"$work/consumer/consumer" >"$work/by_cmake"
 [[ $(wc -l <"$work/by_cmake") -eq 10 ]] || fail "the consumer prints $(cat "$work/by_cmake")"
 
 # By file, as Debian keeps its packages' files from being asked for in other ways.
 flags=$(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags --libs dotmax)
 # shellcheck disable=SC2086 (they are words)
-g++ -o "$work/by_hand" tests/consumer/main.cc $flags || fail "pkg-config's flags: $flags"
-"$work/by_hand" "$address" | cmp - "$work/by_cmake" || fail "pkg-config's consumer has another answer"
+g++ -o "$work/by_hand" "$work/source/main.cc" $flags || fail "pkg-config's flags: $flags"
+"$work/by_hand" | cmp - "$work/by_cmake" || fail "pkg-config's consumer has another answer"
 
 # As a shell would ask: "dotmax se", "dotmax search --metr".
 complete() {

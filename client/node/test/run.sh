@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything about the Node package, in a copy of it: its tests, its types, and what a stranger gets: packed, installed
-# into an empty project, where README.md's example runs. Needs npm, and DOTMAX_SERVER_BINARY and DOTMAX_BINARY.
+# into an empty project, where the examples of both README.md run. Needs npm, and DOTMAX_SERVER_BINARY and DOTMAX_BINARY.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+root=$PWD
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-node.XXXXXX")
 server=
@@ -37,6 +38,8 @@ npm install --silent "$work/client/node/$tarball"
 server=$!
 for _ in $(seq 100); do grep -q '"event":"ready"' "$work/log" && break; sleep 0.1; done
 port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/log")
-sed -n '/^```js$/,/^```$/p' "$work/client/node/README.md" | sed "/^\`\`\`/d; s/localhost:50051/127.0.0.1:$port/" >example.mjs
-node example.mjs | tee "$work/said"
+for readme in "$root/README.md" "$root/client/node/README.md"; do
+  sed -n '/^```js$/,/^```$/p' "$readme" | sed "/^\`\`\`/d; s/localhost:50051/127.0.0.1:$port/" >example.mjs
+  node example.mjs | tee "$work/said"
+done
 grep -q "true INVALID_ARGUMENT DIM_MISMATCH" "$work/said"
