@@ -481,7 +481,7 @@ TEST_F(ServerTest, HttpAnswersWithTheRightTypes) {
   EXPECT_EQ(HttpGet(port, "/healthz").status, 200);
   EXPECT_EQ(HttpGet(port, "/readyz").status, 200);
   EXPECT_THAT(HttpGet(port, "/readyz").headers, HasSubstr("Content-Type: text/plain; charset=utf-8"));
-  EXPECT_EQ(HttpGet(port, "/").status, 404);
+  EXPECT_EQ(HttpGet(port, "/none").status, 404);
   EXPECT_EQ(HttpGet(port, "/healthz", "POST").status, 405);
   const HttpReply head = HttpGet(port, "/metrics", "HEAD");
   EXPECT_EQ(head.status, 200);
