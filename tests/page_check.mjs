@@ -89,6 +89,7 @@ async function figures() {
       await page.screenshot({ path: path.join(screenshots, `page-${colorScheme}-${width}.png`), fullPage: true });
     }
   }
+  assert.deepEqual(wrong.filter((text) => !/404/.test(text)), []);
   load.kill();
   server.child.kill();
   await page.waitForFunction(() => /does not answer/.test(document.getElementById('state').textContent));

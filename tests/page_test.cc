@@ -136,7 +136,12 @@ TEST_F(PageTest, WrongQuestionsAreToldWhatIsWrong) {
   expect(409, "collection=unnamed&word=too", "NO_NAMES", "\\\"unnamed\\\" have no names");
   expect(400, "collection=named&word=king&metric=dot", "UNKNOWN_METRIC", "\\\"dot\\\"");
   for (const char* top_k : {"0", "101", "-1", "x", ""}) {
-    expect(400, absl::StrCat("collection=named&word=king&top_k=", top_k), "TOP_K_TOO_LARGE", "1 to 100");
+    expect(400, absl::StrCat("collection=named&word=king&top_k=", top_k), "TOP_K_OUT_OF_RANGE", "1 to 100");
+  }
+  expect(400, "collection=named&word=king&metric=dot", "UNKNOWN_METRIC", "\"field\":\"metric\"");
+  for (const char* name : {"word", "metric", "top_k", "collection"}) {
+    const std::string query = absl::StrCat("/search.json?", name, "=", std::string(5000, '1'));
+    EXPECT_EQ(HttpGet(server.http_port(), query).status, 400) << name;
   }
   const std::string collections = HttpGet(server.http_port(), "/collections.json").body;
   EXPECT_THAT(collections,
@@ -166,6 +171,11 @@ TEST_F(PageTest, FiguresNeedATokenWhenThereAreTokens) {
   }
   EXPECT_EQ(status("/", ""), 200);
   EXPECT_EQ(status("/page.js", ""), 200);
+  // Figures and searches, each with and without: as gRPC counts them.
+  EXPECT_THAT(HttpGet(server.http_port(), "/metrics").body,
+              AllOf(HasSubstr("dotmax_refused_total{reason=\"TOKEN_MISSING\"} 4"),
+                    HasSubstr("dotmax_refused_total{reason=\"TOKEN_UNKNOWN\"} 2"),
+                    HasSubstr("dotmax_refused_total{reason=\"SCOPE_MISSING\"} 2")));
 }
 
 TEST_F(PageTest, ItCanBeTurnedOff) {

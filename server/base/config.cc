@@ -83,11 +83,12 @@ absl::StatusOr<Config> ParseConfig(int argc, const char* const* argv,
              "Where HTTP serves /metrics, /healthz, /readyz and a page for people; empty turns it off.",
              "DOTMAX_METRICS_LISTEN"},
             &config.metrics_listen);
-  flags.Add({"no-page", "",
-             "No page for people, with live figures and, where an .ids file beside a matrix names its rows, "
-             "searches by name. Its figures need a token with scope search when there are tokens.",
-             "DOTMAX_NO_PAGE"},
-            &config.no_page);
+  flags.Add(
+      {"no-page", "",
+       "No page for people, with live figures and, where an .ids file beside a matrix names its rows, "
+       "searches by name. Those and what is resident need a token with scope search when there are tokens.",
+       "DOTMAX_NO_PAGE"},
+      &config.no_page);
   flags.Add({"threads", "N", "Threads that search; 0 means one per core.", "DOTMAX_THREADS"}, 0, kMaxThreads,
             &threads);
   flags.Add({"pin-threads", "",

@@ -111,12 +111,13 @@ int HttpServer::HandlePage(mg_connection* connection, void* self) {
     const char* const query = info.query_string == nullptr ? "" : info.query_string;
     const int length = mg_get_var(query, strlen(query), name, value, sizeof(value));
     if (length >= 0) request.parameters[name] = std::string(value, static_cast<size_t>(length));
+    if (length == -2) return ReplyText(connection, 400, absl::StrCat(name, ": is too long\n"));
   }
   Page::Reply reply = {.status = 404, .content_type = "text/plain", .body = "there is no such page\n"};
-  {
-    absl::ReaderMutexLock lock(&server->page_mutex_);
-    if (server->page_ != nullptr) reply = server->page_->Answer(request);
-  }
+  // Not to wait behind SetPage, which waits for searches: nobody could ask for /readyz then.
+  if (!server->page_mutex_.ReaderTryLock()) return ReplyText(connection, 503, "shutting down\n");
+  if (server->page_ != nullptr) reply = server->page_->Answer(request);
+  server->page_mutex_.ReaderUnlock();
   std::string headers(kPageHeaders);
   if (!reply.retry_after.empty()) absl::StrAppend(&headers, "Retry-After: ", reply.retry_after, "\r\n");
   return Reply(connection, reply.status, reply.content_type, reply.body, std::move(headers));

@@ -49,8 +49,11 @@ int HttpStatus(absl::StatusCode code) {
 
 Page::Reply Failure(const absl::Status& status) {
   Page::Reply reply = {.status = HttpStatus(status.code()), .content_type = kJson};
+  const std::optional<std::string> field = ErrorField(status);
   reply.body = absl::StrCat("{\"error\":{\"code\":", JsonString(absl::StatusCodeToString(status.code())),
                             ",\"reason\":", JsonString(ErrorReason(status).value_or("")),
+                            field.has_value() ? absl::StrCat(",\"field\":", JsonString(*field)) : "",
+                            field.has_value() ? absl::StrCat(",\"field\":", JsonString(*field)) : "",
                             ",\"message\":", JsonString(status.message()), "}}\n");
   if (const std::optional<absl::Duration> delay = ErrorRetryDelay(status)) {
     reply.retry_after = absl::StrCat(std::ceil(absl::ToDoubleSeconds(*delay)));
@@ -125,15 +128,17 @@ Page::Reply Page::Answer(const Request& request) const {
     return Failure(Error(absl::StatusCode::kNotFound, "NO_SUCH_PAGE",
                          absl::StrCat(request.path, ": there is no such page")));
   }
-  std::string client = request.peer;
-  if (tokens_ != nullptr) {
-    absl::StatusOr<std::string> owner = tokens_->Admit(request.authorization, Scope::kSearch, absl::Now());
-    if (!owner.ok()) return Failure(owner.status());
-    client = *std::move(owner);
-  }
-  absl::StatusOr<std::string> body = search ? Search(request, client) : Collections();
-  if (!body.ok()) return Failure(body.status());
-  return {.content_type = kJson, .body = *std::move(body)};
+  const auto figures = [&]() -> absl::StatusOr<std::string> {
+    if (tokens_ == nullptr) return search ? Search(request, request.peer) : Collections();
+    const absl::StatusOr<std::string> client =
+        tokens_->Admit(request.authorization, Scope::kSearch, absl::Now());
+    if (!client.ok()) return client.status();
+    return search ? Search(request, *client) : Collections();
+  };
+  absl::StatusOr<std::string> body = figures();
+  if (body.ok()) return {.content_type = kJson, .body = *std::move(body)};
+  metrics_->Refused(ErrorReason(body.status()).value_or(""));
+  return Failure(body.status());
 }
 
 absl::StatusOr<std::string> Page::Collections() const {
@@ -166,7 +171,7 @@ absl::StatusOr<std::string> Page::Search(const Request& request, const std::stri
   Query query;
   if (!absl::SimpleAtoi(top_k, &query.selection.top_k) || query.selection.top_k < 1 ||
       query.selection.top_k > kMaxHits) {
-    return InvalidField("top_k", "TOP_K_TOO_LARGE",
+    return InvalidField("top_k", "TOP_K_OUT_OF_RANGE",
                         absl::StrCat("top_k: \"", top_k, "\" is not from 1 to ", kMaxHits));
   }
   const std::string word = Parameter(request, "word", "");
@@ -177,7 +182,7 @@ absl::StatusOr<std::string> Page::Search(const Request& request, const std::stri
   }
   const Counted counted(searches_);
   if (counted.number() > kMaxSearches) {
-    return RetryAfter(absl::Seconds(1), "PAGE_BUSY", "others search by this page just now");
+    return RetryAfter(absl::Seconds(1), "QUEUE_FULL", "others search by this page just now");
   }
 
   query.collection = collection->name;

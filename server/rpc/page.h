@@ -47,9 +47,8 @@ class Page {
   // "/", "/page.css", "/page.js": the page, which holds no figures.
   // "/collections.json": what is resident.
   // "/search.json?collection=NAME&word=NAME&metric=METRIC&top_k=K": the best rows for the row of that name,
-  // without
-  //   itself; waits for the answer, for kDeadline at most.
-  // Otherwise 404. Failures are {"error": {"code", "reason", "message"}}.
+  //   without it; waits for the answer, for kDeadline at most.
+  // Otherwise 404. Failures are {"error": {"code", "reason", "field", "message"}}.
   Reply Answer(const Request& request) const;
 
  private:

@@ -264,7 +264,10 @@ function showCollections(collections) {
 }
 
 async function refresh() {
-  if (document.hidden) return;
+  if (document.hidden) {
+    last = undefined; // what comes next is not of two seconds
+    return;
+  }
   try {
     const [collections, metrics] = await Promise.all([get('collections.json'), get('metrics')]);
     showCollections(JSON.parse(collections).collections);
