@@ -395,6 +395,10 @@ class Call {
   #once(start) {
     const signal = this.#signal;
     signal?.throwIfAborted();
+    // gRPC does not notice while an answer comes at once.
+    if (Date.now() >= this.#deadline) {
+      throw new DotmaxError(grpc.status.DEADLINE_EXCEEDED, 'the timeout has passed before the call');
+    }
     return new Promise((resolve, reject) => {
       const call = start(this.#client._wire, { deadline: this.#deadline }, (error, response) => {
         signal?.removeEventListener('abort', cancel);

@@ -11,6 +11,7 @@ import grpc
 
 from dotmax import _questions
 from dotmax._arrays import Message
+from dotmax.errors import Error
 
 Pem = Union[str, pathlib.Path, bytes]
 ProgressOption = Union[bool, Callable[[int, int], None]]
@@ -57,6 +58,13 @@ class Deadline:
 
     def left(self) -> float:
         return max(self._end - time.monotonic(), 0.0)
+
+    def for_call(self) -> float:
+        """What is left; raises Error when that is nothing, which gRPC does not notice while an answer comes at once."""
+        seconds = self.left()
+        if seconds == 0.0:
+            raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, "the timeout has passed before the call")
+        return seconds
 
 
 def stub(channel: Any, method: _questions.Method) -> Any:

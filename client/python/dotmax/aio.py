@@ -144,7 +144,7 @@ class Client:
             seen = False
             try:
                 reply = self._stub(call.method)(
-                    call.requests(), timeout=deadline.left(), metadata=self._metadata
+                    call.requests(), timeout=deadline.for_call(), metadata=self._metadata
                 )
                 if call.take is None:
                     return await reply
