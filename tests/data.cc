@@ -87,8 +87,7 @@ SharedMatrix RandomClustered(uint64_t rows, uint32_t dim, uint64_t clusters, dou
 
 SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows) {
   SharedMatrix slice = matrix;
-  slice.view.data = matrix.view.row(first);
-  slice.view.rows = rows;
+  slice.view = matrix.view.slice(first, rows);
   return slice;
 }
 

@@ -13,6 +13,7 @@
 #include "client/cli/queries.h"
 #include "server/base/flags.h"
 #include "server/store/matrix_writer.h"
+#include "server/store/names.h"
 
 namespace dotmax {
 namespace {
@@ -52,10 +53,10 @@ absl::Status Run(const ConvertFlags& flags, const std::string& from, const std::
   if (absl::Status s = Write(flags, matrix->view, to); !s.ok()) return s;
   // Names of rows go along.
   if (NamesBeside(from, matrix->view.rows).empty() || ParseHdf5Path(to).has_value()) return absl::OkStatus();
-  const std::string ids = IdsPathBeside(to);
-  if (std::filesystem::equivalent(IdsPathBeside(from), ids, none)) return absl::OkStatus();
+  const std::string ids = NamesPathBeside(to);
+  if (std::filesystem::equivalent(NamesPathBeside(from), ids, none)) return absl::OkStatus();
   std::error_code failed;
-  std::filesystem::copy_file(IdsPathBeside(from), ids, std::filesystem::copy_options::overwrite_existing,
+  std::filesystem::copy_file(NamesPathBeside(from), ids, std::filesystem::copy_options::overwrite_existing,
                              failed);
   return failed ? absl::ErrnoToStatus(failed.value(), absl::StrCat(ids, ": cannot be written"))
                 : absl::OkStatus();

@@ -129,13 +129,6 @@ class Recall {
   uint64_t ours_right_ = 0, same_ = 0, theirs_right_ = 0, wanted_ = 0;
 };
 
-SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows) {
-  SharedMatrix slice = matrix;
-  slice.view.data = matrix.view.row(first);
-  slice.view.rows = rows;
-  return slice;
-}
-
 ExitCode Run(const EvalFlags& flags, const std::string& path) {
   const absl::StatusOr<DataSet> data = ReadDataSet(flags, path);
   if (!data.ok()) return Fail(data.status());
@@ -155,8 +148,9 @@ ExitCode Run(const EvalFlags& flags, const std::string& path) {
   for (uint64_t first = 0; first < queries; first += flags.batch) {
     const uint64_t rows = std::min<uint64_t>(flags.batch, queries - first);
     const absl::Time asked = absl::Now();
-    const absl::StatusOr<SearchResult> result = collection.Search(
-        Slice(data->test, first, rows), {.top_k = static_cast<uint32_t>(top_k), .metric = data->metric});
+    const absl::StatusOr<SearchResult> result =
+        collection.Search({data->test.view.slice(first, rows), data->test.owner},
+                          {.top_k = static_cast<uint32_t>(top_k), .metric = data->metric});
     seconds += absl::ToDoubleSeconds(absl::Now() - asked);
     if (!result.ok()) return Fail(result.status());
     for (uint64_t i = 0; i < rows; ++i) {

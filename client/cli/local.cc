@@ -4,7 +4,6 @@
 #include <memory>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "server/base/searcher.h"
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
@@ -27,17 +26,6 @@ Selection SelectionOf(const SearchOptions& options) {
   selection.tell_truncated = !selection.bounds.empty() && options.top_k == 0 && !options.count_only;
   selection.top_k = selection.tell_truncated ? kMaxLocalHits : std::max<uint32_t>(options.top_k, 1);
   return selection;
-}
-
-absl::StatusOr<Answer> Ask(Searcher& searcher, Query query) {
-  absl::StatusOr<Answer> result;
-  absl::Notification done;
-  searcher.Search(std::move(query), [&](absl::StatusOr<Answer> answer) {
-    result = std::move(answer);
-    done.Notify();
-  });
-  done.WaitForNotification();
-  return result;
 }
 
 // Gathers the answers for successive query rows.
@@ -127,7 +115,7 @@ absl::StatusOr<SearchResult> InBlocks(Searcher& searcher, const Selection& selec
     const uint64_t rows = std::min(block, total - first);
     Query query = query_of(first, rows);
     query.selection = gathered.Next();
-    const absl::StatusOr<Answer> answer = Ask(searcher, std::move(query));
+    const absl::StatusOr<Answer> answer = SearchAndWait(searcher, std::move(query));
     if (!answer.ok()) return answer.status();
     gathered.Add(*answer, first);
     if (options.progress) options.progress(first + rows, total);
@@ -147,11 +135,8 @@ absl::StatusOr<SearchResult> SearchIn(Searcher& searcher, const SharedMatrix& qu
                                       const SearchOptions& options) {
   return InBlocks(searcher, SelectionOf(options), options, queries.view.rows,
                   [&](uint64_t first, uint64_t rows) {
-                    MatrixView view = queries.view;
-                    view.data = view.row(first);
-                    view.rows = rows;
                     Query query;
-                    query.rows = {view, queries.owner};
+                    query.rows = {queries.view.slice(first, rows), queries.owner};
                     return query;
                   });
 }

@@ -1,31 +1,18 @@
 #include "client/cli/npy.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
+#include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "server/store/file.h"
+#include "server/store/format.h"
 
 namespace dotmax {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "numbers are written as they lie");
-
-std::string Header(absl::string_view descr, size_t count) {
-  std::string text =
-      absl::StrCat("{'descr': ", descr, ", 'fortran_order': False, 'shape': (", count, ",), }");
-  constexpr size_t kPrefix = 10;  // magic, version, length; data begins at a multiple of 64
-  text.append(63 - (kPrefix + text.size()) % 64, ' ');
-  text += '\n';
-  std::string out("\x93NUMPY\x01\x00", 8);
-  out += static_cast<char>(text.size() & 0xff);
-  out += static_cast<char>(text.size() >> 8);
-  return out + text;
-}
 
 template <typename T>
 void Append(T value, std::string& out) {
@@ -39,10 +26,11 @@ void Append(T value, std::string& out) {
 absl::Status WriteNpy(const SearchResult& result, bool counts, const std::string& path) {
   std::string data;
   if (counts) {
-    data = Header("'<u8'", result.counts.size());
+    data = NpyHeader("'<u8'", absl::StrCat("(", result.counts.size(), ",)"));
     for (const uint64_t count : result.counts) Append(count, data);
   } else {
-    data = Header("[('query_row', '<u8'), ('id', '<u8'), ('score', '<f8')]", result.ids.size());
+    data = NpyHeader("[('query_row', '<u8'), ('id', '<u8'), ('score', '<f8')]",
+                     absl::StrCat("(", result.ids.size(), ",)"));
     uint64_t row = 0;
     for (size_t hit = 0; hit < result.ids.size(); ++hit) {
       if (result.query_rows.empty()) {
@@ -55,14 +43,11 @@ absl::Status WriteNpy(const SearchResult& result, bool counts, const std::string
       Append(result.scores[hit], data);
     }
   }
-  const std::string part = absl::StrCat(path, ".", getpid(), ".part");
-  std::ofstream file(part, std::ios::binary);
-  file.write(data.data(), static_cast<std::streamsize>(data.size()));
-  file.close();
-  if (!file.good() || std::rename(part.c_str(), path.c_str()) != 0) {
-    std::remove(part.c_str());
-    return absl::InternalError(absl::StrCat("--output: ", path, " could not be written"));
-  }
+  const absl::Status written = ReplaceFile(path, [&data](std::ostream& file) {
+    file.write(data.data(), static_cast<std::streamsize>(data.size()));
+    return absl::OkStatus();
+  });
+  if (!written.ok()) return absl::InternalError(absl::StrCat("--output: ", path, " could not be written"));
   return absl::OkStatus();
 }
 

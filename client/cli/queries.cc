@@ -34,10 +34,8 @@ absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path) {
   return ids;
 }
 
-std::string IdsPathBeside(const std::string& path) { return NamesPathBeside(path); }
-
 std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows) {
-  absl::StatusOr<std::vector<std::string>> ids = ReadIds(IdsPathBeside(path));
+  absl::StatusOr<std::vector<std::string>> ids = ReadIds(NamesPathBeside(path));
   if (!ids.ok() || ids->size() != rows) return {};
   return *std::move(ids);
 }

@@ -15,9 +15,6 @@ namespace dotmax {
 // One name per line, in the order of a matrix's rows.
 absl::StatusOr<std::vector<std::string>> ReadIds(const std::string& path);
 
-// `path` with its extension replaced by ".ids".
-std::string IdsPathBeside(const std::string& path);
-
 // The names in the .ids file beside `path`, if there is one that names `rows` rows; else none.
 std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows);
 

@@ -17,6 +17,7 @@
 #include "client/cli/question.h"
 #include "dotmax/client.h"
 #include "server/base/flags.h"
+#include "server/store/names.h"
 
 namespace dotmax {
 namespace {
@@ -34,7 +35,7 @@ struct SearchFlags {
 // The names of the rows of the collection that is searched: --ids, or what lies beside the query file if it
 // fits the collection.
 absl::Status FindRowNames(const SearchFlags& flags, const ServerDescription& server, Names& names) {
-  const std::string path = flags.ids.empty() ? IdsPathBeside(flags.queries) : flags.ids;
+  const std::string path = flags.ids.empty() ? NamesPathBeside(flags.queries) : flags.ids;
   if (flags.ids.empty() && access(path.c_str(), R_OK) != 0) return absl::OkStatus();
   absl::StatusOr<std::vector<std::string>> ids = ReadIds(path);
   if (!ids.ok()) return ids.status();
@@ -59,7 +60,7 @@ absl::StatusOr<SearchResult> RunSearch(const SearchFlags& flags, SearchOptions& 
   if (!flags.words.empty()) {
     names.queries = absl::StrSplit(flags.words, ',', absl::SkipEmpty());
     if (names.queries.empty()) return absl::InvalidArgumentError("--words names no row");
-    const absl::StatusOr<std::vector<std::string>> ids = ReadIds(IdsPathBeside(flags.queries));
+    const absl::StatusOr<std::vector<std::string>> ids = ReadIds(NamesPathBeside(flags.queries));
     if (!ids.ok()) return ids.status();
     queries = SelectByName(*queries, *ids, names.queries);
     if (!queries.ok()) return queries.status();

@@ -111,6 +111,15 @@ void AskOf(const SearchOptions& options, uint64_t first, uint64_t rows, Request*
 template void AskOf(const SearchOptions&, uint64_t, uint64_t, v1::SearchRequest*);
 template void AskOf(const SearchOptions&, uint64_t, uint64_t, v1::MaxInnerProductRequest*);
 
+v1::SearchRequest RequestOf(const SearchOptions& options, uint64_t first, uint64_t rows,
+                            std::optional<uint64_t> version) {
+  v1::SearchRequest request;
+  AskOf(options, first, rows, &request);
+  request.set_collection(options.collection);
+  if (version.has_value()) request.set_version(*version);
+  return request;
+}
+
 SearchResult ResultFromProto(const v1::SearchResponse& response) {
   SearchResult result;
   result.row_splits.assign(response.row_splits().begin(), response.row_splits().end());

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "dotmax/client.h"
@@ -23,6 +24,10 @@ uint64_t RowsOfPart(const SearchOptions& options, uint64_t first, uint64_t total
 // SearchRequest or MaxInnerProductRequest.
 template <typename Request>
 void AskOf(const SearchOptions& options, uint64_t first, uint64_t rows, Request* request);
+
+// The same, and which collection and version is asked: all but the queries.
+v1::SearchRequest RequestOf(const SearchOptions& options, uint64_t first, uint64_t rows,
+                            std::optional<uint64_t> version);
 
 SearchResult ResultFromProto(const v1::SearchResponse& response);
 

@@ -92,10 +92,7 @@ absl::StatusOr<SearchResult> Client::Search(const Rows& queries, const SearchOpt
   return InParts(
       options, queries.count(), queries.row_bytes(), impl_->Budget(options.max_message_bytes),
       [&](uint64_t first, uint64_t rows, std::optional<uint64_t> version, v1::SearchResponse* response) {
-        v1::SearchRequest request;
-        AskOf(options, first, rows, &request);
-        request.set_collection(options.collection);
-        if (version.has_value()) request.set_version(*version);
+        v1::SearchRequest request = RequestOf(options, first, rows, version);
         ToProto(queries, first, rows, request.mutable_queries());
         grpc::ClientContext context;
         impl_->Prepare(context, deadline);
@@ -122,10 +119,7 @@ absl::StatusOr<SearchResult> Client::SearchRows(const CollectionRows& queries, S
   return InParts(
       options, total, /*row_bytes=*/0, impl_->Budget(options.max_message_bytes),
       [&](uint64_t first, uint64_t rows, std::optional<uint64_t> version, v1::SearchResponse* response) {
-        v1::SearchRequest request;
-        AskOf(options, first, rows, &request);
-        request.set_collection(options.collection);
-        if (version.has_value()) request.set_version(*version);
+        v1::SearchRequest request = RequestOf(options, first, rows, version);
         request.set_self_pairs(ToProto(self));
         v1::RowRange* const range = request.mutable_resident_queries();
         range->set_collection(queries.collection);

@@ -20,10 +20,7 @@ absl::Status Send(Stream& stream, absl::FunctionRef<std::optional<Rows>()> next,
     const std::optional<Rows> batch = next();
     if (!batch.has_value()) break;
     if (absl::Status s = CheckRows(*batch, absl::StrCat("batch ", tag)); !s.ok()) return s;
-    v1::SearchRequest request;
-    AskOf(options, 0, batch->count(), &request);
-    request.set_collection(options.collection);
-    if (options.version.has_value()) request.set_version(*options.version);
+    v1::SearchRequest request = RequestOf(options, 0, batch->count(), options.version);
     request.set_tag(tag);
     ToProto(*batch, 0, batch->count(), request.mutable_queries());
     if (!stream.Write(request)) return absl::OkStatus();

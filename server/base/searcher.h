@@ -167,6 +167,9 @@ class Searcher {
   virtual ResidentInfos Collections() const = 0;
 };
 
+// Search, for those that have nothing to do meanwhile.
+absl::StatusOr<Answer> SearchAndWait(Searcher& searcher, Query query);
+
 }  // namespace dotmax
 
 #endif  // DOTMAX_SERVER_BASE_SEARCHER_H_

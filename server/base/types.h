@@ -58,6 +58,8 @@ struct MatrixView {
   size_t row_bytes() const { return size_t{dim} * ByteWidth(dtype); }
   size_t bytes() const { return rows * row_bytes(); }
   const std::byte* row(uint64_t i) const { return data + i * row_bytes(); }
+  // Rows [first, first + count).
+  MatrixView slice(uint64_t first, uint64_t count) const { return {row(first), count, dim, dtype}; }
 };
 
 // What lies behind bytes that somebody else can change: a file that is mapped. Thread-safe.

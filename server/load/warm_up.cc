@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 
 namespace dotmax {
@@ -26,9 +25,7 @@ void WarmUp(Searcher& searcher, absl::Time deadline) {
       query.resident = ResidentRows{info.name, 0, std::min(width, info.rows)};
       query.collection = info.name;
       query.limits.deadline = deadline;
-      absl::Notification done;
-      searcher.Search(std::move(query), [&done](const absl::StatusOr<Answer>&) { done.Notify(); });
-      done.WaitForNotification();
+      SearchAndWait(searcher, std::move(query)).IgnoreError();
     }
   }
 }

@@ -10,7 +10,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "server/base/errors.h"
 #include "server/base/json.h"
@@ -102,17 +101,6 @@ absl::StatusOr<CollectionInfo> NamedCollection(const Searcher& searcher, const s
                absl::StrCat("collection: there is no \"", name, "\""));
 }
 
-absl::StatusOr<Answer> Ask(Searcher& searcher, Query query) {
-  absl::StatusOr<Answer> result;
-  absl::Notification done;
-  searcher.Search(std::move(query), [&](absl::StatusOr<Answer> answer) {
-    result = std::move(answer);
-    done.Notify();
-  });
-  done.WaitForNotification();  // within the deadline, as searchers keep theirs
-  return result;
-}
-
 }  // namespace
 
 Page::Reply Page::Answer(const Request& request) const {
@@ -193,7 +181,7 @@ absl::StatusOr<std::string> Page::Search(const Request& request, const std::stri
   const absl::Time begin = absl::Now();
   query.limits.client = client;
   query.limits.deadline = begin + kDeadline;
-  const absl::StatusOr<dotmax::Answer> answer = Ask(*searcher_, std::move(query));
+  const absl::StatusOr<dotmax::Answer> answer = SearchAndWait(*searcher_, std::move(query));
   if (!answer.ok()) return answer.status();
   metrics_->SearchAnswered(1, answer->stats);
 

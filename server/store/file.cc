@@ -8,6 +8,8 @@
 
 #include <cerrno>
 #include <climits>
+#include <cstdio>
+#include <fstream>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -64,6 +66,20 @@ absl::Status File::Read(uint64_t offset, size_t bytes, void* to) const {
     done += static_cast<size_t>(n);
   }
   return absl::OkStatus();
+}
+
+absl::Status ReplaceFile(const std::string& path, absl::FunctionRef<absl::Status(std::ostream&)> write) {
+  const std::string part = absl::StrCat(path, ".", getpid(), ".part");
+  errno = 0;
+  std::ofstream file(part, std::ios::binary);
+  absl::Status status = file.is_open() ? write(file) : absl::OkStatus();
+  const bool wrote = file.good();
+  file.close();
+  if (status.ok() && (!wrote || !file.good() || std::rename(part.c_str(), path.c_str()) != 0)) {
+    status = absl::ErrnoToStatus(errno == 0 ? EIO : errno, "cannot be written");
+  }
+  if (!status.ok()) std::remove(part.c_str());
+  return status;
 }
 
 absl::StatusOr<DataDir> DataDir::Open(const std::string& path) {

@@ -1,12 +1,14 @@
-// Regular files that are read, and a directory that names of such files are confined to.
+// Regular files that are read or replaced, and a directory that names of such files are confined to.
 #ifndef DOTMAX_SERVER_STORE_FILE_H_
 #define DOTMAX_SERVER_STORE_FILE_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <ostream>
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
@@ -37,6 +39,11 @@ class File {
 
   int fd_;
 };
+
+// Replaces the file at `path` by what `write` writes, all or nothing: a file beside it takes its name when it
+// is complete. Fails with what `write` fails with, or, also when the stream has gone bad meanwhile, with the
+// system's answer.
+absl::Status ReplaceFile(const std::string& path, absl::FunctionRef<absl::Status(std::ostream&)> write);
 
 // A directory whose files may be named by callers from outside. What a name means is found and opened in one
 // step: neither "..", nor a symbolic link, nor a change in between leads out of it. Thread-safe; movable.

@@ -179,4 +179,14 @@ absl::StatusOr<MatrixLayout> ParseLayout(absl::string_view path, absl::string_vi
   return Refuse(absl::StrCat("has an unknown extension: ", kFormats, " can be read"));
 }
 
+std::string NpyHeader(absl::string_view descr, absl::string_view shape) {
+  std::string text = absl::StrCat("{'descr': ", descr, ", 'fortran_order': False, 'shape': ", shape, ", }");
+  constexpr size_t kPrefixBytes = 10;  // magic, version, length
+  text.append(63 - (kPrefixBytes + text.size()) % 64, ' ');
+  text += '\n';
+  return absl::StrCat(kNpyMagic, absl::string_view("\x01\x00", 2),
+                      std::string{static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)},
+                      text);
+}
+
 }  // namespace dotmax

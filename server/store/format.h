@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -48,6 +49,10 @@ struct MatrixLayout {
 //   .fvecs, .bvecs, .ivecs   each row: int32 dim, then dim float32, uint8 or int32
 //   .fbin, .u8bin, .i8bin    uint32 rows, uint32 dim, then float32, uint8 or int8
 absl::StatusOr<MatrixLayout> ParseLayout(absl::string_view path, absl::string_view head, uint64_t file_bytes);
+
+// NumPy's header, version 1.0, of a file in C order: `descr` and `shape` as Python writes them, "'<f4'" and
+// "(3, 4)". Data begins at a multiple of 64.
+std::string NpyHeader(absl::string_view descr, absl::string_view shape);
 
 // For messages and help: ".npy, .fvecs, ...".
 inline constexpr absl::string_view kFormats = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin and .i8bin";

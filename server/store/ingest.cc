@@ -106,7 +106,7 @@ absl::StatusOr<SharedMatrix> MapRows(File file, const MatrixLayout& layout, cons
   const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / view.row_bytes());
   for (uint64_t first = 0; first < view.rows; first += block_rows) {
     const uint64_t rows = std::min(block_rows, view.rows - first);
-    if (absl::Status s = CheckFinite({view.row(first), rows, view.dim, view.dtype}, first); !s.ok()) return s;
+    if (absl::Status s = CheckFinite(view.slice(first, rows), first); !s.ok()) return s;
     if (absl::Status s = Report(options, (first + rows) * view.row_bytes(), bytes); !s.ok()) return s;
   }
   if (!(*mapped)->Intact()) return absl::InvalidArgumentError("changed while being read");

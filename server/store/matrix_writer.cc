@@ -1,20 +1,17 @@
 #include "server/store/matrix_writer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <limits>
+#include <ostream>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/dtype.h"
+#include "server/store/file.h"
 #include "server/store/format.h"
 
 namespace dotmax {
@@ -114,22 +111,11 @@ double AppendElement(double value, FileType type, std::string& out) {
   return NAN;
 }
 
-std::string NpyHeader(const MatrixView& matrix, FileType type) {
-  std::string text = absl::StrCat("{'descr': ", Info(type).descr, ", 'fortran_order': False, 'shape': (",
-                                  matrix.rows, ", ", matrix.dim, "), }");
-  constexpr size_t kPrefixBytes = 10;  // magic, version, length; data begins at a multiple of 64
-  text.append(63 - (kPrefixBytes + text.size()) % 64, ' ');
-  text += '\n';
-  std::string out("\x93NUMPY\x01\x00", 8);
-  Append(static_cast<uint16_t>(text.size()), out);
-  return out + text;
-}
-
 absl::Status WriteRows(const MatrixView& matrix, const Format& format, FileType type,
-                       const WriteOptions& options, std::ofstream& file) {
+                       const WriteOptions& options, std::ostream& file) {
   std::string out;
   if (format.extension == ".npy") {
-    out = NpyHeader(matrix, type);
+    out = NpyHeader(Info(type).descr, absl::StrCat("(", matrix.rows, ", ", matrix.dim, ")"));
   } else if (!format.prefixed) {
     Append(static_cast<uint32_t>(matrix.rows), out);
     Append(matrix.dim, out);
@@ -149,10 +135,8 @@ absl::Status WriteRows(const MatrixView& matrix, const Format& format, FileType 
                                                        Info(type).name, " does not have"));
       }
     }
-    errno = 0;
-    if (!file.write(out.data(), static_cast<std::streamsize>(out.size()))) {
-      return absl::ErrnoToStatus(errno, "cannot be written");
-    }
+    file.write(out.data(), static_cast<std::streamsize>(out.size()));
+    if (!file.good()) return absl::OkStatus();  // ReplaceFile says why
     out.clear();
     if (options.progress) options.progress((first + rows) * row_bytes, matrix.rows * row_bytes);
   }
@@ -185,17 +169,8 @@ absl::Status Write(const MatrixView& matrix, const std::string& path, const Writ
     return absl::InvalidArgumentError(
         absl::StrCat(matrix.rows, " rows; a ", format->extension, " file has at most ", kMostRows));
   }
-  const std::string part = absl::StrCat(path, ".", getpid(), ".part");
-  errno = 0;
-  std::ofstream file(part, std::ios::binary);
-  absl::Status status = file.is_open() ? WriteRows(matrix, *format, type, options, file)
-                                       : absl::ErrnoToStatus(errno, "cannot be written");
-  file.close();
-  if (status.ok() && (!file.good() || std::rename(part.c_str(), path.c_str()) != 0)) {
-    status = absl::ErrnoToStatus(errno, "cannot be written");
-  }
-  if (!status.ok()) std::remove(part.c_str());
-  return status;
+  return ReplaceFile(path,
+                     [&](std::ostream& file) { return WriteRows(matrix, *format, type, options, file); });
 }
 
 }  // namespace

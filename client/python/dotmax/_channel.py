@@ -1,11 +1,12 @@
-"""What both clients do around a call: credentials, deadlines, progress."""
+"""What both clients do around a call: the channel, deadlines, progress."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, Optional, Union
 
 import grpc
 
@@ -36,22 +37,6 @@ def _read(pem: Optional[Pem]) -> Optional[bytes]:
     return pem if pem is None or isinstance(pem, bytes) else pathlib.Path(pem).read_bytes()
 
 
-def open_channel(grpc_module: Any, target: str, tls: Union[Tls, bool], max_message_bytes: int) -> Any:
-    """A channel of grpc or of grpc.aio."""
-    files = tls if isinstance(tls, Tls) else Tls()
-    options = _questions.channel_options(max_message_bytes, files.server_name)
-    if not tls:
-        return grpc_module.insecure_channel(target, options=options)
-    if (files.certificate is None) != (files.key is None):
-        raise ValueError("tls: a client's certificate and its key need each other")
-    credentials = grpc.ssl_channel_credentials(_read(files.ca), _read(files.key), _read(files.certificate))
-    return grpc_module.secure_channel(target, credentials, options=options)
-
-
-def metadata(token: Optional[str]) -> List[Tuple[str, str]]:
-    return [("authorization", f"Bearer {token}")] if token else []
-
-
 class Deadline:
     def __init__(self, seconds: float):
         self._end = time.monotonic() + seconds
@@ -65,13 +50,6 @@ class Deadline:
         if seconds == 0.0:
             raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, "the timeout has passed before the call")
         return seconds
-
-
-def stub(channel: Any, method: _questions.Method) -> Any:
-    kind = ("unary_", "stream_")[method.client_streams] + ("unary", "stream")[method.server_streams]
-    return getattr(channel, kind)(
-        method.path, request_serializer=Message.serialize, response_deserializer=method.response.FromString
-    )
 
 
 class Bar:
@@ -97,3 +75,49 @@ class Bar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Connection:
+    """A channel and what every call goes with: what the blocking and the asyncio client have in common."""
+
+    _grpc: Any  # grpc or grpc.aio
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        timeout: float = 60.0,
+        tls: Union[Tls, bool] = False,
+        token: Optional[str] = None,
+        max_message_bytes: int = 64 << 20,
+        retries: int = 0,
+    ):
+        self._timeout = timeout
+        self._metadata = [("authorization", f"Bearer {token}")] if token else []
+        self._max_message_bytes = max_message_bytes
+        self._retries = retries
+        self._channel = self._open(target, tls)
+        self._stub = functools.lru_cache(None)(self._make_stub)
+
+    def _open(self, target: str, tls: Union[Tls, bool]) -> Any:
+        files = tls if isinstance(tls, Tls) else Tls()
+        options = _questions.channel_options(self._max_message_bytes, files.server_name)
+        if not tls:
+            return self._grpc.insecure_channel(target, options=options)
+        if (files.certificate is None) != (files.key is None):
+            raise ValueError("tls: a client's certificate and its key need each other")
+        credentials = grpc.ssl_channel_credentials(_read(files.ca), _read(files.key), _read(files.certificate))
+        return self._grpc.secure_channel(target, credentials, options=options)
+
+    def _make_stub(self, method: _questions.Method) -> Any:
+        kind = ("unary_", "stream_")[method.client_streams] + ("unary", "stream")[method.server_streams]
+        return getattr(self._channel, kind)(
+            method.path, request_serializer=Message.serialize, response_deserializer=method.response.FromString
+        )
+
+    @staticmethod
+    def _delay(error: Error, final: bool, deadline: Deadline) -> float:
+        """How long to wait before the call is tried again; raises the error where it is not."""
+        if final or error.retry_delay is None or error.retry_delay >= deadline.left():
+            raise error
+        return error.retry_delay

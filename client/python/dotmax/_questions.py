@@ -41,7 +41,8 @@ _RANGE_HITS = 10_000  # that a query row gets room for when all are wanted: the 
 _BLOCK_BYTES = 4 << 20  # cheap to send each, and the first ones are searched while others are sent
 _PAIR_BYTES = 64  # what a pair takes beside its rows
 
-# Servers that one name stands for take turns. UNAVAILABLE means that nothing was done: a connection that failed, a server that is draining.
+# Servers that one name stands for take turns. UNAVAILABLE means that nothing was done: a connection that failed, a server
+# that is draining.
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -56,7 +57,7 @@ _SERVICE_CONFIG = json.dumps(
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
             }
-        ]
+        ],
     }
 )
 

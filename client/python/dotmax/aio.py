@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import (
     Any,
     AsyncIterable,
@@ -25,7 +24,7 @@ import grpc.aio
 from dotmax import _questions
 from dotmax import client as blocking
 from dotmax._arrays import Message, Rows
-from dotmax._channel import Bar, Deadline, Tls, metadata, open_channel, stub
+from dotmax._channel import Bar, Connection, Deadline
 from dotmax._stream import Stream
 from dotmax.errors import Error, from_rpc
 from dotmax.results import SearchResult
@@ -41,28 +40,13 @@ def _awaited(
     return cast(Any, method)  # type: ignore[no-any-return]
 
 
-class Client:
+class Client(Connection):
     """One channel, for one event loop; an async context manager. Arguments are dotmax.Client's.
 
     A task that is cancelled cancels its call.
     """
 
-    def __init__(
-        self,
-        target: str = "localhost:50051",
-        *,
-        timeout: float = 60.0,
-        tls: Union[Tls, bool] = False,
-        token: Optional[str] = None,
-        max_message_bytes: int = 64 << 20,
-        retries: int = 0,
-    ):
-        self._timeout = timeout
-        self._metadata = metadata(token)
-        self._max_message_bytes = max_message_bytes
-        self._retries = retries
-        self._channel = open_channel(grpc.aio, target, tls, max_message_bytes)
-        self._stub = functools.lru_cache(None)(functools.partial(stub, self._channel))
+    _grpc = grpc.aio
 
     async def close(self) -> None:
         await self._channel.close()
@@ -153,10 +137,7 @@ class Client:
                     call.take(message)
                 return None
             except grpc.RpcError as failure:
-                error = from_rpc(failure)
-            delay = error.retry_delay
-            if seen or delay is None or delay >= deadline.left() or attempt == self._retries:
-                raise error
+                delay = self._delay(from_rpc(failure), seen or attempt == self._retries, deadline)
             await asyncio.sleep(delay)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from typing import Any, Callable, Iterable, Iterator, Literal, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Iterable, Iterator, Literal, Optional, Sequence, Tuple, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
 
 from dotmax import _questions
 from dotmax._arrays import Rows, wire_rows
-from dotmax._channel import Bar, Deadline, ProgressOption, Tls, metadata, open_channel, stub
+from dotmax._channel import Bar, Connection, Deadline, ProgressOption
 from dotmax._stream import Stream
 from dotmax.errors import Error, from_rpc
 from dotmax.results import Collection, PairsResult, SearchResult, Server
@@ -23,7 +22,7 @@ Reduction = Literal["per_row", "global"]
 SelfPairs = Literal["all", "not_itself", "each_once"]
 
 
-class Client:
+class Client(Connection):
     """One channel to a server, or to all that a name stands for, which take turns. Thread-safe; a context manager.
 
     target             a gRPC name: "host:port", "unix:path", "dns:///host:port", "ipv4:address:port,address:port"
@@ -37,22 +36,7 @@ class Client:
     TypeError or ValueError, before anything is sent, for arguments that cannot be.
     """
 
-    def __init__(
-        self,
-        target: str = "localhost:50051",
-        *,
-        timeout: float = 60.0,
-        tls: Union[Tls, bool] = False,
-        token: Optional[str] = None,
-        max_message_bytes: int = 64 << 20,
-        retries: int = 0,
-    ):
-        self._timeout = timeout
-        self._metadata = metadata(token)
-        self._max_message_bytes = max_message_bytes
-        self._retries = retries
-        self._channel = open_channel(grpc, target, tls, max_message_bytes)
-        self._stub = functools.lru_cache(None)(functools.partial(stub, self._channel))
+    _grpc = grpc
 
     def close(self) -> None:
         self._channel.close()
@@ -277,8 +261,5 @@ class Client:
                     call.take(message)
                 return None
             except grpc.RpcError as failure:
-                error = from_rpc(failure)
-            delay = error.retry_delay
-            if seen or delay is None or delay >= deadline.left() or attempt == self._retries:
-                raise error
+                delay = self._delay(from_rpc(failure), seen or attempt == self._retries, deadline)
             time.sleep(delay)

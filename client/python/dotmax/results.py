@@ -34,7 +34,6 @@ class Stats:
     pairs_rescored: int = 0
 
 
-
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """Hits, best first.

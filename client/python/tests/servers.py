@@ -1,33 +1,22 @@
 """Real servers for tests: the program that DOTMAX_SERVER_BINARY names."""
 
-import json
 import os
 import pathlib
-import subprocess
+import sys
 
 import numpy
 
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(SOURCE / "tests"))
+import fsum_check  # noqa: E402
 
 
 class Server:
     """A server on free ports, as a context manager."""
 
     def __init__(self, *flags):
-        self.process = subprocess.Popen(
-            [os.environ["DOTMAX_SERVER_BINARY"], "--listen=127.0.0.1:0", "--metrics-listen=", "--threads=1", *flags],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.port = 0
-        for line in self.process.stderr:
-            event = json.loads(line) if line.startswith("{") else {}
-            if event.get("event") == "listening":
-                self.port = event["grpc_port"]
-            if event.get("event") == "ready":
-                break
-        else:
-            raise AssertionError("the server does not start")
+        program = os.environ["DOTMAX_SERVER_BINARY"]
+        self.process, self.port = fsum_check.start(program, None, "--threads=1", *flags)
         self.target = f"127.0.0.1:{self.port}"
 
     def __enter__(self):
