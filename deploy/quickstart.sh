@@ -3,6 +3,7 @@
 # the sample vectors, asks it questions, shows the answers and some metrics, and stops the server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. deploy/serving.sh
 
 build=build/release
 sample=deploy/sample/glove-10k.npy
@@ -46,17 +47,8 @@ say "3/4 Server, with 10,000 word vectors"
 "$build/server/dotmax-server" --matrix="$sample" --listen=127.0.0.1:0 --metrics-listen=127.0.0.1:0 \
   2>"$work/server.log" &
 server_pid=$!
-for _ in $(seq 100); do
-  grep -q '"event":"ready"' "$work/server.log" && break
-  kill -0 "$server_pid" 2>/dev/null || break
-  sleep 0.1
-done
-if ! grep -q '"event":"ready"' "$work/server.log"; then
-  echo "the server did not start:" >&2
-  cat "$work/server.log" >&2
-  exit 1
-fi
-port() { sed -n "s/.*\"event\":\"listening\".*\"$1\":\([0-9]*\).*/\1/p" "$work/server.log"; }
+await_ready "$work/server.log" "$server_pid"
+port() { logged_port "$work/server.log" "$1"; }
 export DOTMAX_SERVER="127.0.0.1:$(port grpc_port)"
 echo "ready on $DOTMAX_SERVER"
 

@@ -15,7 +15,7 @@ fi
 suite=$1
 shift
 tree=$(cd "$(dirname "$0")/.." && git rev-parse --show-toplevel)
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+. "$tree/tests/bare_root.sh"
 root=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-root.XXXXXX")
 
 cleanup() {
@@ -32,24 +32,11 @@ cleanup() {
 trap cleanup EXIT
 
 echo "== debootstrap $suite"
-debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$root.log" 2>&1 || {
-  tail -n 20 "$root.log" >&2
-  rm -f "$root.log"
-  exit 1
-}
-rm -f "$root.log"
-echo "deb $mirror $suite main" >"$root/etc/apt/sources.list"
+make_bare_root "$suite" "$root"
+echo "deb $(mirror_of_this_machine) $suite main" >"$root/etc/apt/sources.list"
 for file in /etc/resolv.conf /etc/hosts; do
   [[ -e $file ]] && cp -L "$file" "$root$file"
 done
-# How this machine reaches its mirror, if it takes more than a name.
-for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
-  cp -L "$file" "$root/etc/apt/apt.conf.d/"
-done
-if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
-  mkdir -p "$root/etc/ssl/certs"
-  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-fi
 mount -t proc proc "$root/proc"
 mount -t sysfs sys "$root/sys"
 mount --bind /dev "$root/dev"

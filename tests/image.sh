@@ -3,6 +3,8 @@
 # and asks it a question from outside.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. deploy/serving.sh
+. tests/bare_root.sh
 
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 base=debian:bookworm-slim
@@ -27,23 +29,17 @@ fail() {
   exit 1
 }
 
-for tool in buildah debootstrap; do
-  command -v "$tool" >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$tool" >/dev/null
-done
+need_tool buildah
+need_tool debootstrap
 [[ -f /etc/containers/policy.json ]] || {
   mkdir -p /etc/containers
   echo '{"default":[{"type":"insecureAcceptAnything"}]}' >/etc/containers/policy.json
 }
 
-# The base that the Dockerfile starts from, made here: this must work without a registry. How this machine
-# reaches its package mirror goes with it.
+# The base that the Dockerfile starts from, made here: this must work without a registry.
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
   echo "== base image"
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
-  debootstrap --variant=minbase bookworm "$work/root" "$mirror" >"$work/log" 2>&1 || fail "$(tail -n 5 "$work/log")"
-  for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
-    cp -L "$file" "$work/root/etc/apt/apt.conf.d/"
-  done
+  make_bare_root bookworm "$work/root"
   rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/*
   container=$(buildah from scratch)
   containers+=("$container")
@@ -67,13 +63,8 @@ user=$(format '{{.OCIv1.Config.User}}')
 read -r -a entrypoint <<<"$(format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}{{range .OCIv1.Config.Cmd}}{{.}} {{end}}')"
 buildah run "$container" -- "${entrypoint[@]}" --listen=127.0.0.1:0 --metrics-listen=127.0.0.1:0 >"$work/out" 2>&1 &
 run_pid=$!
-for _ in $(seq 200); do
-  grep -q '"event":"ready"' "$work/out" && break
-  kill -0 "$run_pid" 2>/dev/null || break
-  sleep 0.1
-done
-port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/out")
-[[ -n "$port" ]] || fail "it does not listen: $(cat "$work/out")"
+await_ready "$work/out" "$run_pid"
+port=$(logged_port "$work/out" grpc_port)
 # The server among the descendants of `buildah run`.
 server_pid=$run_pid
 while child=$(pgrep -P "$server_pid" | head -n 1) && [[ -n "$child" ]]; do server_pid=$child; done
@@ -103,12 +94,8 @@ touch "$work/read-only/x" 2>/dev/null && fail "the root is not read-only"
 chroot --userspec="$user" "$work/read-only" /usr/local/bin/dotmax-server "${entrypoint[@]:1}" --listen=127.0.0.1:0 \
   --metrics-listen=127.0.0.1:0 2>"$work/out" &
 server_pid=$!
-for _ in $(seq 200); do
-  grep -q '"event":"ready"' "$work/out" && break
-  kill -0 "$server_pid" 2>/dev/null || break
-  sleep 0.1
-done
-port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/out")
+await_ready "$work/out" "$server_pid"
+port=$(logged_port "$work/out" grpc_port)
 chroot --userspec="$user" "$work/read-only" /usr/local/bin/dotmax health --server="127.0.0.1:$port" ||
   fail "not serving: $(cat "$work/out")"
 kill -TERM "$server_pid"

@@ -4,6 +4,7 @@
 set -euo pipefail
 build=$(realpath "$1")
 cd "$(dirname "$0")/.."
+. deploy/serving.sh
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-install.XXXXXX")
 server=
@@ -32,8 +33,8 @@ grep -q "^ExecStart=$prefix/bin/dotmax-server " "$prefix/lib/systemd/system/dotm
 "$prefix/bin/dotmax-server" --matrix="$prefix/share/dotmax/sample/glove-10k.npy" --listen=127.0.0.1:0 --metrics-listen= \
   2>"$work/log" &
 server=$!
-for _ in $(seq 100); do grep -q '"event":"ready"' "$work/log" && break; sleep 0.1; done
-address=127.0.0.1:$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/log")
+await_ready "$work/log" "$server"
+address=127.0.0.1:$(logged_port "$work/log" grpc_port)
 
 # README.md's example, with something to see.
 mkdir "$work/source"

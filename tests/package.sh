@@ -4,9 +4,10 @@
 # systemd itself does not run there: the unit's command is started as the unit has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for tool in debootstrap dpkg-shlibdeps:dpkg-dev; do
-  command -v "${tool%%:*}" >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${tool##*:}" >/dev/null
-done
+. deploy/serving.sh
+. tests/bare_root.sh
+need_tool debootstrap
+need_tool dpkg-shlibdeps dpkg-dev
 fail() {
   echo "FAILED: $*" >&2
   exit 1
@@ -30,16 +31,7 @@ cleanup() {
   grep -q " $root/" /proc/mounts || rm -rf --one-file-system "$root"
 }
 trap cleanup EXIT
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
-debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$root.log" 2>&1 || fail "$(tail -n 20 "$root.log")"
-rm -f "$root.log"
-for file in $(grep -lriE 'proxy|https?::' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null); do
-  cp -L "$file" "$root/etc/apt/apt.conf.d/"
-done
-if [[ -e /etc/ssl/certs/ca-certificates.crt ]]; then
-  mkdir -p "$root/etc/ssl/certs"
-  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-fi
+make_bare_root "$suite" "$root"
 mount -t proc proc "$root/proc"
 cp build/release/dotmax_*.deb "$root/root/"
 within=(chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive)
@@ -55,9 +47,8 @@ words=$(sed -n 's/^ExecStart=//p' "$unit")
 "${within[@]}" bash -c 'set -a; . /etc/dotmax/environment; exec "$@"' bash $words --listen=127.0.0.1:0 --metrics-listen= --drain-grace=0s \
   2>"$root/log" &
 server=$!
-for _ in $(seq 200); do grep -q '"event":"ready"' "$root/log" && break; sleep 0.1; done
-port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$root/log")
-[[ -n $port ]] || fail "it does not listen: $(cat "$root/log")"
+await_ready "$root/log" "$server"
+port=$(logged_port "$root/log" grpc_port)
 answer=$(inside dotmax search --server="127.0.0.1:$port" --queries=/usr/share/dotmax/sample/glove-10k.npy --words=king --json)
 echo "$answer"
 [[ $answer == *'"name":"king"'* ]] || fail "king is not its own best match"

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 root=$PWD
+. deploy/serving.sh
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-node.XXXXXX")
 server=
@@ -36,8 +37,8 @@ npm install --silent "$work/client/node/$tarball"
 
 "$DOTMAX_SERVER_BINARY" --matrix="$work/sample.npy" --listen=127.0.0.1:0 --metrics-listen= 2>"$work/log" &
 server=$!
-for _ in $(seq 100); do grep -q '"event":"ready"' "$work/log" && break; sleep 0.1; done
-port=$(sed -n 's/.*"event":"listening".*"grpc_port":\([0-9]*\).*/\1/p' "$work/log")
+await_ready "$work/log" "$server"
+port=$(logged_port "$work/log" grpc_port)
 for readme in "$root/README.md" "$root/client/node/README.md"; do
   sed -n '/^```js$/,/^```$/p' "$readme" | sed "/^\`\`\`/d; s/localhost:50051/127.0.0.1:$port/" >example.mjs
   node example.mjs | tee "$work/said"
