@@ -7,9 +7,13 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iterator>
+#include <ostream>
 #include <string>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/base/errors.h"
@@ -105,6 +109,35 @@ TEST_F(DataDirTest, WhatIsNoFileIsRefusedWithoutWaiting) {
   EXPECT_EQ(File::Open(Path("data"))->Size().status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(DataDir::Open(Path("secret")).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(DataDir::Open(Path("nowhere")).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(DataDirTest, AFileIsReplacedAllOrNothing) {
+  const auto replace = [&](const std::string& name, const std::function<absl::Status(std::ostream&)>& write) {
+    return ReplaceFile(Path(name), write);
+  };
+  const auto files = [&] {
+    return std::distance(fs::directory_iterator(root_ / "data"), fs::directory_iterator());
+  };
+  const auto before = files();
+  const auto good = [](std::ostream& file) {
+    file << "new";
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(replace("data/a", good).ok());
+  EXPECT_EQ(Read("a"), "new");
+  const absl::Status failed = replace("data/a", [](std::ostream& file) {
+    file << "half";
+    return absl::InvalidArgumentError("no more");
+  });
+  EXPECT_EQ(failed, absl::InvalidArgumentError("no more"));
+  const absl::Status broken = replace("data/a", [](std::ostream& file) {
+    file.setstate(std::ios::badbit);
+    return absl::OkStatus();
+  });
+  EXPECT_FALSE(broken.ok());
+  EXPECT_EQ(Read("a"), "new");
+  EXPECT_EQ(replace("absent/a", good).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(files(), before);
 }
 
 }  // namespace
