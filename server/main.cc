@@ -23,6 +23,7 @@
 #include "server/base/process.h"
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
+#include "server/engine/amx.h"
 #include "server/engine/engine.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
@@ -129,7 +130,9 @@ absl::Status Serve(const Config& config) {
             {{"version", kVersion},
              {"onednn", OneDnnVersion()},
              {"float32_kernel", KernelName(TileKind::kFloat32)},
-             {"int8_kernel", HasVnniKernel() ? "avx512_vnni" : KernelName(TileKind::kInt8)},
+             {"int8_kernel", HasAmxKernel()    ? "amx_int8"
+                             : HasVnniKernel() ? "avx512_vnni"
+                                               : KernelName(TileKind::kInt8)},
              {"simd", SimdName()},
              {"threads", config.threads},
              {"tls", config.security.certificate.empty() ? "off"

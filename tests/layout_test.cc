@@ -34,6 +34,7 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"server/base/crypto.cc", {"openssl"}},
       {"server/engine", {"server/base"}},
       {"server/engine/tile.cc", {"oneapi", "omp.h"}},
+      {"server/engine/amx.cc", {"hwy"}},
       {"server/engine/vnni.cc", {"hwy"}},
       {"server/engine/reduce.cc", {"server/base", "hwy"}},
       {"server/engine/pair_sums.cc", {"server/base", "hwy"}},

@@ -190,7 +190,7 @@ struct Engine::Impl {
     const auto make = [&] {
       return std::make_unique<Task>(base, queries, selection, [&stop](absl::Time now) { return stop(now); });
     };
-    if (own_buffers[worker].kernels.has_vnni() && plain_codes[worker].EncodePlain(base)) {
+    if (own_buffers[worker].kernels.has_own() && plain_codes[worker].EncodePlain(base)) {
       absl::StatusOr<Answer> answer = RunTask({base, &plain_codes[worker]}, *make(), Alone(worker));
       if (!absl::IsUnimplemented(answer.status())) return answer;
     }

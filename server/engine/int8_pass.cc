@@ -39,7 +39,7 @@ constexpr uint64_t kMostResolvedPerHit = 4;
 
 class Int8Pass final : public Pass {
  public:
-  // `kernels` by width, as far as the block needs, null for that of vnni.h.
+  // `kernels` by width, as far as the block needs, null for one of our own.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block, const Kernels& all_kernels,
            KernelByColumns kernels, Balls balls, EncodedQueries queries, EncodedQueries fine_queries)
       : Pass(base, block),
@@ -56,7 +56,7 @@ class Int8Pass final : public Pass {
     }
     // oneDNN's kernels take whole tiles.
     if (top_k > 1) {
-      sample_ = SampleRuns(rows, all_kernels.has_vnni() ? kRunRows : Int8Codes::kTileRows, top_k);
+      sample_ = SampleRuns(rows, all_kernels.has_own() ? kRunRows : Int8Codes::kTileRows, top_k);
     }
     if (sample_.empty()) return;
     const CodeTile& last = rows.tile(rows.tiles() - 1);
@@ -321,7 +321,7 @@ class Int8Pass final : public Pass {
       const uint64_t first = pass_.rows_.tile(t).first;
       Survivor* const survivors = scratch_.survivors.data();
       int32_t* const scores = scratch_.fine_scores.Reserve(count);
-      const auto score = pass_.all_kernels_.has_vnni() ? ScoreSurvivorsVnni : ScoreSurvivors;
+      const auto score = pass_.all_kernels_.has_own() ? ScoreSurvivorsVnni : ScoreSurvivors;
       score(fine.codes(first), fine.code_dim(), fine_codes_.data(), {survivors, count}, scores);
       size_t kept = 0;
       for (size_t i = 0; i < count; ++i) {
@@ -447,7 +447,7 @@ class Int8Pass final : public Pass {
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
 
   const TileMatmul* SampleKernel(size_t queries) const {
-    return all_kernels_.has_vnni() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
+    return all_kernels_.has_own() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
   }
 
   const Int8Codes& rows_;

@@ -15,10 +15,12 @@
 namespace dotmax {
 namespace {
 
-// Widths at which oneDNN may be the faster one: narrower blocks wait for memory, which vnni.h is better at,
+// Widths at which oneDNN may be the faster one: narrower blocks wait for memory, which ours are better at,
 // and others waste lanes.
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
+// Fewer wait for memory either way, and vnni.h wastes no lanes on them.
+constexpr int kFewestForAmx = 9;
 constexpr size_t kCacheLineBytes = 64;
 // Of a block's queries, when they are prepared: fewer take less time than waking another worker.
 constexpr size_t kFewestTogether = 16;
@@ -41,23 +43,26 @@ absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim,
 }
 
 int Kernels::Int8Columns(size_t queries, int code_dim) const {
-  return has_vnni_ ? VnniColumns(static_cast<int>(queries), code_dim) : PaddedColumns(queries);
+  const int columns = static_cast<int>(queries);
+  const int whole = (columns + 15) / 16 * 16;
+  if (has_amx_ && columns >= kFewestForAmx && AmxServes(whole, code_dim)) return whole;
+  return has_own_ ? VnniColumns(columns, code_dim) : PaddedColumns(queries);
 }
 
 absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int columns) {
   const int dim = codes.code_dim();
-  if (has_vnni_ && columns % kColumnsToTry != 0) return nullptr;
+  if (has_own_ && columns % kColumnsToTry != 0) return nullptr;
   if (const auto known = int8_.find({dim, columns}); known != int8_.end()) return known->second;
   const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);
-  if (!matmul.ok() || !has_vnni_) return matmul;
+  if (!matmul.ok() || !has_own_) return matmul;
 
   const std::vector<int8_t> queries(static_cast<size_t>(columns) * dim, 1);
   AlignedArray<int32_t> thresholds;  // that nothing survives
   std::fill_n(thresholds.Reserve(columns), columns, std::numeric_limits<int32_t>::max());
   Survivor none;
-  CodeScorer by_matmul, by_vnni;
+  CodeScorer by_matmul, by_own;
   by_matmul.Pack(*matmul, columns, queries.data(), columns, dim);
-  by_vnni.Pack(nullptr, columns, queries.data(), columns, dim);
+  by_own.Pack(nullptr, columns, queries.data(), columns, dim);
   // In turn, on tiles that come from memory as in a search; the first of each warms up. Most wins count, as
   // machines are noisy.
   int wins = 0;
@@ -65,7 +70,7 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
     const absl::Time start = absl::Now();
     by_matmul.Collect(codes.codes(2 * i % codes.tiles()), Int8Codes::kTileRows, thresholds.data(), &none);
     const absl::Time middle = absl::Now();
-    by_vnni.Collect(codes.codes((2 * i + 1) % codes.tiles()), Int8Codes::kTileRows, thresholds.data(), &none);
+    by_own.Collect(codes.codes((2 * i + 1) % codes.tiles()), Int8Codes::kTileRows, thresholds.data(), &none);
     if (i > 0 && absl::Now() - middle > middle - start) ++wins;
   }
   return int8_[{dim, columns}] = wins > kTrials / 2 ? *matmul : nullptr;

@@ -26,6 +26,7 @@
 #include "server/base/searcher.h"
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
+#include "server/engine/amx.h"
 #include "server/engine/bound.h"
 #include "server/engine/matrix.h"
 #include "server/engine/measure.h"
@@ -56,20 +57,21 @@ int PaddedColumns(size_t queries);
 class Kernels {
  public:
   absl::StatusOr<const TileMatmul*> Get(TileKind kind, int rows, int dim, int columns);
-  // For a tile of codes: oneDNN's kernel, or null for that of vnni.h where it is faster. Where both can be,
+  // For a tile of codes: oneDNN's kernel, or null for one of our own where it is faster. Where both can be,
   // they are tried out on the first `codes` of a code_dim.
   absl::StatusOr<const TileMatmul*> GetInt8(const Int8Codes& codes, int columns);
   // The width of a block of codes for so many queries.
   int Int8Columns(size_t queries, int code_dim) const;
-  bool has_vnni() const { return has_vnni_; }
+  // Whether kernels of our own (vnni.h, amx.h) serve codes.
+  bool has_own() const { return has_own_; }
 
  private:
-  const bool has_vnni_ = HasVnniKernel();  // asking takes microseconds
+  const bool has_own_ = HasVnniKernel(), has_amx_ = HasAmxKernel();  // asking takes microseconds
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };
 
-// Null for that of vnni.h.
+// Null for one of our own.
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
 // The merit of the correctly rounded score of a query, in float64, and a row where it lies.

@@ -6,7 +6,6 @@
 #include "server/engine/vnni.h"
 
 namespace dotmax {
-
 void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim) {
   columns_ = columns;
   dim_ = dim;
@@ -19,27 +18,46 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
   scores_.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kScoresPadding);
   if (matmul == nullptr) {
     runner_.reset();
-    PackVnni(queries, columns, dim, vnni_.Reserve(PackedVnniBytes(columns, dim)));
+    if (has_amx_ && AmxServes(columns, dim)) {
+      kernel_ = Kernel::kAmx;
+      PackAmx(queries, columns, dim, own_.Reserve(PackedAmxBytes(columns, dim)));
+    } else {
+      kernel_ = Kernel::kVnni;
+      PackVnni(queries, columns, dim, own_.Reserve(PackedVnniBytes(columns, dim)));
+    }
     return;
   }
+  kernel_ = Kernel::kOneDnn;
   matmul->Pack(queries, packed_.Reserve(matmul->packed_bytes()));
   runner_.emplace(*matmul, packed_.data(), scratch_.Reserve(matmul->scratch_bytes()), scores_.data());
 }
 
 const int32_t* CodeScorer::Score(const uint8_t* codes, int rows) {
-  if (runner_.has_value()) {
-    runner_->Run(codes);
-  } else {
-    ScoreVnni(codes, (rows + 15) / 16 * 16, dim_, vnni_.data(), columns_, scores_.data());
+  const int whole_rows = (rows + 15) / 16 * 16;
+  switch (kernel_) {
+    case Kernel::kOneDnn:
+      runner_->Run(codes);
+      break;
+    case Kernel::kVnni:
+      ScoreVnni(codes, whole_rows, dim_, own_.data(), columns_, scores_.data());
+      break;
+    case Kernel::kAmx:
+      ScoreAmx(codes, whole_rows, dim_, own_.data(), columns_, scores_.data());
+      break;
   }
   return scores_.data();
 }
 
 size_t CodeScorer::Collect(const uint8_t* codes, int rows, const int32_t* thresholds, Survivor* survivors) {
-  if (runner_.has_value()) {
-    return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
+  switch (kernel_) {
+    case Kernel::kOneDnn:
+      return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
+    case Kernel::kVnni:
+      return CollectVnni(codes, rows, dim_, own_.data(), columns_, thresholds, survivors);
+    case Kernel::kAmx:
+      return CollectAmx(codes, rows, dim_, own_.data(), columns_, thresholds, survivors);
   }
-  return CollectVnni(codes, rows, dim_, vnni_.data(), columns_, thresholds, survivors);
+  return 0;
 }
 
 }  // namespace dotmax

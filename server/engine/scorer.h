@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "server/engine/aligned.h"
+#include "server/engine/amx.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
 
@@ -15,7 +16,8 @@ namespace dotmax {
 class CodeScorer {
  public:
   // A block of `count` ≤ `columns` queries of dim codes each, row-major. `matmul` is for tiles of
-  // Int8Codes::kTileRows and outlives the block; null stands for vnni.h's kernel.
+  // Int8Codes::kTileRows and outlives the block; null stands for a kernel of our own: amx.h's where it is to
+  // be had, or vnni.h's.
   void Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim);
 
   int columns() const { return columns_; }
@@ -31,8 +33,10 @@ class CodeScorer {
  private:
   int columns_ = 0;
   int dim_ = 0;
+  const bool has_amx_ = HasAmxKernel();
+  enum class Kernel { kOneDnn, kVnni, kAmx } kernel_ = Kernel::kOneDnn;
   std::optional<TileRunner> runner_;  // for oneDNN
-  AlignedArray<int8_t> padded_, vnni_;
+  AlignedArray<int8_t> padded_, own_;
   AlignedArray<std::byte> packed_, scratch_;
   AlignedArray<int32_t> scores_;
 };
