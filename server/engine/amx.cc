@@ -10,6 +10,9 @@
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics (PR 105593)
+#endif
 #define DOTMAX_AMX __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 #define DOTMAX_AMX_INLINE DOTMAX_AMX inline __attribute__((always_inline))
 #endif
@@ -20,13 +23,7 @@ namespace {
 constexpr int kSide = 16;   // rows of a matrix register, and its 32-bit columns
 constexpr int kChunk = 64;  // codes of one of its rows, and bytes of a cache line
 constexpr int kQuad = 4;    // products that are summed at once
-constexpr int kMostColumns = 256;
 constexpr size_t kMatrixBytes = kSide * kChunk;
-
-// |score| ≤ 255 · 128 · dim < kMostScore, so a score less a threshold that is no farther from zero is an
-// int32.
-constexpr int32_t kMostScore = 1 << 30;
-constexpr int kMostDim = (kMostScore - 1) / (255 * 128);
 
 constexpr size_t Chunks(size_t dim) { return (dim + kChunk - 1) / kChunk; }
 
@@ -38,24 +35,25 @@ constexpr size_t kPrefetchBytes = 8192;
 constexpr int kFewestToCopyFor = 64;
 constexpr size_t kMostChunksToCopy = 16;
 
-// What is called tile here is a matrix register of AMX. Registers 0 to 3 hold sums, 4 and 5 rows' codes, 6
-// and 7 queries'. The compiler knows nothing of them, so what they read and write is hidden from it, too.
+// Of the matrix registers, 0 and 1 hold sums of two times 16 rows, 2 and 3 the next ones, so that products go
+// on while the first are stored; 4 and 5 hold rows' codes, 6 and 7 queries'. The compiler knows nothing of
+// them, so what they read and write is hidden from it, too.
 constexpr int kRowCodes = 4;
 constexpr int kQueryCodes = 6;
 
-template <int kTile>
+template <int kRegister>
 DOTMAX_AMX_INLINE void Load(const void* from, size_t stride) {
-  asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(kTile), "r"(from), "r"(stride) : "memory");
+  asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(kRegister), "r"(from), "r"(stride) : "memory");
 }
 
-template <int kTile>
+template <int kRegister>
 DOTMAX_AMX_INLINE void Store(void* to, size_t stride) {
-  asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kTile), "r"(to), "r"(stride) : "memory");
+  asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kRegister), "r"(to), "r"(stride) : "memory");
 }
 
-template <int kTile>
+template <int kRegister>
 DOTMAX_AMX_INLINE void Zero() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+  asm volatile("tilezero %%tmm%c0" ::"i"(kRegister));
 }
 
 template <int kSums, int kRows, int kQueries>
@@ -81,144 +79,120 @@ class MatrixRegisters {
   MatrixRegisters& operator=(const MatrixRegisters&) = delete;
 };
 
-// What becomes of sums: a sink says where those of 16 × 16 pairs begin, and takes what they come to.
+// What becomes of sums of kRows · 16 rows by 16 queries: a sink takes them from their registers, and finishes
+// what it took when the next are being summed.
 struct StoreScores {
-  template <int kSums>
-  DOTMAX_AMX_INLINE void Begin(int /*column*/) const {
-    Zero<kSums>();
+  template <int kRows, int kSet>
+  DOTMAX_AMX_INLINE void Take(int row, int column) {
+    Store<2 * kSet>(scores + row * columns + column, columns * sizeof(int32_t));
+    if constexpr (kRows == 2) {
+      Store<2 * kSet + 1>(scores + (row + kSide) * columns + column, columns * sizeof(int32_t));
+    }
   }
-  template <int kSums>
-  DOTMAX_AMX_INLINE void End(int row, int column) {
-    Store<kSums>(scores + row * columns + column, columns * sizeof(int32_t));
-  }
-  template <int kRows, int kQueries>
+  template <int kRows, int kSet>
   DOTMAX_AMX_INLINE void Finish(int /*row*/, int /*column*/) {}
 
   int32_t* scores;
   size_t columns;
 };
 
-// Sums begin with ~threshold = −threshold − 1, so that those that end without a sign are survivors' scores,
-// and that there are none is seen by and-ing: half an instruction per 16 pairs.
+// The largest of each column is compared: an instruction per 16 pairs where nothing survives.
 struct KeepSurvivors {
-  KeepSurvivors(const int32_t* by_column, Survivor* to) : beginnings(by_column), end(to) {}
-
-  template <int kSums>
-  DOTMAX_AMX_INLINE void Begin(int column) const {
-    Load<kSums>(beginnings + column, 0);
+  template <int kRows, int kSet>
+  DOTMAX_AMX_INLINE void Take(int /*row*/, int /*column*/) {
+    Store<2 * kSet>(sums[kSet][0], kChunk);
+    if constexpr (kRows == 2) Store<2 * kSet + 1>(sums[kSet][1], kChunk);
   }
-  template <int kSums>
-  DOTMAX_AMX_INLINE void End(int /*row*/, int /*column*/) {
-    Store<kSums>(sums[kSums], kChunk);
-  }
-  // All sums of a block are there.
-  template <int kRows, int kQueries>
+  template <int kRows, int kSet>
   DOTMAX_AMX_INLINE void Finish(int row, int column) {
-    __m512i signs[kRows][kQueries], all = _mm512_set1_epi32(-1);
+    const __m512i wanted = _mm512_loadu_si512(thresholds + column);
     for (int r = 0; r < kRows; ++r) {
-      for (int q = 0; q < kQueries; ++q) {
-        signs[r][q] = Signs(sums[2 * r + q]);
-        all = _mm512_and_si512(all, signs[r][q]);
+      const int32_t* const block = sums[kSet][r];
+      __m512i largest[2] = {_mm512_load_si512(block), _mm512_load_si512(block + kSide)};
+      for (int i = 2; i < kSide; ++i) {
+        largest[i % 2] = _mm512_max_epi32(largest[i % 2], _mm512_load_si512(block + i * kSide));
       }
+      const __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_max_epi32(largest[0], largest[1]), wanted);
+      if (__builtin_expect(any != 0, 0)) Append(block, wanted, row + r * kSide, column);
     }
-    if (__builtin_expect(_mm512_movepi32_mask(all) == kAllLanes, 1)) return;
-    for (int r = 0; r < kRows; ++r) {
-      for (int q = 0; q < kQueries; ++q) {
-        if (_mm512_movepi32_mask(signs[r][q]) == kAllLanes) continue;
-        Append(sums[2 * r + q], row + r * kSide, column + q * kSide);
-      }
-    }
-  }
-
-  // By column: a sign if all rows have one.
-  DOTMAX_AMX_INLINE static __m512i Signs(const int32_t* block) {
-    constexpr int kAndOfThree = 0x80;
-    __m512i signs = _mm512_load_si512(block);
-    for (int row = 1; row < kSide - 1; row += 2) {
-      signs = _mm512_ternarylogic_epi32(signs, _mm512_load_si512(block + row * kSide),
-                                        _mm512_load_si512(block + (row + 1) * kSide), kAndOfThree);
-    }
-    return _mm512_and_si512(signs, _mm512_load_si512(block + (kSide - 1) * kSide));
   }
 
   // Branch-free: survivors are few, but nobody knows where.
-  DOTMAX_AMX_INLINE void Append(const int32_t* block, int row, int column) {
+  DOTMAX_AMX_INLINE void Append(const int32_t* block, __m512i wanted, int row, int column) {
     __m512i places = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                                       _mm512_set1_epi32(row << 16 | column));
-    for (int r = 0; r < kSide; ++r) {
-      const __mmask16 mask = _knot_mask16(_mm512_movepi32_mask(_mm512_load_si512(block + r * kSide)));
+    for (int i = 0; i < kSide; ++i) {
+      const __mmask16 mask = _mm512_cmpgt_epi32_mask(_mm512_load_si512(block + i * kSide), wanted);
       _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(mask, places));
       end += __builtin_popcount(mask);
       places = _mm512_add_epi32(places, _mm512_set1_epi32(1 << 16));
     }
   }
 
-  static constexpr __mmask16 kAllLanes = 0xffff;
-
-  const int32_t* const beginnings;
+  const int32_t* thresholds;
   Survivor* end;
-  alignas(kChunk) int32_t sums[4][kSide * kSide];  // of 16 rows each by 16 queries
+  alignas(kChunk) int32_t sums[2][2][kSide * kSide] = {};
 };
 
-// kRows by kQueries registers' worth of pairs: each matrix of codes that is read is used twice, where there
-// are two of the other kind. Per 64 dims four products of 16 cycles each.
-template <int kRows, int kQueries, class Sink>
-DOTMAX_AMX_INLINE void ScoreBlock(const uint8_t* codes, size_t stride, const int8_t* queries, size_t chunks,
-                                  int row, int column, Sink& sink) {
-  sink.template Begin<0>(column);
-  if constexpr (kQueries == 2) sink.template Begin<1>(column + kSide);
-  if constexpr (kRows == 2) sink.template Begin<2>(column);
-  if constexpr (kRows == 2 && kQueries == 2) sink.template Begin<3>(column + kSide);
-  for (size_t i = 0; i < chunks; ++i, codes += kChunk, queries += kMatrixBytes) {
-    Load<kRowCodes>(codes, stride);
-    Load<kQueryCodes>(queries, kChunk);
-    AddProducts<0, kRowCodes, kQueryCodes>();
-    if constexpr (kQueries == 2) {
-      Load<kQueryCodes + 1>(queries + chunks * kMatrixBytes, kChunk);
-      AddProducts<1, kRowCodes, kQueryCodes + 1>();
-    }
+// Some rows of a tile.
+struct Rows {
+  int first;
+  const uint8_t* codes;
+  size_t stride, chunks;
+  const uint8_t* ahead;  // what is to be prefetched
+  size_t lines_at_once;
+};
+
+// kRows · 16 rows by 16 queries, in registers of set kSet, while what the other set came to is finished. Per
+// 64 dims and 16 rows 16 cycles of products, in which the next codes are read.
+template <int kRows, int kSet, class Sink>
+DOTMAX_AMX_INLINE void ScoreColumns(Rows& rows, int column, const int8_t* packed, Sink& sink) {
+  constexpr int kSums = 2 * kSet, kQueries = kQueryCodes + kSet;
+  Zero<kSums>();
+  if constexpr (kRows == 2) Zero<kSums + 1>();
+  const int8_t* const queries = packed + column * rows.chunks * kChunk;
+  for (size_t i = 0; i < rows.chunks; ++i) {
+    const uint8_t* const codes = rows.codes + i * kChunk;
+    Load<kQueries>(queries + i * kMatrixBytes, kChunk);
+    Load<kRowCodes>(codes, rows.stride);
+    AddProducts<kSums, kRowCodes, kQueries>();
     if constexpr (kRows == 2) {
-      Load<kRowCodes + 1>(codes + kSide * stride, stride);
-      AddProducts<2, kRowCodes + 1, kQueryCodes>();
-      if constexpr (kQueries == 2) AddProducts<3, kRowCodes + 1, kQueryCodes + 1>();
+      Load<kRowCodes + 1>(codes + kSide * rows.stride, rows.stride);
+      AddProducts<kSums + 1, kRowCodes + 1, kQueries>();
     }
   }
-  sink.template End<0>(row, column);
-  if constexpr (kQueries == 2) sink.template End<1>(row, column + kSide);
-  if constexpr (kRows == 2) sink.template End<2>(row + kSide, column);
-  if constexpr (kRows == 2 && kQueries == 2) sink.template End<3>(row + kSide, column + kSide);
-  sink.template Finish<kRows, kQueries>(row, column);
+  for (size_t i = 0; i < rows.lines_at_once; ++i, rows.ahead += kChunk) _mm_prefetch(rows.ahead, _MM_HINT_T0);
+  if (column > 0) sink.template Finish<kRows, 1 - kSet>(rows.first, column - kSide);
+  sink.template Take<kRows, kSet>(rows.first, column);
 }
 
-// kRows registers' worth of rows with all queries.
+// kRows · 16 rows with all queries.
 template <int kRows, class Sink>
 DOTMAX_AMX_INLINE void ScoreRows(const uint8_t* tile, int row, size_t dim, const int8_t* packed, int columns,
                                  Sink& sink) {
-  const size_t chunks = Chunks(dim);
-  const uint8_t* codes = tile + row * dim;
-  size_t stride = dim;
+  const size_t row_bytes = kRows * kSide * dim, groups = columns / kSide;
+  const uint8_t* const codes = tile + row * dim;
+  Rows rows = {row, codes, dim, Chunks(dim), codes + kPrefetchBytes, row_bytes / kChunk / groups + 1};
   alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
-  if (columns >= kFewestToCopyFor && chunks <= kMostChunksToCopy) {
-    stride = chunks * kChunk;
+  if (columns >= kFewestToCopyFor && rows.chunks <= kMostChunksToCopy) {
+    rows.codes = copy;
+    rows.stride = rows.chunks * kChunk;
     for (int r = 0; r < kRows * kSide; ++r) {
-      for (size_t i = 0; i < stride; i += kChunk) {
-        _mm512_store_si512(copy + r * stride + i, _mm512_loadu_si512(codes + r * dim + i));
+      for (size_t i = 0; i < rows.stride; i += kChunk) {
+        _mm512_store_si512(copy + r * rows.stride + i, _mm512_loadu_si512(codes + r * dim + i));
       }
     }
-    codes = copy;
   }
-  const uint8_t* ahead = tile + row * dim + kPrefetchBytes;
-  // Some beside each block, as their products take far longer than to ask.
-  const size_t blocks = (columns + 2 * kSide - 1) / (2 * kSide);
-  const size_t lines_at_once = kRows * kSide * dim / kChunk / blocks + 1;
-  for (int column = 0; column < columns; column += 2 * kSide) {
-    const int8_t* const queries = packed + column * chunks * kChunk;
-    if (columns - column > kSide) {
-      ScoreBlock<kRows, 2>(codes, stride, queries, chunks, row, column, sink);
-    } else {
-      ScoreBlock<kRows, 1>(codes, stride, queries, chunks, row, column, sink);
-    }
-    for (size_t i = 0; i < lines_at_once; ++i, ahead += kChunk) _mm_prefetch(ahead, _MM_HINT_T0);
+  int column = 0;
+  for (; column + kSide < columns; column += 2 * kSide) {
+    ScoreColumns<kRows, 0>(rows, column, packed, sink);
+    ScoreColumns<kRows, 1>(rows, column + kSide, packed, sink);
+  }
+  if (column < columns) {
+    ScoreColumns<kRows, 0>(rows, column, packed, sink);
+    sink.template Finish<kRows, 0>(row, column);
+  } else {
+    sink.template Finish<kRows, 1>(row, column - kSide);
   }
 }
 
@@ -244,9 +218,7 @@ bool AskForMatrixRegisters() {
 
 }  // namespace
 
-bool AmxServes(int columns, int dim) {
-  return columns % kSide == 0 && columns <= kMostColumns && dim <= kMostDim;
-}
+int AmxColumns(int queries) { return (queries + kSide - 1) / kSide * kSide; }
 
 size_t PackedAmxBytes(int columns, int dim) { return columns * Chunks(dim) * kChunk; }
 
@@ -276,9 +248,7 @@ void ScoreAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int 
 size_t CollectAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
                   const int32_t* thresholds, Survivor* survivors) {
   static_assert(sizeof(Survivor) == sizeof(int32_t));
-  alignas(kChunk) int32_t beginnings[kMostColumns];
-  for (int c = 0; c < columns; ++c) beginnings[c] = ~std::clamp(thresholds[c], -kMostScore - 1, kMostScore);
-  KeepSurvivors sink(beginnings, survivors);
+  KeepSurvivors sink{thresholds, survivors};
   const int whole_rows = (rows + kSide - 1) / kSide * kSide;
   ScoreTile(tile, whole_rows, static_cast<size_t>(dim), packed, columns, sink);
   if (rows == whole_rows) return sink.end - survivors;

@@ -13,14 +13,13 @@ namespace dotmax {
 // Whether this machine can, and the kernel lets this process: it is asked, once.
 bool HasAmxKernel();
 
-// Whether it serves so many columns of codes of dim: multiples of 16 up to 256, and dims whose sums leave
-// room for a threshold in 32 bits.
-bool AmxServes(int columns, int dim);
+// The width at which so many queries ≥ 1 are scored: a multiple of 16.
+int AmxColumns(int queries);
 
-// As ScoreVnni and CollectVnni of vnni.h, for columns packed by PackAmx. REQUIRES: HasAmxKernel();
-// AmxServes(columns, dim); dim % 4 = 0; 63 bytes beyond the tile's end are readable; packed (PackedAmxBytes)
-// 64-byte aligned. rows % 16 = 0 for ScoreAmx; for CollectAmx up to a multiple of 16 are readable, and
-// `survivors` has room for all of whole blocks of 16 rows, + kSurvivorPadding.
+// As ScoreVnni and CollectVnni of vnni.h, for columns packed by PackAmx. REQUIRES: HasAmxKernel(); columns =
+// AmxColumns(columns); dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end are readable; packed
+// (PackedAmxBytes) 64-byte aligned. rows % 16 = 0 for ScoreAmx; for CollectAmx up to a multiple of 16 are
+// readable, and `survivors` has room for all of whole blocks of 16 rows, + kSurvivorPadding.
 void ScoreAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores);
 size_t CollectAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
                   const int32_t* thresholds, Survivor* survivors);

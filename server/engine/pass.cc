@@ -44,8 +44,7 @@ absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim,
 
 int Kernels::Int8Columns(size_t queries, int code_dim) const {
   const int columns = static_cast<int>(queries);
-  const int whole = (columns + 15) / 16 * 16;
-  if (has_amx_ && columns >= kFewestForAmx && AmxServes(whole, code_dim)) return whole;
+  if (has_amx_ && columns >= kFewestForAmx) return AmxColumns(columns);
   return has_own_ ? VnniColumns(columns, code_dim) : PaddedColumns(queries);
 }
 

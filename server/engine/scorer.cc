@@ -18,7 +18,7 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
   scores_.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kScoresPadding);
   if (matmul == nullptr) {
     runner_.reset();
-    if (has_amx_ && AmxServes(columns, dim)) {
+    if (has_amx_ && columns == AmxColumns(columns)) {
       kernel_ = Kernel::kAmx;
       PackAmx(queries, columns, dim, own_.Reserve(PackedAmxBytes(columns, dim)));
     } else {
