@@ -6,15 +6,25 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "dotmax/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/base/errors.h"
 #include "server/base/json.h"
+#include "server/base/metrics.h"
+#include "server/base/row_names.h"
+#include "server/base/searcher.h"
 #include "tests/command.h"
 #include "tests/data.h"
 #include "tests/server_process.h"
@@ -197,6 +207,97 @@ TEST_F(PageTest, NamesAreThoseOfTheVersionThatIsSearched) {
   EXPECT_EQ(HttpGet(server.http_port(), "/search.json?word=c").status, 200);
   ASSERT_TRUE(client->DropCollection("named").ok());
   EXPECT_EQ(HttpGet(server.http_port(), "/search.json?word=c").status, 404);
+}
+
+// Answers when it is told to: a search lasts as long as a test wants.
+class Patient : public Searcher {
+ public:
+  void Search(Query query, Done done) override {
+    absl::MutexLock lock(&mutex_);
+    deadline_ = query.limits.deadline;
+    waiting_.push_back(std::move(done));
+  }
+  void MaxOfPairs(PairsQuery, PairsDone done) override { done(absl::UnimplementedError("no pairs here")); }
+  ResidentInfos Collections() const override {
+    CollectionInfo info;
+    info.name = "named";
+    info.version = 1;
+    info.rows = kNames.size();
+    info.names = std::make_shared<const RowNames>(kNames);
+    return std::make_shared<const std::vector<CollectionInfo>>(1, std::move(info));
+  }
+
+  void AwaitSearches(size_t count) {
+    const auto are_waiting = [this, count]()
+                                 ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return waiting_.size() == count; };
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&are_waiting));
+  }
+  void AnswerAll(const absl::StatusOr<Answer>& answer) {
+    std::vector<Done> waiting;
+    {
+      absl::MutexLock lock(&mutex_);
+      waiting.swap(waiting_);
+    }
+    for (Done& done : waiting) done(answer);
+  }
+  absl::Time deadline() {
+    absl::MutexLock lock(&mutex_);
+    return deadline_;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<Done> waiting_ ABSL_GUARDED_BY(mutex_);
+  absl::Time deadline_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Those that search by the page hold threads of the HTTP server, which has others to serve.
+TEST(PageLimitsTest, FewSearchAtOnce) {
+  Patient searcher;
+  Metrics metrics("test", "test");
+  const Page page(&searcher, &metrics, nullptr);
+  const Page::Request request = {.path = "/search.json", .parameters = {{"word", "king"}}};
+  std::vector<Page::Reply> replies(Page::kMaxSearches);
+  std::vector<std::thread> callers;
+  for (Page::Reply& reply : replies) callers.emplace_back([&] { reply = page.Answer(request); });
+  searcher.AwaitSearches(replies.size());
+
+  const Page::Reply refused = page.Answer(request);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.retry_after, "1");
+  EXPECT_THAT(refused.body, AllOf(HasSubstr("RESOURCE_EXHAUSTED"), HasSubstr("QUEUE_FULL")));
+  EXPECT_THAT(metrics.Text(), HasSubstr("dotmax_refused_total{reason=\"QUEUE_FULL\"} 1"));
+  EXPECT_EQ(page.Answer({.path = "/collections.json"}).status, 200);
+
+  searcher.AnswerAll(Answer());
+  for (std::thread& caller : callers) caller.join();
+  for (const Page::Reply& reply : replies) EXPECT_EQ(reply.status, 200) << reply.body;
+  // There is room again.
+  std::thread next([&] { replies[0] = page.Answer(request); });
+  searcher.AwaitSearches(1);
+  searcher.AnswerAll(Answer());
+  next.join();
+  EXPECT_EQ(replies[0].status, 200);
+}
+
+TEST(PageLimitsTest, ASearchEndsWithItsDeadline) {
+  Patient searcher;
+  Metrics metrics("test", "test");
+  const Page page(&searcher, &metrics, nullptr);
+  const absl::Time begin = absl::Now();
+  Page::Reply reply;
+  std::thread caller([&] {
+    reply = page.Answer({.path = "/search.json", .parameters = {{"word", "king"}}});
+  });
+  searcher.AwaitSearches(1);
+  EXPECT_GE(searcher.deadline(), begin + Page::kDeadline);
+  EXPECT_LE(searcher.deadline(), absl::Now() + Page::kDeadline);
+  searcher.AnswerAll(Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_UNREACHABLE", "too late"));
+  caller.join();
+  EXPECT_EQ(reply.status, 504);
+  EXPECT_THAT(reply.body,
+              AllOf(HasSubstr("DEADLINE_UNREACHABLE"), HasSubstr("too late"), Not(HasSubstr("\"field\""))));
 }
 
 }  // namespace

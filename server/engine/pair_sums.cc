@@ -7,6 +7,8 @@
 #include "server/base/dtype.h"
 #include "server/engine/reduce.h"
 
+// Vectors of unknown length can't be members or elements, as they are here: arm64 gets NEON.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 // Compiles the rest of this file once per instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "server/engine/pair_sums.cc"

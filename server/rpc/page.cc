@@ -52,7 +52,6 @@ Page::Reply Failure(const absl::Status& status) {
   reply.body = absl::StrCat("{\"error\":{\"code\":", JsonString(absl::StatusCodeToString(status.code())),
                             ",\"reason\":", JsonString(ErrorReason(status).value_or("")),
                             field.has_value() ? absl::StrCat(",\"field\":", JsonString(*field)) : "",
-                            field.has_value() ? absl::StrCat(",\"field\":", JsonString(*field)) : "",
                             ",\"message\":", JsonString(status.message()), "}}\n");
   if (const std::optional<absl::Duration> delay = ErrorRetryDelay(status)) {
     reply.retry_after = absl::StrCat(std::ceil(absl::ToDoubleSeconds(*delay)));
@@ -130,8 +129,9 @@ Page::Reply Page::Answer(const Request& request) const {
 }
 
 absl::StatusOr<std::string> Page::Collections() const {
+  const ResidentInfos infos = searcher_->Collections();
   std::vector<std::string> collections;
-  for (const CollectionInfo& info : *searcher_->Collections()) {
+  for (const CollectionInfo& info : *infos) {
     std::vector<std::string> estimates;
     for (const ScreenEstimate& estimate : info.estimates) {
       estimates.push_back(absl::StrCat(
