@@ -182,6 +182,7 @@ HWY_INLINE double WidenOf(const std::byte* HWY_RESTRICT bytes, size_t dim, doubl
   size_t i = 0;
   for (; i + lanes <= dim; i += lanes) {
     const auto x = Loader::Load(d, row + i);
+    __builtin_prefetch(bytes + i * sizeof(*row) + kReadAheadBytes);
     largest = hn::Max(largest, hn::Abs(x));
     hn::StoreU(x, d, to + i);
   }

@@ -118,7 +118,10 @@ float LargestAbs(const float* HWY_RESTRICT x, size_t n) {
   const size_t lanes = hn::Lanes(d);
   auto largest = hn::Zero(d);
   size_t i = 0;
-  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+  for (; i + lanes <= n; i += lanes) {
+    __builtin_prefetch(x + i + kReadAheadBytes / sizeof(float));
+    largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+  }
   float result = hn::GetLane(hn::MaxOfLanes(d, largest));
   for (; i < n; ++i) result = std::max(result, std::abs(x[i]));
   return result;
@@ -205,14 +208,19 @@ double ScaleRow(const double* HWY_RESTRICT x, size_t n, double factor, float* HW
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> d32;
   const size_t lanes = hn::Lanes(d);
-  auto squares = hn::Zero(d);
-  size_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
+  auto even = hn::Zero(d), odd = hn::Zero(d);  // two sums, as each waits for the one before
+  const auto squares = [&](size_t i) HWY_ATTR {
     const auto scaled = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor));
-    squares = hn::Add(squares, hn::Mul(scaled, scaled));
     hn::StoreU(hn::DemoteTo(d32, scaled), d32, to + i);
+    return hn::Mul(scaled, scaled);
+  };
+  size_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    even = hn::Add(even, squares(i));
+    odd = hn::Add(odd, squares(i + lanes));
   }
-  double sum = hn::GetLane(hn::SumOfLanes(d, squares));
+  for (; i + lanes <= n; i += lanes) even = hn::Add(even, squares(i));
+  double sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
   for (; i < n; ++i) {
     const double scaled = x[i] * factor;
     sum += scaled * scaled;
