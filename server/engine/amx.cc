@@ -30,9 +30,10 @@ constexpr size_t Chunks(size_t dim) { return (dim + kChunk - 1) / kChunk; }
 #ifdef DOTMAX_AMX
 // As vnni.cc's.
 constexpr size_t kPrefetchBytes = 8192;
-// Rows that start within cache lines take twice the time to read. Copying them pays from so many columns on,
-// while copies stay in the first cache.
-constexpr int kFewestToCopyFor = 64;
+// Rows that begin within cache lines take twice the time to read, and copies of short ones are in the first
+// cache. Copying pays from so many columns on, and so many per 64 dims, while copies are in the first cache.
+constexpr size_t kFewestToCopyFor = 64;
+constexpr size_t kFewestToCopyForPerChunk = 12;
 constexpr size_t kMostChunksToCopy = 16;
 
 // Of the matrix registers, 0 and 1 hold sums of two times 16 rows, 2 and 3 the next ones, so that products go
@@ -141,6 +142,7 @@ struct Rows {
   size_t stride, chunks;
   const uint8_t* ahead;  // what is to be prefetched
   size_t lines_at_once;
+  bool are_short;  // the next ones find room in the first cache, too
 };
 
 // kRows · 16 rows by 16 queries, in registers of set kSet, while what the other set came to is finished. Per
@@ -153,6 +155,13 @@ DOTMAX_AMX_INLINE void ScoreColumns(Rows& rows, int column, const int8_t* packed
   const int8_t* const queries = packed + column * rows.chunks * kChunk;
   for (size_t i = 0; i < rows.chunks; ++i) {
     const uint8_t* const codes = rows.codes + i * kChunk;
+    for (size_t l = 0; l < rows.lines_at_once; ++l, rows.ahead += kChunk) {
+      if (rows.are_short) {
+        _mm_prefetch(rows.ahead, _MM_HINT_T0);
+      } else {
+        _mm_prefetch(rows.ahead, _MM_HINT_T1);
+      }
+    }
     Load<kQueries>(queries + i * kMatrixBytes, kChunk);
     Load<kRowCodes>(codes, rows.stride);
     AddProducts<kSums, kRowCodes, kQueries>();
@@ -161,7 +170,6 @@ DOTMAX_AMX_INLINE void ScoreColumns(Rows& rows, int column, const int8_t* packed
       AddProducts<kSums + 1, kRowCodes + 1, kQueries>();
     }
   }
-  for (size_t i = 0; i < rows.lines_at_once; ++i, rows.ahead += kChunk) _mm_prefetch(rows.ahead, _MM_HINT_T0);
   if (column > 0) sink.template Finish<kRows, 1 - kSet>(rows.first, column - kSide);
   sink.template Take<kRows, kSet>(rows.first, column);
 }
@@ -170,11 +178,20 @@ DOTMAX_AMX_INLINE void ScoreColumns(Rows& rows, int column, const int8_t* packed
 template <int kRows, class Sink>
 DOTMAX_AMX_INLINE void ScoreRows(const uint8_t* tile, int row, size_t dim, const int8_t* packed, int columns,
                                  Sink& sink) {
-  const size_t row_bytes = kRows * kSide * dim, groups = columns / kSide;
+  const size_t groups = columns / kSide;
   const uint8_t* const codes = tile + row * dim;
-  Rows rows = {row, codes, dim, Chunks(dim), codes + kPrefetchBytes, row_bytes / kChunk / groups + 1};
+  // The next rows, or those after them: all have their turn at once.
+  const size_t ahead = std::max(kRows * kSide * dim, kPrefetchBytes);
+  Rows rows = {row,
+               codes,
+               dim,
+               Chunks(dim),
+               codes + ahead,
+               (kRows * kSide + groups - 1) / groups,
+               ahead == kPrefetchBytes};
   alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
-  if (columns >= kFewestToCopyFor && rows.chunks <= kMostChunksToCopy) {
+  if ((rows.are_short || dim % kChunk != 0) && rows.chunks <= kMostChunksToCopy &&
+      columns >= std::max(kFewestToCopyFor, kFewestToCopyForPerChunk * rows.chunks)) {
     rows.codes = copy;
     rows.stride = rows.chunks * kChunk;
     for (int r = 0; r < kRows * kSide; ++r) {

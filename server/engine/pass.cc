@@ -19,8 +19,10 @@ namespace {
 // and others waste lanes.
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
-// Fewer wait for memory either way, and vnni.h wastes no lanes on them.
-constexpr int kFewestForAmx = 9;
+// Fewer wait for memory either way, and vnni.h wastes no lanes on them: least of all on long rows.
+constexpr int kFewestForAmx = 5;
+constexpr int kFewestForAmxIfLong = 9;
+constexpr int kLongDim = 256;
 constexpr size_t kCacheLineBytes = 64;
 // Of a block's queries, when they are prepared: fewer take less time than waking another worker.
 constexpr size_t kFewestTogether = 16;
@@ -44,7 +46,8 @@ absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim,
 
 int Kernels::Int8Columns(size_t queries, int code_dim) const {
   const int columns = static_cast<int>(queries);
-  if (has_amx_ && columns >= kFewestForAmx) return AmxColumns(columns);
+  const int fewest = code_dim < kLongDim ? kFewestForAmx : kFewestForAmxIfLong;
+  if (has_amx_ && columns >= fewest) return AmxColumns(columns);
   return has_own_ ? VnniColumns(columns, code_dim) : PaddedColumns(queries);
 }
 

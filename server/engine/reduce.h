@@ -44,8 +44,8 @@ struct LargestScores {
 };
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest);
 
-// Rows are read in order: so far ahead of their use they are asked for, which is farther than processors look,
-// and beyond the ends of pages.
+// Rows are read in order: so far ahead of their use they are asked for, which is farther than processors
+// look, and beyond the ends of pages.
 inline constexpr size_t kReadAheadBytes = 8192;
 
 // max |xᵢ|; 0 for none.
