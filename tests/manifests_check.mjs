@@ -2,7 +2,7 @@
 // own flags. Usage: node manifests_check.mjs ROOT DOTMAX_SERVER (by manifests_check.sh)
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import * as yaml from 'js-yaml';
 
@@ -18,21 +18,41 @@ function checkFlags(words) {
 }
 const checkVariable = (name) => assert.ok(help.replace(/\s+/g, ' ').includes(`environment ${name})`), `there is no variable ${name}`);
 
-const objects = yaml.loadAll(read('deploy/kubernetes/dotmax.yaml'));
-for (const object of objects) {
-  // "apps/v1" is the module kubernetes-models/apps/v1, with a class for each kind.
-  const models = await import(`kubernetes-models/${object.apiVersion}`);
-  new models[object.kind](object).validate();
+async function loadObjects(file) {
+  const objects = yaml.loadAll(read(file));
+  for (const object of objects) {
+    // "apps/v1" is the module kubernetes-models/apps/v1, with a class for each kind; the operator's are a package of their own.
+    const of = object.apiVersion.startsWith('monitoring.coreos.com') ? '@kubernetes-models/prometheus-operator' : 'kubernetes-models';
+    const models = await import(`${of}/${object.apiVersion}`);
+    new models[object.kind](object).validate();
+  }
+  return objects;
 }
+const objects = await loadObjects('deploy/kubernetes/base/dotmax.yaml');
 // That validation finds what is wrong:
 const { Deployment } = await import('kubernetes-models/apps/v1');
 assert.throws(() => new Deployment({ metadata: {}, spec: { replicas: 'two' } }).validate());
 
-const [service, deployment, budget, scaler, claim] = objects;
+const [service, deployment, budget, scaler, claim, policy] = objects;
 const pod = deployment.spec.template;
 const [container] = pod.spec.containers;
 checkFlags(container.args);
 checkVariable('DOTMAX_MATRIX');
+const [monitor] = await loadObjects('deploy/kubernetes/monitoring/service-monitor.yaml');
+for (const [name, value] of Object.entries(monitor.spec.selector.matchLabels)) assert.equal(service.metadata.labels[name], value);
+assert.ok(service.spec.ports.some(({ name }) => name === monitor.spec.endpoints[0].port));
+for (const [name, value] of Object.entries(policy.spec.podSelector.matchLabels)) assert.equal(pod.metadata.labels[name], value);
+assert.deepEqual(policy.spec.ingress.flatMap((rule) => rule.ports.map(({ port }) => port)), container.ports.map(({ name }) => name));
+// Kustomize: everything that is there is in a list, and the other way round.
+for (const folder of ['deploy/kubernetes/base', 'deploy/kubernetes/monitoring']) {
+  const { kind, resources } = yaml.load(read(folder, 'kustomization.yaml'));
+  assert.equal(kind, 'Kustomization');
+  const files = readdirSync(path.join(root, folder)).filter((name) => name.endsWith('.yaml') && name !== 'kustomization.yaml');
+  assert.deepEqual(resources.filter((name) => name.endsWith('.yaml')), files);
+  for (const base of resources.filter((name) => !name.endsWith('.yaml'))) {
+    assert.ok(existsSync(path.join(root, folder, base, 'kustomization.yaml')));
+  }
+}
 for (const selector of [service.spec.selector, deployment.spec.selector.matchLabels, budget.spec.selector.matchLabels]) {
   for (const [name, value] of Object.entries(selector)) assert.equal(pod.metadata.labels[name], value);
 }

@@ -7,7 +7,10 @@ mkdir -p "$2"
 cd "$2"
 cp "$root/tests/manifests_check.mjs" .
 export npm_config_audit=false npm_config_fund=false npm_config_package_lock=false npm_config_update_notifier=false
-[[ -d node_modules/kubernetes-models ]] || { echo '{"private": true}' >package.json; npm install --silent js-yaml@5 kubernetes-models@4; }
+[[ -d node_modules/@kubernetes-models/prometheus-operator ]] || {
+  echo '{"private": true}' >package.json
+  npm install --silent js-yaml@5 kubernetes-models@4 @kubernetes-models/prometheus-operator@6
+}
 node manifests_check.mjs "$root" "$1"
 
 docker-compose -f "$root/deploy/compose/compose.yaml" config >compose.out || { cat compose.out; exit 1; }
