@@ -57,6 +57,8 @@ for (const selector of [service.spec.selector, deployment.spec.selector.matchLab
   for (const [name, value] of Object.entries(selector)) assert.equal(pod.metadata.labels[name], value);
 }
 assert.deepEqual([scaler.spec.scaleTargetRef.kind, scaler.spec.scaleTargetRef.name], ['Deployment', deployment.metadata.name]);
+const { metric } = scaler.spec.metrics[0].pods;
+assert.ok(read('ARCHITECTURE.md').includes(`\n| \`${metric.name}\` |`), `there is no ${metric.name}`);
 assert.equal(pod.spec.volumes[0].persistentVolumeClaim.claimName, claim.metadata.name);
 assert.equal(service.spec.clusterIP, 'None');
 const ports = Object.fromEntries(container.ports.map(({ name, containerPort }) => [name, containerPort]));
