@@ -30,17 +30,16 @@ constexpr size_t Chunks(size_t dim) { return (dim + kChunk - 1) / kChunk; }
 #ifdef DOTMAX_AMX
 // As vnni.cc's.
 constexpr size_t kPrefetchBytes = 8192;
-// Rows that begin within cache lines take twice the time to read, and copies of short ones are in the first
-// cache. Copying pays from so many columns on, and so many per 64 dims, while copies are in the first cache.
+// Of rows that registers do not hold, those that begin within cache lines take twice the time to read, and
+// copies of the shorter ones are in the first cache. Copying pays from so many columns on, and so many per
+// chunk, while copies are there.
 constexpr size_t kFewestToCopyFor = 64;
 constexpr size_t kFewestToCopyForPerChunk = 12;
 constexpr size_t kMostChunksToCopy = 16;
 
-// Of the matrix registers, 0 and 1 hold sums of two times 16 rows, 2 and 3 the next ones, so that products go
-// on while the first are stored; 4 and 5 hold rows' codes, 6 and 7 queries'. The compiler knows nothing of
-// them, so what they read and write is hidden from it, too.
-constexpr int kRowCodes = 4;
-constexpr int kQueryCodes = 6;
+// Of the matrix registers, the first four hold sums, so that products go on while earlier ones are stored;
+// others hold codes. The compiler knows nothing of them, so what they read and write is hidden from it, too.
+constexpr int kSums = 4;
 
 template <int kRegister>
 DOTMAX_AMX_INLINE void Load(const void* from, size_t stride) {
@@ -57,9 +56,9 @@ DOTMAX_AMX_INLINE void Zero() {
   asm volatile("tilezero %%tmm%c0" ::"i"(kRegister));
 }
 
-template <int kSums, int kRows, int kQueries>
+template <int kSum, int kRows, int kQueries>
 DOTMAX_AMX_INLINE void AddProducts() {
-  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kRows), "i"(kQueries));
+  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kQueries));
 }
 
 // While it exists, this thread's registers are matrices of 16 × 64 bytes. Then they are let go of, so that
@@ -80,18 +79,14 @@ class MatrixRegisters {
   MatrixRegisters& operator=(const MatrixRegisters&) = delete;
 };
 
-// What becomes of sums of kRows · 16 rows by 16 queries: a sink takes them from their registers, and finishes
-// what it took when the next are being summed.
+// What becomes of sums of 16 rows by 16 queries: a sink takes them from register kSum, and finishes what it
+// took from there before it takes any other, while further products are summed.
 struct StoreScores {
-  template <int kRows, int kSet>
+  template <int kSum>
   DOTMAX_AMX_INLINE void Take(int row, int column) {
-    Store<2 * kSet>(scores + row * columns + column, columns * sizeof(int32_t));
-    if constexpr (kRows == 2) {
-      Store<2 * kSet + 1>(scores + (row + kSide) * columns + column, columns * sizeof(int32_t));
-    }
+    Store<kSum>(scores + row * columns + column, columns * sizeof(int32_t));
   }
-  template <int kRows, int kSet>
-  DOTMAX_AMX_INLINE void Finish(int /*row*/, int /*column*/) {}
+  DOTMAX_AMX_INLINE void Finish(int /*sum*/, int /*row*/, int /*column*/) {}
 
   int32_t* scores;
   size_t columns;
@@ -99,23 +94,19 @@ struct StoreScores {
 
 // The largest of each column is compared: an instruction per 16 pairs where nothing survives.
 struct KeepSurvivors {
-  template <int kRows, int kSet>
+  template <int kSum>
   DOTMAX_AMX_INLINE void Take(int /*row*/, int /*column*/) {
-    Store<2 * kSet>(sums[kSet][0], kChunk);
-    if constexpr (kRows == 2) Store<2 * kSet + 1>(sums[kSet][1], kChunk);
+    Store<kSum>(sums[kSum], kChunk);
   }
-  template <int kRows, int kSet>
-  DOTMAX_AMX_INLINE void Finish(int row, int column) {
+  DOTMAX_AMX_INLINE void Finish(int sum, int row, int column) {
     const __m512i wanted = _mm512_loadu_si512(thresholds + column);
-    for (int r = 0; r < kRows; ++r) {
-      const int32_t* const block = sums[kSet][r];
-      __m512i largest[2] = {_mm512_load_si512(block), _mm512_load_si512(block + kSide)};
-      for (int i = 2; i < kSide; ++i) {
-        largest[i % 2] = _mm512_max_epi32(largest[i % 2], _mm512_load_si512(block + i * kSide));
-      }
-      const __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_max_epi32(largest[0], largest[1]), wanted);
-      if (__builtin_expect(any != 0, 0)) Append(block, wanted, row + r * kSide, column);
+    const int32_t* const block = sums[sum];
+    __m512i largest[2] = {_mm512_load_si512(block), _mm512_load_si512(block + kSide)};
+    for (int i = 2; i < kSide; ++i) {
+      largest[i % 2] = _mm512_max_epi32(largest[i % 2], _mm512_load_si512(block + i * kSide));
     }
+    const __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_max_epi32(largest[0], largest[1]), wanted);
+    if (__builtin_expect(any != 0, 0)) Append(block, wanted, row, column);
   }
 
   // Branch-free: survivors are few, but nobody knows where.
@@ -132,84 +123,145 @@ struct KeepSurvivors {
 
   const int32_t* thresholds;
   Survivor* end;
-  alignas(kChunk) int32_t sums[2][2][kSide * kSide] = {};
+  alignas(kChunk) int32_t sums[kSums][kSide * kSide] = {};
 };
 
-// Some rows of a tile.
-struct Rows {
-  int first;
-  const uint8_t* codes;
-  size_t stride, chunks;
-  const uint8_t* ahead;  // what is to be prefetched
-  size_t lines_at_once;
-  bool are_short;  // the next ones find room in the first cache, too
-};
-
-// kRows · 16 rows by 16 queries, in registers of set kSet, while what the other set came to is finished. Per
-// 64 dims and 16 rows 16 cycles of products, in which the next codes are read.
-template <int kRows, int kSet, class Sink>
-DOTMAX_AMX_INLINE void ScoreColumns(Rows& rows, int column, const int8_t* packed, Sink& sink) {
-  constexpr int kSums = 2 * kSet, kQueries = kQueryCodes + kSet;
-  Zero<kSums>();
-  if constexpr (kRows == 2) Zero<kSums + 1>();
-  const int8_t* const queries = packed + column * rows.chunks * kChunk;
-  for (size_t i = 0; i < rows.chunks; ++i) {
-    const uint8_t* const codes = rows.codes + i * kChunk;
-    for (size_t l = 0; l < rows.lines_at_once; ++l, rows.ahead += kChunk) {
-      if (rows.are_short) {
-        _mm_prefetch(rows.ahead, _MM_HINT_T0);
+// Asks for rows that come later, some lines beside each product.
+struct Ahead {
+  DOTMAX_AMX_INLINE void Step() {
+    for (size_t i = 0; i < lines; ++i, next += kChunk) {
+      if (is_near) {
+        _mm_prefetch(next, _MM_HINT_T0);
       } else {
-        _mm_prefetch(rows.ahead, _MM_HINT_T1);
+        _mm_prefetch(next, _MM_HINT_T1);
       }
     }
-    Load<kQueries>(queries + i * kMatrixBytes, kChunk);
-    Load<kRowCodes>(codes, rows.stride);
-    AddProducts<kSums, kRowCodes, kQueries>();
-    if constexpr (kRows == 2) {
-      Load<kRowCodes + 1>(codes + kSide * rows.stride, rows.stride);
-      AddProducts<kSums + 1, kRowCodes + 1, kQueries>();
-    }
   }
-  if (column > 0) sink.template Finish<kRows, 1 - kSet>(rows.first, column - kSide);
-  sink.template Take<kRows, kSet>(rows.first, column);
+
+  const uint8_t* next;
+  size_t lines;  // in each step
+  bool is_near;  // the first cache has room for them
+};
+
+// 16 rows of kChunks, which are in the last registers, by 16 queries, in register kSum: per chunk and 16 × 16
+// pairs 16 cycles of products. Sums are finished three groups later.
+template <size_t kChunks, int kSum, class Sink>
+DOTMAX_AMX_INLINE void ScoreShortGroup(int row, int group, const int8_t* packed, Ahead& ahead, Sink& sink) {
+  constexpr int kQueries = kSums, kRows = kSums + 1;
+  static_assert(kChunks <= 3);
+  const int8_t* const queries = packed + group * kChunks * kMatrixBytes;
+  Zero<kSum>();
+  Load<kQueries>(queries, kChunk);
+  AddProducts<kSum, kRows, kQueries>();
+  if constexpr (kChunks > 1) {
+    Load<kQueries>(queries + kMatrixBytes, kChunk);
+    AddProducts<kSum, kRows + 1, kQueries>();
+  }
+  if constexpr (kChunks > 2) {
+    Load<kQueries>(queries + 2 * kMatrixBytes, kChunk);
+    AddProducts<kSum, kRows + 2, kQueries>();
+  }
+  ahead.Step();
+  if (group >= kSums - 1) sink.Finish((kSum + 1) % kSums, row, (group - (kSums - 1)) * kSide);
+  sink.template Take<kSum>(row, group * kSide);
 }
 
-// kRows · 16 rows with all queries.
-template <int kRows, class Sink>
-DOTMAX_AMX_INLINE void ScoreRows(const uint8_t* tile, int row, size_t dim, const int8_t* packed, int columns,
-                                 Sink& sink) {
-  const size_t groups = columns / kSide;
-  const uint8_t* const codes = tile + row * dim;
-  // The next rows, or those after them: all have their turn at once.
-  const size_t ahead = std::max(kRows * kSide * dim, kPrefetchBytes);
-  Rows rows = {row,
-               codes,
-               dim,
-               Chunks(dim),
-               codes + ahead,
-               (kRows * kSide + groups - 1) / groups,
-               ahead == kPrefetchBytes};
-  alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
-  if ((rows.are_short || dim % kChunk != 0) && rows.chunks <= kMostChunksToCopy &&
-      columns >= std::max(kFewestToCopyFor, kFewestToCopyForPerChunk * rows.chunks)) {
-    rows.codes = copy;
-    rows.stride = rows.chunks * kChunk;
-    for (int r = 0; r < kRows * kSide; ++r) {
-      for (size_t i = 0; i < rows.stride; i += kChunk) {
-        _mm512_store_si512(copy + r * rows.stride + i, _mm512_loadu_si512(codes + r * dim + i));
-      }
+template <size_t kChunks, class Sink>
+DOTMAX_AMX void ScoreShort(const uint8_t* tile, int rows, size_t dim, const int8_t* packed, int groups,
+                           Sink& sink) {
+  constexpr int kRows = kSums + 1;
+  for (int row = 0; row < rows; row += kSide) {
+    const uint8_t* const codes = tile + row * dim;
+    Load<kRows>(codes, dim);
+    if constexpr (kChunks > 1) Load<kRows + 1>(codes + kChunk, dim);
+    if constexpr (kChunks > 2) Load<kRows + 2>(codes + 2 * kChunk, dim);
+    Ahead ahead = {codes + kPrefetchBytes, kSide * kChunks / groups + 1, true};
+    int group = 0;
+    for (; group + kSums <= groups; group += kSums) {
+      ScoreShortGroup<kChunks, 0>(row, group, packed, ahead, sink);
+      ScoreShortGroup<kChunks, 1>(row, group + 1, packed, ahead, sink);
+      ScoreShortGroup<kChunks, 2>(row, group + 2, packed, ahead, sink);
+      ScoreShortGroup<kChunks, 3>(row, group + 3, packed, ahead, sink);
+    }
+    if (group < groups) ScoreShortGroup<kChunks, 0>(row, group, packed, ahead, sink);
+    if (group + 1 < groups) ScoreShortGroup<kChunks, 1>(row, group + 1, packed, ahead, sink);
+    if (group + 2 < groups) ScoreShortGroup<kChunks, 2>(row, group + 2, packed, ahead, sink);
+    for (int last = std::max(0, groups - (kSums - 1)); last < groups; ++last) {
+      sink.Finish(last % kSums, row, last * kSide);
     }
   }
+}
+
+// kRows · 16 longer rows by 16 queries, in one or two registers from kFirst on: per chunk kRows times 16
+// cycles of products, in which the next codes are read.
+template <int kRows, int kFirst>
+DOTMAX_AMX_INLINE void SumLong(const uint8_t* codes, size_t stride, const int8_t* queries, size_t chunks,
+                               Ahead& ahead) {
+  constexpr int kRowCodes = kSums, kQueries = kSums + 2 + kFirst / 2;
+  Zero<kFirst>();
+  if constexpr (kRows == 2) Zero<kFirst + 1>();
+  for (size_t i = 0; i < chunks; ++i, codes += kChunk, queries += kMatrixBytes) {
+    ahead.Step();
+    Load<kQueries>(queries, kChunk);
+    Load<kRowCodes>(codes, stride);
+    AddProducts<kFirst, kRowCodes, kQueries>();
+    if constexpr (kRows == 2) {
+      Load<kRowCodes + 1>(codes + kSide * stride, stride);
+      AddProducts<kFirst + 1, kRowCodes + 1, kQueries>();
+    }
+  }
+}
+
+template <int kRows, int kFirst, class Sink>
+DOTMAX_AMX_INLINE void Take(int row, int column, Sink& sink) {
+  sink.template Take<kFirst>(row, column);
+  if constexpr (kRows == 2) sink.template Take<kFirst + 1>(row + kSide, column);
+}
+
+template <int kRows, class Sink>
+DOTMAX_AMX_INLINE void Finish(int first, int row, int column, Sink& sink) {
+  sink.Finish(first, row, column);
+  if constexpr (kRows == 2) sink.Finish(first + 1, row + kSide, column);
+}
+
+// kRows · 16 longer rows with all queries.
+template <int kRows, class Sink>
+DOTMAX_AMX_INLINE void ScoreLong(const uint8_t* tile, int row, size_t dim, const int8_t* packed, int columns,
+                                 Sink& sink) {
+  const size_t chunks = Chunks(dim), groups = columns / kSide;
+  const uint8_t* codes = tile + row * dim;
+  size_t stride = dim;
+  // The next rows, or those after them: all have their turn at once.
+  const size_t distance = std::max(kRows * kSide * dim, kPrefetchBytes);
+  Ahead ahead = {codes + distance, (kRows * kSide + groups - 1) / groups, distance == kPrefetchBytes};
+  alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
+  if ((ahead.is_near || dim % kChunk != 0) && chunks <= kMostChunksToCopy &&
+      columns >= std::max(kFewestToCopyFor, kFewestToCopyForPerChunk * chunks)) {
+    stride = chunks * kChunk;
+    for (int r = 0; r < kRows * kSide; ++r) {
+      for (size_t i = 0; i < stride; i += kChunk) {
+        _mm512_store_si512(copy + r * stride + i, _mm512_loadu_si512(codes + r * dim + i));
+      }
+    }
+    codes = copy;
+  }
+  const auto queries = [&](int column) { return packed + column * chunks * kChunk; };
   int column = 0;
   for (; column + kSide < columns; column += 2 * kSide) {
-    ScoreColumns<kRows, 0>(rows, column, packed, sink);
-    ScoreColumns<kRows, 1>(rows, column + kSide, packed, sink);
+    SumLong<kRows, 0>(codes, stride, queries(column), chunks, ahead);
+    if (column > 0) Finish<kRows>(2, row, column - kSide, sink);
+    Take<kRows, 0>(row, column, sink);
+    SumLong<kRows, 2>(codes, stride, queries(column + kSide), chunks, ahead);
+    Finish<kRows>(0, row, column, sink);
+    Take<kRows, 2>(row, column + kSide, sink);
   }
   if (column < columns) {
-    ScoreColumns<kRows, 0>(rows, column, packed, sink);
-    sink.template Finish<kRows, 0>(row, column);
+    SumLong<kRows, 0>(codes, stride, queries(column), chunks, ahead);
+    if (column > 0) Finish<kRows>(2, row, column - kSide, sink);
+    Take<kRows, 0>(row, column, sink);
+    Finish<kRows>(0, row, column, sink);
   } else {
-    sink.template Finish<kRows, 1>(row, column - kSide);
+    Finish<kRows>(2, row, column - kSide, sink);
   }
 }
 
@@ -217,9 +269,18 @@ template <class Sink>
 DOTMAX_AMX void ScoreTile(const uint8_t* tile, int rows, size_t dim, const int8_t* packed, int columns,
                           Sink& sink) {
   const MatrixRegisters registers;
+  const int groups = columns / kSide;
+  switch (Chunks(dim)) {
+    case 1:
+      return ScoreShort<1>(tile, rows, dim, packed, groups, sink);
+    case 2:
+      return ScoreShort<2>(tile, rows, dim, packed, groups, sink);
+    case 3:
+      return ScoreShort<3>(tile, rows, dim, packed, groups, sink);
+  }
   int row = 0;
-  for (; row + 2 * kSide <= rows; row += 2 * kSide) ScoreRows<2>(tile, row, dim, packed, columns, sink);
-  if (row < rows) ScoreRows<1>(tile, row, dim, packed, columns, sink);
+  for (; row + 2 * kSide <= rows; row += 2 * kSide) ScoreLong<2>(tile, row, dim, packed, columns, sink);
+  if (row < rows) ScoreLong<1>(tile, row, dim, packed, columns, sink);
 }
 
 // Linux lets a process use the registers once it has said so: they make each thread's state 8 KiB larger.
