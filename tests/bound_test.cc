@@ -246,11 +246,13 @@ TEST(BoundTest, CosineIntervalsCountTheErrorsOfSquares) {
 }
 
 TEST(BoundTest, CosineIntervalsCountUnderflow) {
-  // Three quarters of the least float64, as a quotient and less its error, are rounded to all of it.
-  const double least = 0x1p-1074;
+  // Three quarters of the least float64, as a quotient, are rounded to all of it; what the dot product lost
+  // is nothing when divided by such lengths.
+  const double sum = 0x3p-976, length = 0x1p100;
+  ASSERT_EQ(sum / length, 0x1p-1074);
   const Float64CosineInterval interval(1, DType::kFloat64, DType::kFloat64);
-  EXPECT_LE(interval(3.0 * least, 3.0 * least, 16.0, 1.0).lower, 0.0);
-  EXPECT_GE(interval(-3.0 * least, 3.0 * least, 16.0, 1.0).upper, 0.0);
+  EXPECT_LE(interval(sum, sum, length * length, 1.0).lower, 0.0);
+  EXPECT_GE(interval(-sum, sum, length * length, 1.0).upper, 0.0);
 }
 
 TEST(BoundTest, CosineIntervalsOfExtremesAreEverything) {
