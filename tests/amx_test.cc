@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -53,7 +52,7 @@ TEST(AmxTest, ScoresAreThoseOfTheObviousLoop) {
   testing::Random random(1);
   constexpr int kRows = 48;
   for (const int columns : {16, 32, 48, 64, 112, 256}) {
-    for (const int dim : {4, 32, 60, 64, 68, 100, 128, 196, 1024, 1028}) {
+    for (const int dim : {4, 32, 60, 64, 68, 100, 128, 132, 192, 196, 784, 1024, 1028}) {
       const Codes codes(kRows, columns, dim);
       std::vector<int32_t> scores(kRows * columns), thresholds(columns);
       ScoreAmx(codes.tile.data(), kRows, dim, codes.packed.data(), columns, scores.data());

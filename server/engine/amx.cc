@@ -28,8 +28,6 @@ constexpr size_t kMatrixBytes = kSide * kChunk;
 constexpr size_t Chunks(size_t dim) { return (dim + kChunk - 1) / kChunk; }
 
 #ifdef DOTMAX_AMX
-// As vnni.cc's.
-constexpr size_t kPrefetchBytes = 8192;
 // Of rows that registers do not hold, those that begin within cache lines take twice the time to read, and
 // copies of the shorter ones are in the first cache. Copying pays from so many columns on, and so many per
 // chunk, while copies are there.
@@ -79,8 +77,8 @@ class MatrixRegisters {
   MatrixRegisters& operator=(const MatrixRegisters&) = delete;
 };
 
-// What becomes of sums of 16 rows by 16 queries: a sink takes them from register kSum, and finishes what it
-// took from there before it takes any other, while further products are summed.
+// What becomes of sums of 16 rows by 16 queries: a sink takes them from register kSum, and finishes them
+// later, before it takes the next from there, while further products are summed.
 struct StoreScores {
   template <int kSum>
   DOTMAX_AMX_INLINE void Take(int row, int column) {
@@ -94,6 +92,8 @@ struct StoreScores {
 
 // The largest of each column is compared: an instruction per 16 pairs where nothing survives.
 struct KeepSurvivors {
+  KeepSurvivors(const int32_t* by_column, Survivor* to) : thresholds(by_column), end(to) {}
+
   template <int kSum>
   DOTMAX_AMX_INLINE void Take(int /*row*/, int /*column*/) {
     Store<kSum>(sums[kSum], kChunk);
@@ -123,7 +123,7 @@ struct KeepSurvivors {
 
   const int32_t* thresholds;
   Survivor* end;
-  alignas(kChunk) int32_t sums[kSums][kSide * kSide] = {};
+  alignas(kChunk) int32_t sums[kSums][kSide * kSide];  // set by Take
 };
 
 // Asks for rows that come later, some lines beside each product.
@@ -175,7 +175,7 @@ DOTMAX_AMX void ScoreShort(const uint8_t* tile, int rows, size_t dim, const int8
     Load<kRows>(codes, dim);
     if constexpr (kChunks > 1) Load<kRows + 1>(codes + kChunk, dim);
     if constexpr (kChunks > 2) Load<kRows + 2>(codes + 2 * kChunk, dim);
-    Ahead ahead = {codes + kPrefetchBytes, kSide * kChunks / groups + 1, true};
+    Ahead ahead = {codes + kReadAheadBytes, kSide * kChunks / groups + 1, true};
     int group = 0;
     for (; group + kSums <= groups; group += kSums) {
       ScoreShortGroup<kChunks, 0>(row, group, packed, ahead, sink);
@@ -232,8 +232,8 @@ DOTMAX_AMX_INLINE void ScoreLong(const uint8_t* tile, int row, size_t dim, const
   const uint8_t* codes = tile + row * dim;
   size_t stride = dim;
   // The next rows, or those after them: all have their turn at once.
-  const size_t distance = std::max(kRows * kSide * dim, kPrefetchBytes);
-  Ahead ahead = {codes + distance, (kRows * kSide + groups - 1) / groups, distance == kPrefetchBytes};
+  const size_t distance = std::max(kRows * kSide * dim, kReadAheadBytes);
+  Ahead ahead = {codes + distance, (kRows * kSide + groups - 1) / groups, distance == kReadAheadBytes};
   alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
   if ((ahead.is_near || dim % kChunk != 0) && chunks <= kMostChunksToCopy &&
       columns >= std::max(kFewestToCopyFor, kFewestToCopyForPerChunk * chunks)) {
@@ -326,7 +326,7 @@ void ScoreAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int 
 size_t CollectAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
                   const int32_t* thresholds, Survivor* survivors) {
   static_assert(sizeof(Survivor) == sizeof(int32_t));
-  KeepSurvivors sink{thresholds, survivors};
+  KeepSurvivors sink(thresholds, survivors);
   const int whole_rows = (rows + kSide - 1) / kSide * kSide;
   ScoreTile(tile, whole_rows, static_cast<size_t>(dim), packed, columns, sink);
   if (rows == whole_rows) return sink.end - survivors;

@@ -50,13 +50,10 @@ constexpr size_t GroupBytes(int group, size_t dim) {
 }
 
 #ifdef DOTMAX_VNNI
-// Farther ahead than hardware prefetchers look, who also stop at the ends of pages. 2 KiB is a third slower,
-// 16 KiB no faster (Zen 5: 50 GB/s with it, 25 without). A line at a time, between products: all lines of
-// some rows at once wait for each other (16 queries of dim 768 at 160 GOPS instead of 340, Zen 4).
-constexpr size_t kPrefetchBytes = 8192;
-
+// A line at a time, between products: all lines of some rows at once wait for each other (16 queries of dim
+// 768 at 160 GOPS instead of 340, Zen 4).
 DOTMAX_VNNI_INLINE void Prefetch(const uint8_t* from) {
-  _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(from) + kReadAheadBytes, _MM_HINT_T0);
 }
 
 // sum += codes · queries. As _mm512_dpbusd_epi32, around which GCC 12 moves every sum to another register and
