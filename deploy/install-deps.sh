@@ -16,8 +16,9 @@ test=(chromium clang clang-format docker-compose git golang-github-golang-protob
   pkg-config prometheus protoc-gen-go protoc-gen-go-grpc python3 python3-grpcio python3-h5py python3-numpy python3-pip python3-protobuf
   python3-setuptools python3-tqdm python3-venv python3-wheel ruby-grpc ruby-grpc-tools systemd)
 bench=(libopenblas0-pthread python3-faiss python3-matplotlib python3-threadpoolctl python3-torch)
-# Other packages of Node.js bring npm along, and conflict with Debian's.
+# Others' packages of these conflict with Debian's.
 command -v npm >/dev/null || test+=(nodejs npm)
+command -v kubectl >/dev/null || test+=(kubernetes-client)
 
 case "${1:-}" in
   build) packages=("${build[@]}") ;;

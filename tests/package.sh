@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Debian packages and installs them in a bare root: what they depend on comes along, the service's command
 # serves the sample, and removal leaves nothing. Needs root, debootstrap and dpkg-dev; takes some minutes.
-# systemd itself does not run there: the unit's command is started as the unit has it.
+# The lines are README.md's. systemd itself does not run there: the unit's command is started as the unit has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/serving.sh
@@ -14,10 +14,12 @@ fail() {
 }
 
 echo "== packages"
-cmake --preset release >/dev/null
-cmake --build --preset release --parallel "$(nproc)" | tail -n 1
+build=$(grep '^cmake .* cpack)$' README.md)
+install=$(grep '^apt install .* && systemctl start dotmax$' README.md)
 rm -f build/release/*.deb
-(cd build/release && cpack) >/dev/null
+log=$(mktemp)
+(eval "$build") >"$log" 2>&1 || fail "$(tail -n 20 "$log")"
+rm -f "$log"
 ls -sh build/release/*.deb
 dpkg-deb -f build/release/dotmax_*.deb Depends | tr ',' '\n' | grep -q libgrpc++ || fail "the server's libraries are not among its dependencies"
 
@@ -33,11 +35,12 @@ cleanup() {
 trap cleanup EXIT
 make_bare_root "$suite" "$root"
 mount -t proc proc "$root/proc"
-cp build/release/dotmax_*.deb "$root/root/"
+mkdir -p "$root/root/build/release"
+cp build/release/dotmax_*.deb "$root/root/build/release/"
 within=(chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive)
 inside() { "${within[@]}" "$@"; }
 inside apt-get update >/dev/null
-inside bash -c 'apt-get install -y --no-install-recommends /root/dotmax_*.deb' >"$root/log" 2>&1 || fail "$(tail -n 20 "$root/log")"
+inside bash -c "cd && yes | ${install%% && *}" >"$root/log" 2>&1 || fail "$(tail -n 20 "$root/log")"
 
 echo "== the service's command"
 unit=$root/usr/lib/systemd/system/dotmax.service

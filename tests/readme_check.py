@@ -3,8 +3,8 @@
 
   tests/readme_check.py --server build/ci/server/dotmax-server --dotmax build/ci/client/cli/dotmax
 
-C++ is run by install_check.sh, JavaScript by client/node/test/run.sh. What takes a machine of its own (images, packages,
-clusters, benchmarks) is not run here: files that it names must be there.
+C++ is run by install_check.sh, JavaScript by client/node/test/run.sh. The other lines, what takes a machine of its own or
+minutes, are each known to run elsewhere (ELSEWHERE). With --benches, those of the benchmarks are run, and nothing else.
 """
 
 import argparse
@@ -25,6 +25,25 @@ README = (ROOT / "README.md").read_text()
 sys.path.insert(0, str(ROOT / "client/python"))
 import dotmax  # noqa: E402
 
+# How lines begin that are neither of these languages, and what runs them. None has a line that is not in README.md.
+BENCHES = "readme_check.py --benches"
+ELSEWHERE = {
+    "$ deploy/quickstart.sh": "fresh_root.sh",
+    "$ dotmax search ": "here",
+    "$ tests/run.sh": "itself",
+    "docker build ": "image.sh",
+    "docker run ": "image.sh",
+    "docker compose ": "manifests_check.sh",
+    "cmake --preset release ": "package.sh",
+    "apt install ": "package.sh",
+    "kubectl apply ": "manifests_check.sh",
+    "deploy/install-deps.sh bench": BENCHES,
+    "cmake --preset ci ": BENCHES,
+    "tests/bench/": BENCHES,
+    "score = torch.max": "questions.py",
+    "scores = [torch.max": "questions.py",
+}
+
 
 def require(condition, what):
     if not condition:
@@ -32,7 +51,33 @@ def require(condition, what):
 
 
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+    return [text for of, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S) if of == language]
+
+
+def commands():
+    """What is in blocks of no language: commands and what they print, (start of a line in ELSEWHERE, line)."""
+    found = []
+    for block in blocks(""):
+        printed = False
+        for line in block.splitlines():
+            # A prompt means that there is output, too.
+            printed = (printed or block.startswith("$ ")) and not line.startswith("$ ")
+            if not printed:
+                start = [start for start in ELSEWHERE if line.startswith(start)]
+                require(len(start) == 1, f"nothing is known to run: {line}")
+                found.append((start[0], line))
+    require({start for start, _ in found} == ELSEWHERE.keys(), "lines are gone")
+    return found
+
+
+def benches():
+    """As they stand, but for the picture, which goes elsewhere."""
+    with tempfile.TemporaryDirectory() as directory:
+        for start, line in commands():
+            if ELSEWHERE[start] == BENCHES:
+                line = line.replace("tests/bench/peers.svg", f"{directory}/peers.svg")
+                print(f"$ {line}", flush=True)
+                subprocess.run(["bash", "-c", line], cwd=ROOT, check=True)
 
 
 def python(address):
@@ -107,9 +152,14 @@ def shell(options, directory):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", required=True, type=os.path.abspath)
-    parser.add_argument("--dotmax", required=True, type=os.path.abspath)
+    parser.add_argument("--server", default=ROOT / "build/ci/server/dotmax-server", type=os.path.abspath)
+    parser.add_argument("--dotmax", default=ROOT / "build/ci/client/cli/dotmax", type=os.path.abspath)
+    parser.add_argument("--benches", action="store_true")
     options = parser.parse_args()
+    if options.benches:
+        benches()
+        return
+    commands()
     for path in re.findall(r"(?<![\w/.-])(?:deploy|tests|client|proto|server)/[\w./-]*\w", README):
         require((ROOT / path).exists(), f"there is no {path}")
     server, port = fsum_check.start(options.server, ROOT / "deploy/sample/glove-10k.npy", "--threads=1")

@@ -2,8 +2,9 @@
 # Installs what tests need, builds everything, runs every test, then those that fit under sanitizers, and ends with
 # a line "N passed, N failed".
 # With --long, attack_test covers a million cases (at most 15 minutes) of which the short run has none: its
-# seeds start at FIRST_SEED, or at 2^32; take another one for cases that nobody has run yet. And sanitizers see the
-# tests that take minutes under them.
+# seeds start at FIRST_SEED, or at 2^32; take another one for cases that nobody has run yet. Sanitizers see the
+# tests that take minutes under them. And what README.md says of bare machines, images, packages and benchmarks is done (as
+# root).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -123,6 +124,12 @@ check "mutations of the error bounds" tests/mutation.sh
 # see the same server as ours.
 sanitized asan all_tests -E "^(engine_test_|memory_test$slow_asan)" -LE outside
 sanitized tsan threaded_tests -L threaded -E "^($slow_tsan)"
+if [[ -n ${attack_from-} ]]; then
+  check "quickstart in a bare root" tests/fresh_root.sh bookworm deploy/quickstart.sh
+  check "image" tests/image.sh
+  check "packages" tests/package.sh
+  check "benchmarks of README.md" tests/readme_check.py --benches
+fi
 check "what mutexes protect" tests/thread_safety.py build/ci
 # Versions of clang-format disagree; Debian 12's decides.
 [[ $(clang-format --version) != *" 14."* ]] || check "format" bash -c 'git ls-files "*.cc" "*.h" | xargs clang-format --dry-run -Werror'
