@@ -4,8 +4,8 @@
 #   docker run -p 50051:50051 -p 9464:9464 dotmax                                  # serves the sample
 #   docker run -p 50051:50051 -v "$PWD:/data:ro" dotmax --matrix=/data/mine.npy
 
-# Debian 12; give a digest to have the very same base each time: --build-arg BASE=debian@sha256:...
-ARG BASE=debian:bookworm-slim
+# Debian 12 of one day: the same base each time. A newer day, or a digest: --build-arg BASE=debian@sha256:...
+ARG BASE=debian:bookworm-20260824-slim
 
 FROM ${BASE} AS build
 WORKDIR /src

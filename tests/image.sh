@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . tests/bare_root.sh
 
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
-base=debian:bookworm-slim
+base=$(sed -n 's/^ARG BASE=//p' Dockerfile)
 image=localhost/dotmax
 work=$(mktemp -d "${TMPDIR:-/tmp}/dotmax-image.XXXXXX")
 containers=()
