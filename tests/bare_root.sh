@@ -9,11 +9,11 @@ mirror_of_this_machine() {
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1
 }
 
-# make_bare_root SUITE DIRECTORY: by debootstrap. How this machine reaches its mirror, if it takes more than a name, goes with
+# make_bare_root SUITE DIRECTORY [OPTION ...]: by debootstrap, with its options. How this machine reaches its mirror, if it takes more than a name, goes with
 # it: proxies and certificates.
 make_bare_root() {
   local file
-  debootstrap --variant=minbase "$1" "$2" "$(mirror_of_this_machine)" >"$2.log" 2>&1 || {
+  debootstrap --variant=minbase "${@:3}" "$1" "$2" "$(mirror_of_this_machine)" >"$2.log" 2>&1 || {
     tail -n 20 "$2.log" >&2
     rm -f "$2.log"
     return 1

@@ -128,6 +128,7 @@ if [[ -n ${attack_from-} ]]; then
   check "quickstart in a bare root" tests/fresh_root.sh bookworm deploy/quickstart.sh
   check "image" tests/image.sh
   check "packages" tests/package.sh
+  check "arm64" tests/arm64.sh
   check "benchmarks of README.md" tests/readme_check.py --benches
 fi
 check "what mutexes protect" tests/thread_safety.py build/ci
