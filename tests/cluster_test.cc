@@ -73,7 +73,7 @@ class ClusterTest : public ::testing::Test {
     const auto groups =
         GroupByCentre(base.rows.view, base.norms, std::move(base.codes), centres, grouping, kernels_);
     if (!groups.ok()) return groups.status();
-    return CutIntoBalls(*groups, Int8Codes::kTileRows);
+    return CutIntoBalls(*groups);
   }
   // Of rows in about 40 clusters, once these are learnt and the rows grouped.
   Widths LearnAndMeasure(SharedMatrix rows) {

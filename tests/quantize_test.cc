@@ -72,7 +72,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       double centre = 0.0, ball = std::numeric_limits<double>::infinity();
       if (codes.centre_codes() != nullptr) {
         for (uint32_t i = 0; i < dim; ++i) centre += static_cast<double>(query[i]) * codes.centre(t)[i];
-        ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm, codes.radius(t));
+        ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm * codes.radius(t));
       }
       for (int r = 0; r < codes.tile(t).rows; ++r) {
         int32_t integer = 0;
@@ -191,7 +191,7 @@ TEST(QuantizeTest, CentreCodesBoundCentreScores) {
       }
       const double about = code.scale * centres.tile(0).scale * (integer - code.offset);
       EXPECT_LE(score, about + CodeError(code, centres.tile(0)));
-      EXPECT_LE(score, BallBound(about, CodeError(code, centres.tile(0)), code.norm, 0.0));
+      EXPECT_LE(score, BallBound(about, CodeError(code, centres.tile(0)), 0.0));
       EXPECT_GE(score, about - CodeError(code, centres.tile(0)));
     }
   }

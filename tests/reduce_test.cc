@@ -303,20 +303,28 @@ TEST(ReduceTest, BallBoundsAreThoseOfTheBounds) {
   for (const int count : {1, 7, 8, 9, 256}) {
     std::vector<int32_t> scores(count);
     for (int32_t& score : scores) score = static_cast<int32_t>(1e6 * random.Normal());
-    std::vector<double> columns[6];
+    std::vector<double> columns[8];
     for (auto& column : columns) {
       for (int q = 0; q < count; ++q) column.push_back(std::abs(random.Normal()));
     }
-    std::vector<double> centre_scores(count), bounds(count);
-    BallBounds(scores.data(),
-               {columns[0].data(), columns[1].data(), columns[2].data(), columns[3].data(), columns[4].data(),
-                columns[5].data()},
-               count, 3.5, 0.25, 0.01, 0.7, centre_scores.data(), bounds.data());
+    std::vector<double> most(count), bounds(count);
+    MostOfCentre(
+        scores.data(),
+        {columns[0].data(), columns[1].data(), columns[2].data(), columns[3].data(), columns[4].data()},
+        count, 3.5, 0.25, 0.01, most.data());
+    std::vector<float> reaches(columns[5].begin(), columns[5].end());
+    // Where the pivot says nothing: it is far away, or there is none.
+    reaches[0] = std::numeric_limits<float>::infinity();
+    columns[6][count / 2] = 0.0;
+    BallBounds(most.data(), {columns[5].data(), columns[6].data(), columns[7].data(), reaches.data()}, count,
+               0.7, bounds.data());
     for (int q = 0; q < count; ++q) {
       const double centre = (scores[q] - columns[1][q]) * columns[0][q] * 0.01;
-      EXPECT_EQ(centre_scores[q], centre);
       const double error = CodeError(columns[2][q], columns[3][q], columns[4][q], 3.5, 0.25, 0.01);
-      EXPECT_EQ(bounds[q], BallBound(centre, error, columns[5][q], 0.7));
+      EXPECT_EQ(most[q], BallBound(centre, error, 0.0));
+      const double spread = BallSpread(columns[5][q], 0.7, columns[6][q], reaches[q], columns[7][q]);
+      EXPECT_EQ(bounds[q], BallBound(most[q], 0.0, spread));
+      EXPECT_LE(spread, columns[5][q] * 0.7);
     }
   }
 }

@@ -132,16 +132,31 @@ inline double LeastSquares(uint32_t n, double squares) {
                   squares * (1.0 - Term("plain norm rounding", 2.0 * Gamma(n, kUnitFloat32))) - n * 0x1p-125);
 }
 
-// All rows of a tile at once. With centre c and radius r ≥ ‖b − c‖ for each row b,
+// All rows of a tile at once. With centre c and radius r ≥ ‖b − c‖ for each row b, and any pivot p, α ≥ 0 and
+// m ≥ p·(b − c) for each row,
 //
-//   a·b = a·c + a·(b − c) ≤ a·c + ‖a‖·r,
+//   a·b = a·c + a·(b − c) ≤ a·c + ‖a‖·r
+//   a·b = a·c + αp·(b − c) + (a − αp)·(b − c) ≤ a·c + α·m + ‖a − αp‖·r,
 //
 // where a·c ≤ `centre` + E, its screen's score and error (above, c in place of b). The terms relative 2^-50
 // and kOutward leave room for the rounding of a·b to a score, too.
-inline double BallBound(double centre, double error, double norm, double radius) {
-  return centre + (std::abs(centre) * 0x1p-50 + Term("ball centre error", error) +
-                   Term("ball radius", norm * radius)) *
-                      kOutward;
+inline double BallBound(double centre, double error, double spread) {
+  return centre +
+         (std::abs(centre) * 0x1p-50 + Term("ball centre error", error) + Term("ball spread", spread)) *
+             kOutward;
+}
+
+// The smaller one of ‖a‖·r and α·m + ‖a − αp‖·r. REQUIRES: m ≥ 0, which may be infinite.
+inline double BallSpread(double norm, double radius, double alpha, double reach, double rest) {
+  // What is not a number compares false.
+  return std::min(norm * radius, Term("pivot reach", alpha * reach) + Term("pivot rest", rest * radius));
+}
+
+// ‖a − αp‖ ≤ the result, from norm ≥ ‖a‖, dot ≤ a·p and pivot_norm ≥ ‖p‖: ‖a − αp‖² = ‖a‖² + α²‖p‖² −
+// 2α(a·p). As 2α(a·p) ≤ ‖a‖² + α²‖p‖², kOutward of these covers its roundings.
+inline double PivotRest(double norm, double dot, double alpha, double pivot_norm) {
+  const double scaled = alpha * pivot_norm;
+  return std::sqrt(std::max(0.0, (norm * norm + scaled * scaled) * kOutward - 2.0 * alpha * dot)) * kOutward;
 }
 
 // The float64 check. `sum` and `sum_abs` are float64 sums of aᵢ·bᵢ and |aᵢ·bᵢ|, in any order. Returns e with

@@ -23,8 +23,6 @@ constexpr double kFew = 0.05;   // a share of rows that may stay out of reach
 // Rows this many times as far (squared) from a group's centre as its median row belong to others. Hardly any
 // row of a normal cluster is: squared distances deviate by √(2 / dim) of their mean.
 constexpr double kForeign = 3.0;
-// In rows that are screened: the bound of a ball, and the visit of one that it does not rule out.
-constexpr double kBallWork = 4.0, kVisitWork = 40.0;
 constexpr int kStages = 4;       // of clustering rows that were out of reach
 constexpr size_t kFewRows = 32;  // are not worth another one
 constexpr size_t kRowsPerCentre = 96;
@@ -240,13 +238,8 @@ void AddGroup(const MatrixView& rows, std::vector<uint32_t> ids, const Grouping&
   groups.left.insert(groups.left.end(), ids.begin(), ids.end());
 }
 
-// The i-th of the cuts of a group into balls of at most ball_rows, as even as can be.
-size_t Balls(size_t rows, size_t ball_rows) { return (rows + ball_rows - 1) / ball_rows; }
-size_t Cut(size_t rows, size_t ball_rows, size_t i) { return rows * i / Balls(rows, ball_rows); }
-
-absl::StatusOr<std::unique_ptr<const Int8Codes>> EncodePlain(const MatrixView& rows,
-                                                             absl::Span<const double> norms,
-                                                             std::vector<uint32_t> ids) {
+absl::StatusOr<std::unique_ptr<Int8Codes>> EncodePlain(const MatrixView& rows, absl::Span<const double> norms,
+                                                       std::vector<uint32_t> ids) {
   return Int8Codes::Encode(rows, norms, RowOrder::Even(std::move(ids)), IdentityAxes(rows.dim));
 }
 
@@ -350,37 +343,21 @@ absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const do
   return groups;
 }
 
-RowOrder CutIntoBalls(const Groups& groups, size_t ball_rows) {
+RowOrder CutIntoBalls(const Groups& groups) {
   RowOrder order;
   order.by_norm = false;
   for (const Groups::Group& group : groups.groups) {
     const size_t rows = group.ids.size();
+    const size_t balls = (rows + Int8Codes::kTileRows - 1) / Int8Codes::kTileRows;
     order.ids.insert(order.ids.end(), group.ids.begin(), group.ids.end());
-    for (size_t i = 0; i < Balls(rows, ball_rows); ++i) {
-      order.tile_rows.push_back(static_cast<int>(Cut(rows, ball_rows, i + 1) - Cut(rows, ball_rows, i)));
+    for (size_t i = 0; i < balls; ++i) {
+      order.tile_rows.push_back(static_cast<int>(rows * (i + 1) / balls - rows * i / balls));
     }
   }
   const RowOrder rest = RowOrder::Even(groups.left);
   order.ids.insert(order.ids.end(), rest.ids.begin(), rest.ids.end());
   order.tile_rows.insert(order.tile_rows.end(), rest.tile_rows.begin(), rest.tile_rows.end());
   return order;
-}
-
-double BallWork(const Groups& groups, size_t ball_rows, absl::Span<const float> query, double norm,
-                double score) {
-  double work = groups.left.size();
-  for (const Groups::Group& group : groups.groups) {
-    const double centre = std::inner_product(query.begin(), query.end(), group.centre.begin(), 0.0);
-    const size_t rows = group.ids.size(), balls = Balls(rows, ball_rows);
-    work += balls * kBallWork;
-    for (size_t i = balls; i > 0; --i) {
-      const size_t end = Cut(rows, ball_rows, i), size = end - Cut(rows, ball_rows, i - 1);
-      // Rows are nearer to their own mean than to the group's.
-      const double radius = group.distances[end - 1] * std::sqrt(1.0 - 1.0 / size + 1.0 / rows);
-      if (centre + norm * radius >= score) work += size + kVisitWork;
-    }
-  }
-  return work;
 }
 
 }  // namespace dotmax

@@ -51,13 +51,9 @@ absl::StatusOr<Groups> GroupByCentre(const MatrixView& rows, absl::Span<const do
                                      const Grouping& grouping, Kernels& kernels,
                                      absl::Duration deadline = absl::InfiniteDuration());
 
-// Groups in balls of at most so many rows, all about as far from the centre; what is left in whole tiles.
-RowOrder CutIntoBalls(const Groups& groups, size_t ball_rows);
-
-// About what a query's search of such balls takes, in rows that are screened, if it knows from the start that
-// it has to reach `score`.
-double BallWork(const Groups& groups, size_t ball_rows, absl::Span<const float> query, double norm,
-                double score);
+// Groups in balls: as few as can be, all about as large, and their rows about as far from the centre. What is
+// left in whole tiles.
+RowOrder CutIntoBalls(const Groups& groups);
 
 }  // namespace dotmax
 

@@ -23,8 +23,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A row comes from anywhere in memory: so many are on their way while one is checked.
 constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
-// Thresholds hardly rise any more after the first round: queries are chosen by those of some claims ago.
-constexpr uint64_t kClaimsPerLook = 4;
+// Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
+// the first round: queries are chosen by those at its beginning.
+constexpr uint64_t kBallsTogether = 4;
+// In place of a·centre, for a query that is packed but not to be served by the tile.
+constexpr double kNotAsked = -kInfinity;
 
 // Queries are seeded so many at a time by a worker, kTilesPerClaim times over, from so many rows.
 constexpr size_t kSeededTogether = 16;
@@ -49,7 +52,10 @@ class Int8Pass final : public Pass {
         balls_(std::move(balls)),
         queries_(std::move(queries)),
         fine_queries_(std::move(fine_queries)) {
-    if (rows.centre_codes() != nullptr) return;
+    if (rows.centre_codes() != nullptr) {
+      balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, tile).lower; });
+      return;
+    }
     uint32_t top_k = 0;
     for (const Question* question : block.questions) {
       if (question->guess) top_k = std::max(top_k, question->top_k);
@@ -78,6 +84,7 @@ class Int8Pass final : public Pass {
       active_.resize(pass.block_.size());
       if (pass.rows_.centre_codes() != nullptr) {
         to_reach_.resize(active_.size());
+        to_reach_in_tile_.resize(active_.size());
         return;
       }
       if (round < pass.rounds() - 1) return;
@@ -101,9 +108,11 @@ class Int8Pass final : public Pass {
         if (!DropFinished(first)) return false;
         for (uint64_t t = first; t < end; ++t) SearchTile(t);
       } else {
-        if (claims_++ % kClaimsPerLook == 0) LookUpMerits();
-        for (uint64_t t = first; t < end; ++t) {
-          if (ChooseQueries(t)) SearchTile(t);
+        LookUpMerits();
+        if (round_ == 0) {
+          for (uint64_t i = first; i < end; ++i) SearchBall(pass_.balls_.first_tiles()[i]);
+        } else {
+          SearchBalls(first * kBallsTogether, std::min(end * kBallsTogether, pass_.rows_.tiles()));
         }
       }
       FinishChecks();
@@ -111,6 +120,23 @@ class Int8Pass final : public Pass {
     }
 
    private:
+    void SearchBall(uint64_t tile) {
+      if (ChooseQueries(tile)) SearchTile(tile);
+    }
+
+    void SearchBalls(uint64_t first, uint64_t end) {
+      if (to_reach_.size() > 1 || !pass_.inner_products()) {
+        for (uint64_t t = first; t < end; ++t) SearchBall(t);
+        return;
+      }
+      // A single query sees them side by side.
+      std::array<double, kTilesPerClaim * kBallsTogether> bounds;
+      pass_.balls_.BoundScoresOf(0, first, end, bounds.data());
+      for (uint64_t t = first; t < end; ++t) {
+        if (bounds[t - first] >= to_reach_[0]) SearchBall(t);
+      }
+    }
+
     // As of now, for a few tiles: other workers keep raising them.
     void LookUpMerits() {
       for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = pass_.MeritToReach(q);
@@ -146,24 +172,39 @@ class Int8Pass final : public Pass {
 
     // Of the queries, those that a tile of near rows may serve; false if there are none.
     bool ChooseQueries(uint64_t tile) {
-      const Balls& balls = pass_.balls_;
       active_.clear();
       if (round_ == 0) {
-        active_.assign(balls.queries.begin() + balls.first[tile],
-                       balls.queries.begin() + balls.first[tile + 1]);
+        const absl::Span<const uint32_t> beginners = pass_.balls_.beginners(tile);
+        active_.assign(beginners.begin(), beginners.end());
       } else {
+        AskOfTile(tile);
+        pass_.balls_.BoundScores(tile, bounds_.data());
         active_.resize(to_reach_.size() + kSurvivorPadding);
-        active_.resize(SelectReaching(balls.bounds + tile * to_reach_.size(), to_reach_.data(),
-                                      to_reach_.size(), active_.data()));
+        active_.resize(
+            SelectReaching(bounds_.data(), to_reach_in_tile_.data(), to_reach_.size(), active_.data()));
         std::erase_if(active_, [&](uint32_t q) { return !CentreCanReach(q, tile); });
       }
       if (active_.empty()) return false;
+      live_ = active_.size();
+      // Most of them: then all, as packing anew for each tile would cost more.
+      if (round_ > 0 && live_ < to_reach_.size() && 4 * live_ >= 3 * to_reach_.size()) {
+        std::vector<uint32_t> chosen = std::move(active_);
+        active_.resize(to_reach_.size());
+        std::iota(active_.begin(), active_.end(), 0);
+        for (uint32_t q = 0, i = 0; q < active_.size(); ++q) {
+          const bool is_chosen = i < chosen.size() && chosen[i] == q;
+          i += is_chosen ? 1 : 0;
+          if (!is_chosen) centres_[q] = kNotAsked;
+        }
+      }
       for (size_t c = 0; c < active_.size(); ++c) {
         merits_[c] = pass_.MeritToReach(active_[c]);
         centre_scores_[c] = round_ == 0 ? CentreScore(active_[c], tile) : centres_[active_[c]];
       }
-      live_ = active_.size();
-      Pack();
+      if (active_ != packed_) {
+        Pack();
+        packed_ = active_;
+      }
       return true;
     }
 
@@ -306,7 +347,9 @@ class Int8Pass final : public Pass {
         AskForScores(Lengths(tile));
       }
       if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
-        for (int c = 0; c < columns; ++c) scores_[c] -= centre_scores_[c];
+        for (int c = 0; c < columns; ++c) {
+          scores_[c] = centre_scores_[c] == kNotAsked ? kInfinity : scores_[c] - centre_scores_[c];
+        }
       }
       Int8Thresholds({scores_.data(), columns_.code_error.data(), columns_.projection_norm.data(),
                       columns_.tail_excess.data(), columns_.inverse_scale.data(), columns_.offset.data()},
@@ -337,20 +380,26 @@ class Int8Pass final : public Pass {
       return kept;
     }
 
+    // The inner products that queries need for the merits that they have to reach, in a tile.
+    void AskOfTile(uint64_t tile) {
+      to_reach_in_tile_ = to_reach_;
+      if (pass_.inner_products()) return;
+      const LengthRange lengths = Lengths(pass_.rows_.tile(tile));
+      for (size_t q = 0; q < to_reach_.size(); ++q) {
+        if (to_reach_[q] == kInfinity) continue;
+        to_reach_in_tile_[q] =
+            LeastDot(pass_.block_.metric(q), to_reach_[q], pass_.block_.measured[q], lengths);
+      }
+    }
+
     // The bound again, without the error of the centre's code: half of what is close goes. Keeps a·centre.
     bool CentreCanReach(uint32_t q, uint64_t tile) {
       centres_[q] = CentreScore(q, tile);
-      const double bound = BallBound(centres_[q], 0.0, pass_.queries_[q].norm, pass_.rows_.radius(tile));
-      return BestMerit(pass_.block_.metric(q), bound, pass_.block_.measured[q],
-                       Lengths(pass_.rows_.tile(tile))) >= to_reach_[q];
+      return pass_.balls_.BoundScore(q, tile, centres_[q]) >= to_reach_in_tile_[q];
     }
 
     // At least a·centre, on the query's scale.
-    double CentreScore(uint32_t q, uint64_t tile) const {
-      const auto* const centre = reinterpret_cast<const std::byte*>(pass_.rows_.centre(tile));
-      const double score = pass_.DotInterval(q, centre, DType::kFloat32).upper;
-      return ScaleByPowerOfTwo(score + std::abs(score) * 0x1p-52, -pass_.queries_[q].exponent);
-    }
+    double CentreScore(uint32_t q, uint64_t tile) const { return pass_.CentreInterval(q, tile).upper; }
 
     // Survivors wait in line while their rows come from memory.
     void CheckSurvivors(uint64_t t, size_t count) {
@@ -394,10 +443,14 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     PairScorer& scorer_;
     uint64_t claims_ = 0;
-    std::vector<double> to_reach_;             // merits, by query of the block, as of some claims ago
-    std::array<double, kMaxColumns> centres_;  // a·centre of the tile, by query of the block
+    // By query of the block.
+    std::vector<double> to_reach_;             // merits, as of some claims ago
+    std::vector<double> to_reach_in_tile_;     // inner products, for these
+    std::array<double, kMaxColumns> bounds_;   // of those in the tile
+    std::array<double, kMaxColumns> centres_;  // a·centre of the tile
     size_t live_ = 0;                          // those of `active_` that are not finished
     std::vector<uint32_t> active_;             // the queries of the block by column
+    std::vector<uint32_t> packed_;             // those that were packed last, for a tile of near rows
     // By column, too.
     std::array<double, kMaxColumns> merits_;         // to reach
     std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
@@ -414,7 +467,10 @@ class Int8Pass final : public Pass {
     return std::make_unique<TileWorker>(*this, round, scratch, scorer);
   }
   uint64_t tiles(int round) const override {
-    if (rows_.centre_codes() != nullptr || round == rounds() - 1) return rows_.tiles();
+    if (rows_.centre_codes() != nullptr) {
+      return round == 0 ? balls_.first_tiles().size() : (rows_.tiles() + kBallsTogether - 1) / kBallsTogether;
+    }
+    if (round == rounds() - 1) return rows_.tiles();
     // Of all queries together, the threshold is all the same: a few will do where there is little to search.
     const bool few = IsGlobal() && rows_.tiles() == 1;
     return few ? 1 : (block_.size() + kSeededTogether - 1) / kSeededTogether;
@@ -450,10 +506,19 @@ class Int8Pass final : public Pass {
     return all_kernels_.has_own() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
   }
 
+  // a·centre, on the query's scale.
+  Interval CentreInterval(size_t q, uint64_t tile) const {
+    const auto* const centre = reinterpret_cast<const std::byte*>(rows_.centre(tile));
+    const Interval score = DotInterval(q, centre, DType::kFloat32);
+    const int exponent = -queries_[q].exponent;
+    return {ScaleByPowerOfTwo(score.lower - std::abs(score.lower) * 0x1p-52, exponent),
+            ScaleByPowerOfTwo(score.upper + std::abs(score.upper) * 0x1p-52, exponent)};
+  }
+
   const Int8Codes& rows_;
   const Kernels& all_kernels_;
   const KernelByColumns kernels_;
-  const Balls balls_;
+  Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
   // How thresholds are guessed: by the score of a rank in a sample, 0 for those that are proved.
@@ -484,7 +549,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   absl::StatusOr<EncodedBlock> encoded = EncodeBlock(rows, block, buffers);
   if (!encoded.ok()) return encoded.status();
   Balls balls;
-  if (rows.centre_codes() != nullptr) balls = MeasureBalls(rows, block, encoded->queries, kernels, buffers);
+  if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
   return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
                                     std::move(encoded->queries), std::move(encoded->fine));
 }

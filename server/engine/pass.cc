@@ -56,7 +56,8 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
   if (has_own_ && columns % kColumnsToTry != 0) return nullptr;
   if (const auto known = int8_.find({dim, columns}); known != int8_.end()) return known->second;
   const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);
-  if (!matmul.ok() || !has_own_) return matmul;
+  if (!has_own_) return matmul;
+  if (!matmul.ok()) return int8_[{dim, columns}] = nullptr;
 
   const std::vector<int8_t> queries(static_cast<size_t>(columns) * dim, 1);
   AlignedArray<int32_t> thresholds;  // that nothing survives

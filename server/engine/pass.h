@@ -172,7 +172,7 @@ class PassBuffers {
   AlignedArray<float> projected;
   AlignedArray<std::byte> packed;
   AlignedArray<int8_t> codes, fine_codes;
-  AlignedArray<double> ball_bounds;
+  AlignedArray<double> ball_centres;
 
   // Of a part of a block.
   struct Projection {

@@ -14,6 +14,7 @@
 #include "server/engine/cluster.h"
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
+#include "server/engine/pivots.h"
 #include "server/engine/rotate.h"
 #include "server/engine/thread_time.h"
 #include "server/engine/topk.h"
@@ -29,7 +30,7 @@ constexpr uint64_t kSampleTiles = 16;
 constexpr uint64_t kSampleQueries = 32;
 constexpr uint32_t kDeep = 100;  // of top_k beyond one
 // Alternating short runs, and the least of each: machines are noisy.
-constexpr int kRepetitions = 3;
+constexpr int kRepetitions = 3, kRepetitionsOfAll = 2;  // of all rows take longer
 
 // Clusters are learnt from so many rows, one for so many rows of the matrix. They serve if at most this share
 // of the pairs is still screened; each then costs more, in tiles of few rows and queries.
@@ -39,8 +40,11 @@ constexpr int kLeastRows = 8;      // see Grouping
 constexpr double kLoosest = 0.8;   // see LearnCentres
 constexpr double kMaxShare = 0.3;  // of the sample
 constexpr double kSlowdown = 3.0;
-constexpr size_t kFewestBallRows = 16;
-constexpr double kRowsPerBall = 4.0;  // what the bound of a ball takes, in rows that are screened
+constexpr double kFarSlower = 2.0;
+// Of the memory for codes, pivots take no more than this; so many take about a second per 10^11 elements of
+// all rows' codes.
+constexpr double kMostPivotBytesPerDim = 0.1;
+constexpr double kMostPivots = 2048.0;
 
 // Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number, 12 its fine scale
 // and lengths, and up to 8 its tail.
@@ -63,8 +67,6 @@ constexpr uint32_t kMostRotatedDim = 4096;  // the second moment's products grow
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Codes = std::unique_ptr<const Int8Codes>;
-
-absl::Status Never(absl::Time) { return absl::OkStatus(); }
 
 // Rows as queries, and what each must beat: the best score that another row gives it, and the kDeep-th best.
 struct Sample {
@@ -126,10 +128,7 @@ class Planner {
     }
     // By now it is known what clusters have to beat: they take the longest to try.
     Codes codes = TryClusters(unrotated);
-    if (const Candidate* const best = Best(); best != nullptr) {
-      codes.reset();
-      codes = Encode(by_norm_, best->axes, AffordsTwoLevels(best->axes));
-    }
+    if (codes == nullptr) codes = EncodeBest();
     return {std::move(codes), std::move(estimates_)};
   }
 
@@ -168,32 +167,21 @@ class Planner {
     const absl::StatusOr<Groups> groups = GroupByCentre(view_, norms_, std::move(codes), std::move(centres),
                                                         grouping, buffers_.kernels, deadline);
     if (!groups.ok()) return nullptr;
-    RowOrder order = CutIntoBalls(*groups, ChooseBallRows(*groups));
-    return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), IdentityAxes(view_.dim)));
-  }
-
-  // Small balls rule out more: rows are nearer to the mean of a few, and all at about the same distance. (Of
-  // clusters in many dimensions, distances hardly differ: what a ball rules out hangs on a few percent of its
-  // radius.) But each has a bound to compute.
-  size_t ChooseBallRows(const Groups& groups) const {
-    size_t best = Int8Codes::kTileRows;
-    double least = kInfinity;
-    std::vector<float> query(view_.dim);
-    for (size_t rows = Int8Codes::kTileRows; rows >= kFewestBallRows && !sample_.thresholds.empty();
-         rows /= 2) {
-      double work = 0.0;
-      for (uint64_t i = 0; i < kSampleQueries; ++i) {
-        ToFloat32(sample_.queries.view.row(i), view_.dtype, view_.dim, query.data());
-        work += BallWork(groups, rows, query, norms_[SampleRow(i)], sample_.thresholds[i]);
-      }
-      if (work >= least) continue;
-      least = work;
-      best = rows;
+    auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), IdentityAxes(view_.dim));
+    if (!balls.ok()) return nullptr;
+    const double bytes_per_pivot = static_cast<double>((*balls)->tiles()) * sizeof(Pivots::reaches[0]);
+    const double most = kMostPivotBytesPerDim * view_.dim * view_.rows / bytes_per_pivot;
+    if (most >= 1.0) {
+      auto pivots =
+          MeasurePivots(**balls, static_cast<size_t>(std::min(most, kMostPivots)), buffers_.kernels);
+      if (pivots.ok()) (*balls)->set_pivots(*std::move(pivots));
     }
-    return best;
+    return *std::move(balls);
   }
 
-  static Codes OrNull(absl::StatusOr<Codes> codes) { return codes.ok() ? *std::move(codes) : nullptr; }
+  static Codes OrNull(absl::StatusOr<std::unique_ptr<Int8Codes>> codes) {
+    return codes.ok() ? *std::move(codes) : nullptr;
+  }
 
   bool TakeSample() {
     std::vector<uint64_t> rows;
@@ -225,7 +213,8 @@ class Planner {
     const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
     const double seconds = absl::ToDoubleSeconds(ThreadTime() - start) / kSampleQueries / share;
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
-    least_ = Estimate{seconds, seconds, seconds}.cost();  // as if a single query cost its share
+    float32_ = {seconds, seconds, seconds};  // as if a single query cost its share
+    least_ = float32_.cost();
     PairScorer scorer(view_);
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
       std::vector<Hit> hits = top[i].Take(scorer.Of(question));
@@ -238,50 +227,65 @@ class Planner {
   }
 
   // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes, knowing what they
-  // must beat; or `of_others`, over all rows and knowing nothing: the second best, as each is itself among
-  // them. `deep`: what the kDeep-th best must beat.
+  // must beat; or `of_others`, over all rows and knowing nothing, one hit more, as each is itself among them,
+  // and preparations included. `deep`: what the kDeep-th best must beat.
   double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false,
              bool deep = false) {
-    const uint32_t top_k = of_others ? 2 : deep ? kDeep + 1 : 1;
+    const uint32_t top_k = (of_others ? 1 : 0) + (deep ? kDeep + 1 : 1);
     std::deque<TopK> top;
     std::vector<BlockQuery> block_queries;
     const Selection selection;
-    Question question(sample_.queries.view, selection, top_k, /*may_guess=*/false, Never);
+    // Far slower than the float32 screen is not worth waiting for.
+    absl::Duration start = ThreadTime();
+    const absl::Duration most = absl::Seconds(kFarSlower * queries * float32_.batch);
+    const auto stop = [&](absl::Time) {
+      return !of_others || ThreadTime() < start + most ? absl::OkStatus()
+                                                       : absl::DeadlineExceededError("run");
+    };
+    Question question(sample_.queries.view, selection, top_k, /*may_guess=*/false, stop);
     for (uint64_t i = first; i < first + queries; ++i) {
       block_queries.push_back({&question, i, &top.emplace_back(top_k)});
       if (!of_others) top.back().RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[i]);
     }
     const QueryBlock block = buffers_.Prepare(block_queries);
+    start = ThreadTime();
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
-    if (!pass.ok()) return std::numeric_limits<double>::infinity();
+    if (!pass.ok()) return kInfinity;
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
-    const absl::Duration start = ThreadTime();
+    if (!of_others) start = ThreadTime();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_);
+    if (!question.status.ok()) return kInfinity;
     // So few rows stay in cache; in a search, those that are checked come from memory.
     return absl::ToDoubleSeconds(ThreadTime() - start) +
            static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;
+  }
+
+  // Of such runs; keeps in survived_ how many pairs of all queries' do.
+  Estimate Measure(const Int8Codes& codes, bool of_others) {
+    Estimate estimate;
+    for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
+      estimate.batch = std::min(estimate.batch, Run(codes, 0, kSampleQueries, of_others) / kSampleQueries);
+      survived_ = scratch_.pairs_survived;
+      estimate.deep =
+          std::min(estimate.deep, Run(codes, 0, kSampleQueries, of_others, true) / kSampleQueries);
+      double single = 0.0;
+      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others);
+      estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
+    }
+    return estimate;
   }
 
   void Consider(const std::vector<uint32_t>& rows, Axes axes) {
     if (ThreadTime() > start_ + kAxesBudget && !candidates_.empty()) return;
     const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
     if (codes == nullptr) return;
-    Estimate estimate;
-    uint64_t survived = 0;
-    for (int i = 0; i < kRepetitions; ++i) {
-      estimate.batch = std::min(estimate.batch, Run(*codes, 0, kSampleQueries) / kSampleQueries);
-      survived = scratch_.pairs_survived;
-      estimate.deep = std::min(estimate.deep, Run(*codes, 0, kSampleQueries, false, true) / kSampleQueries);
-      double single = 0.0;
-      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(*codes, q, 1);
-      estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
-    }
+    Estimate estimate = Measure(*codes, /*of_others=*/false);
     const double share = static_cast<double>(view_.rows) / rows.size();
     estimate = {estimate.batch * share, estimate.single * share, estimate.deep * share};
-    estimates_.push_back({ScreenName(codes.get()), estimate.batch, estimate.single});
+    AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(axes), estimate.cost(), survived});
+    candidates_.push_back({std::move(axes), estimate.cost(), survived_});
   }
 
   // Of those that are about the fastest, the one that lets the fewest pairs through: clocks are noisy, and
@@ -293,6 +297,12 @@ class Planner {
       if (best == nullptr || candidate.survived < best->survived) best = &candidate;
     }
     return best;
+  }
+
+  // Null if the float32 screen is clearly faster.
+  Codes EncodeBest() {
+    const Candidate* const best = Best();
+    return best == nullptr ? nullptr : Encode(by_norm_, best->axes, AffordsTwoLevels(best->axes));
   }
 
   // Null unless rows lie in such clusters that a search can leave most of them out.
@@ -312,29 +322,34 @@ class Planner {
     codes = Group(std::move(codes), *centres, {Reach(), 1}, start_ + kBudget);
     if (codes == nullptr) return nullptr;
     Run(*codes, 0, kSampleQueries);
-    double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
     const double work = share * kSlowdown;
     if (share > kMaxShare || work * work * work * unrotated.cost() >= least_) {
-      AddEstimate(*codes, unrotated, share);
+      AddEstimate(*codes, {unrotated.batch * work, unrotated.single * work, unrotated.deep * work});
       return nullptr;
     }
+    // What few rows promised, all of them need not keep: both are measured alike.
+    double to_beat = float32_.cost();
+    codes.reset();
+    if (codes = EncodeBest(); codes != nullptr) to_beat = std::min(to_beat, MeasureAll(*codes).cost());
+    codes.reset();
     codes = EncodeAxes(view_.dim);
     if (codes == nullptr) return nullptr;
     codes = Group(std::move(codes), *centres, {Reach(), kLeastRows}, start_ + 2 * kBudget);
-    if (codes == nullptr) return nullptr;
-    Run(*codes, 0, kSampleQueries, /*of_others=*/true);
-    share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
-    const Estimate estimate = AddEstimate(*codes, unrotated, share);
-    if (estimate.cost() >= least_) return nullptr;
-    least_ = estimate.cost();
-    return codes;
+    return codes != nullptr && MeasureAll(*codes).cost() < to_beat ? std::move(codes) : nullptr;
   }
 
-  Estimate AddEstimate(const Int8Codes& codes, const Estimate& unrotated, double share) {
-    const double work = share * kSlowdown + kRowsPerBall * codes.tiles() / view_.rows;
-    const Estimate estimate = {unrotated.batch * work, unrotated.single * work, unrotated.deep * work};
-    estimates_.push_back({ScreenName(&codes), estimate.batch, estimate.single});
+  Estimate MeasureAll(const Int8Codes& codes) {
+    const Estimate estimate = Measure(codes, /*of_others=*/true);
+    AddEstimate(codes, estimate);
     return estimate;
+  }
+
+  // In place of an earlier one.
+  void AddEstimate(const Int8Codes& codes, const Estimate& estimate) {
+    std::string name = ScreenName(&codes);
+    std::erase_if(estimates_, [&](const ScreenEstimate& other) { return other.screen == name; });
+    estimates_.push_back({std::move(name), estimate.batch, estimate.single});
   }
 
   // How far from a centre rows can be and still be ruled out by it: a ball's bound is a·centre + ‖a‖·radius,
@@ -358,12 +373,14 @@ class Planner {
   const absl::Duration start_ = ThreadTime();
   std::vector<uint32_t> by_norm_;  // descending
   Sample sample_;
+  Estimate float32_;
   double least_ = 0.0;  // cost of the fastest so far
   std::vector<Candidate> candidates_;
   Estimate last_;
   std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
   Scratch scratch_;
+  uint64_t survived_ = 0;
 };
 
 }  // namespace

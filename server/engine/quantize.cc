@@ -97,10 +97,9 @@ RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
   return order;
 }
 
-absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
-                                                                   absl::Span<const double> norms,
-                                                                   RowOrder order, Axes axes,
-                                                                   bool with_fine) {
+absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
+                                                             absl::Span<const double> norms, RowOrder order,
+                                                             Axes axes, bool with_fine) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
   if (with_fine && !axes.identity) codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids);
   codes->axes_ = std::move(axes);
@@ -184,7 +183,7 @@ absl::StatusOr<std::unique_ptr<const Int8Codes>> Int8Codes::Encode(const MatrixV
   // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
   // that.
   codes->tail_unit_ *= 1.0 + 0x1p-40;
-  return std::unique_ptr<const Int8Codes>(std::move(codes));
+  return codes;
 }
 
 bool Int8Codes::EncodePlain(const MatrixView& rows) {
@@ -276,6 +275,9 @@ uint64_t Int8Codes::bytes() const {
   return tiles_.size() * sizeof(CodeTile) + order_.size() * (code_dim_ + sizeof(order_[0])) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
          centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +
+         (pivots_ != nullptr
+              ? pivots_->norms.size() * sizeof(double) + pivots_->reaches.size() * sizeof(uint16_t)
+              : 0) +
          (fine_ != nullptr ? fine_->bytes() : 0);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -59,6 +60,18 @@ inline double CodeError(const QueryCode& query, const CodeTile& tile) {
                    tile.code_error, tile.scale);
 }
 
+// What some centres of balls, the pivots, say of all balls: how far each reaches in the direction of each
+// pivot.
+struct Pivots {
+  size_t count() const { return norms.size(); }
+  // The ball whose centre a pivot is, of `tiles` in all.
+  uint64_t tile(size_t pivot, uint64_t tiles) const { return pivot * tiles / count(); }
+
+  std::vector<double> norms;  // ≥ ‖p‖
+  // By pivot, then by ball: the upper halves of float32s ≥ 0 and ≥ p·(b − centre) for each row b of the ball.
+  std::vector<uint16_t> reaches;
+};
+
 // Whole rows as unsigned codes, 128 + cᵢ and zeros up to code_dim, for a second look at what a few axes
 // cannot rule out: a quarter of the bytes of float32. Each has a scale of its own, which fits it far better
 // than one for a tile where rows' largest elements differ. Immutable.
@@ -95,10 +108,9 @@ class Int8Codes {
   // Encodes rows of `rows` in an order, with `fine` codes too if asked for. REQUIRES: magnitudes in the range
   // that the float32 screen takes unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless
   // by_norm.
-  static absl::StatusOr<std::unique_ptr<const Int8Codes>> Encode(const MatrixView& rows,
-                                                                 absl::Span<const double> norms,
-                                                                 RowOrder order, Axes axes,
-                                                                 bool with_fine = false);
+  static absl::StatusOr<std::unique_ptr<Int8Codes>> Encode(const MatrixView& rows,
+                                                           absl::Span<const double> norms, RowOrder order,
+                                                           Axes axes, bool with_fine = false);
 
   // Empty: for EncodePlain.
   Int8Codes() = default;
@@ -131,6 +143,9 @@ class Int8Codes {
   const Int8Codes* centre_codes() const { return centre_codes_.get(); }
   const float* centre(uint64_t t) const { return centres_.data() + t * axes_.dim; }
   double radius(uint64_t t) const { return radii_[t]; }
+  // Null until set (pivots.h).
+  const Pivots* pivots() const { return pivots_.get(); }
+  void set_pivots(Pivots pivots) { pivots_ = std::make_unique<const Pivots>(std::move(pivots)); }
 
   uint64_t bytes() const;
 
@@ -156,6 +171,7 @@ class Int8Codes {
   std::vector<float> centres_;  // tiles × dim
   std::unique_ptr<const Int8Codes> centre_codes_;
   std::vector<double> radii_;  // by tile
+  std::unique_ptr<const Pivots> pivots_;
   std::unique_ptr<const FineCodes> fine_;
   bool is_plain_ = false;
   AlignedArray<float> plain_rows_;  // a tile in float32

@@ -241,15 +241,21 @@ void Thresholds(const ThresholdColumns& columns, int count, double code_norm, do
   }
 }
 
-void BoundBalls(const int32_t* HWY_RESTRICT scores, const BallColumns& columns, int count, double code_norm,
-                double code_error, double scale, double radius, double* HWY_RESTRICT centre_scores,
-                double* HWY_RESTRICT bounds) {
-  const auto [query_scale, offset, query_error, projection_norm, tail_excess, norm] = columns;
+void BoundCentre(const int32_t* HWY_RESTRICT scores, const CentreColumns& columns, int count,
+                 double code_norm, double code_error, double scale, double* HWY_RESTRICT most) {
+  const auto [query_scale, offset, query_error, projection_norm, tail_excess] = columns;
   for (int q = 0; q < count; ++q) {
-    centre_scores[q] = (scores[q] - offset[q]) * query_scale[q] * scale;
     const double error =
         CodeError(query_error[q], projection_norm[q], tail_excess[q], code_norm, code_error, scale);
-    bounds[q] = BallBound(centre_scores[q], error, norm[q], radius);
+    most[q] = BallBound((scores[q] - offset[q]) * query_scale[q] * scale, error, 0.0);
+  }
+}
+
+void BoundBall(const double* HWY_RESTRICT centres, const BallColumns& columns, size_t count, double radius,
+               double* HWY_RESTRICT bounds) {
+  const auto [norm, alpha, rest, reach] = columns;
+  for (size_t q = 0; q < count; ++q) {
+    bounds[q] = BallBound(centres[q], 0.0, BallSpread(norm[q], radius, alpha[q], reach[q], rest[q]));
   }
 }
 
@@ -315,7 +321,8 @@ HWY_EXPORT(EncodePlainS8);
 HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(Thresholds);
-HWY_EXPORT(BoundBalls);
+HWY_EXPORT(BoundCentre);
+HWY_EXPORT(BoundBall);
 HWY_EXPORT(Select);
 HWY_EXPORT(ScoreEach);
 HWY_EXPORT(TargetName);
@@ -360,10 +367,14 @@ void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm
   HWY_DYNAMIC_DISPATCH(Thresholds)(columns, count, code_norm, code_error, scale, thresholds);
 }
 
-void BallBounds(const int32_t* scores, const BallColumns& columns, int count, double code_norm,
-                double code_error, double scale, double radius, double* centre_scores, double* bounds) {
-  HWY_DYNAMIC_DISPATCH(BoundBalls)
-  (scores, columns, count, code_norm, code_error, scale, radius, centre_scores, bounds);
+void MostOfCentre(const int32_t* scores, const CentreColumns& columns, int count, double code_norm,
+                  double code_error, double scale, double* most) {
+  HWY_DYNAMIC_DISPATCH(BoundCentre)(scores, columns, count, code_norm, code_error, scale, most);
+}
+
+void BallBounds(const double* centres, const BallColumns& columns, size_t count, double radius,
+                double* bounds) {
+  HWY_DYNAMIC_DISPATCH(BoundBall)(centres, columns, count, radius, bounds);
 }
 
 size_t SelectReaching(const double* bounds, const double* least, size_t count, uint32_t* reaching) {

@@ -88,14 +88,24 @@ struct ThresholdColumns {
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds);
 
-// Per query, what BallBound (bound.h) asks of it.
-struct BallColumns {
-  const double *scale, *offset, *code_error, *projection_norm, *tail_excess, *norm;
+// Per query, what its codes say.
+struct CentreColumns {
+  const double *scale, *offset, *code_error, *projection_norm, *tail_excess;
 };
 // For `count` queries, from their integer scores of one centre, whose tile of codes has the given lengths:
-// centre_scores[q], about a·centre, and bounds[q], of scores in the ball; as bound.h's functions, to the bit.
-void BallBounds(const int32_t* scores, const BallColumns& columns, int count, double code_norm,
-                double code_error, double scale, double radius, double* centre_scores, double* bounds);
+// most[q] ≥ a·centre; as bound.h's functions, to the bit.
+void MostOfCentre(const int32_t* scores, const CentreColumns& columns, int count, double code_norm,
+                  double code_error, double scale, double* most);
+
+// Per query, what BallSpread (bound.h) asks of it and of one ball.
+struct BallColumns {
+  const double *norm, *alpha, *rest;
+  const float* reach;
+};
+// For `count` queries, bounds[q] of scores in a ball from centres[q] ≥ a·centre; as bound.h's functions, to
+// the bit.
+void BallBounds(const double* centres, const BallColumns& columns, size_t count, double radius,
+                double* bounds);
 
 // Writes every i in [0, count) with bounds[i] ≥ least[i], ascending, to `reaching` (room for count +
 // kSurvivorPadding), and returns how many. NaN reaches nothing.
