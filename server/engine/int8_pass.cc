@@ -24,21 +24,16 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr size_t kChecksInFlight = 16;
 constexpr size_t kCacheLineBytes = 64;
 // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
-// the first round: queries are chosen by those at its beginning.
+// the first round: queries are chosen by those at the beginning of a claim.
 constexpr uint64_t kBallsTogether = 4;
 // In place of a·centre, for a query that is packed but not to be served by the tile.
 constexpr double kNotAsked = -kInfinity;
 
-// Queries are seeded so many at a time by a worker, kTilesPerClaim times over, from so many rows.
+// Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
 constexpr size_t kSeededTogether = 16;
-constexpr uint64_t kSeedRowsPerHit = 256;
-constexpr uint64_t kMostSeedTiles = 16;
 
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
 constexpr int kRunRows = 32;
-// Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
-// hits' rows again.
-constexpr uint64_t kMostResolvedPerHit = 4;
 
 class Int8Pass final : public Pass {
  public:
@@ -56,24 +51,9 @@ class Int8Pass final : public Pass {
       balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, tile).lower; });
       return;
     }
-    uint32_t top_k = 0;
-    for (const Question* question : block.questions) {
-      if (question->guess) top_k = std::max(top_k, question->top_k);
-    }
     // oneDNN's kernels take whole tiles.
-    if (top_k > 1) {
-      sample_ = SampleRuns(rows, all_kernels.has_own() ? kRunRows : Int8Codes::kTileRows, top_k);
-    }
-    if (sample_.empty()) return;
-    const CodeTile& last = rows.tile(rows.tiles() - 1);
-    const uint64_t all = last.first + last.rows, sampled = sample_.size() * sample_[0].rows;
-    guesses_.resize(block.size());
-    for (size_t q = 0; q < block.size(); ++q) {
-      const Question& question = block.question(q);
-      const uint64_t rank = RankToGuessBy(question.top_k, sampled, all);
-      if (!question.guess || rank >= question.top_k) continue;
-      guesses_[q] = {rank, rank * all / sampled <= kMostResolvedPerHit * question.top_k};
-    }
+    sample_ = SampleToGuessBy(rows, all_kernels.has_own() ? kRunRows : Int8Codes::kTileRows, block);
+    guesses_ = GuessBySample(rows, sample_, block);
   }
 
  private:
@@ -254,7 +234,7 @@ class Int8Pass final : public Pass {
           SeedQueries(pass_.sample_, guess);
         } else {
           Pack();
-          SeedQueries(pass_.SeedRuns(active_), guess);
+          SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.block_, active_), guess);
         }
       }
     }
@@ -479,22 +459,6 @@ class Int8Pass final : public Pass {
   int rounds() const override {
     return rows_.centre_codes() != nullptr || block_.size() > kSeededTogether ? 2 : 1;
   }
-  // The longest rows, which have the largest inner products; for other metrics rows as long as a query, more
-  // or less. The more of them, the closer the k-th best is to that of all.
-  std::vector<RowRun> SeedRuns(const std::vector<uint32_t>& active) const {
-    uint64_t top_k = 0;
-    for (const uint32_t q : active) top_k = std::max<uint64_t>(top_k, block_.question(q).top_k);
-    const uint64_t wanted =
-        std::clamp<uint64_t>(top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
-    const uint64_t count = std::min(rows_.tiles(), wanted);
-    uint64_t first = 0;
-    if (const uint32_t middle = active[active.size() / 2]; block_.metric(middle) != Metric::kInnerProduct) {
-      const MeasuredQuery& query = block_.measured[middle];
-      while (first + count < rows_.tiles() && rows_.tile(first).least_norm * query.unit > query.most) ++first;
-    }
-    return RunsOfTiles(rows_, first, first + count);
-  }
-
   // Whether all queries want the best of all of them.
   bool IsGlobal() const {
     return block_.questions.size() == 1 && block_.questions[0]->selection.reduction == Reduction::kGlobal;
@@ -521,13 +485,8 @@ class Int8Pass final : public Pass {
   Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
-  // How thresholds are guessed: by the score of a rank in a sample, 0 for those that are proved.
-  struct Guess {
-    uint64_t rank = 0;
-    bool resolve_at_once = false;
-  };
-  std::vector<RowRun> sample_;  // empty: all are proved
-  std::vector<Guess> guesses_;  // by query; empty likewise
+  std::vector<RowRun> sample_;         // empty: all are proved
+  std::vector<Guess> guesses_;         // by query; empty likewise
 };
 
 }  // namespace

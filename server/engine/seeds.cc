@@ -23,6 +23,13 @@ constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
 constexpr size_t kCacheLineBytes = 64;
 
+// Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
+// hits' rows again.
+constexpr uint64_t kMostResolvedPerHit = 4;
+
+constexpr uint64_t kSeedRowsPerHit = 256;
+constexpr uint64_t kMostSeedTiles = 16;
+
 }  // namespace
 
 std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end) {
@@ -50,6 +57,45 @@ uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows)
   const double expected = static_cast<double>(top_k) * sampled_rows / all_rows;
   const double rank = std::ceil(expected + kDeviations * std::sqrt(expected) + kMore);
   return rank < std::min(top_k, sampled_rows) ? static_cast<uint64_t>(rank) : top_k;
+}
+
+std::vector<RowRun> SampleToGuessBy(const Int8Codes& rows, int run_rows, const QueryBlock& block) {
+  uint32_t top_k = 0;
+  for (const Question* question : block.questions) {
+    if (question->guess) top_k = std::max(top_k, question->top_k);
+  }
+  return top_k > 1 ? SampleRuns(rows, run_rows, top_k) : std::vector<RowRun>();
+}
+
+std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun> sample,
+                                 const QueryBlock& block) {
+  std::vector<Guess> guesses;
+  if (sample.empty()) return guesses;
+  const CodeTile& last = rows.tile(rows.tiles() - 1);
+  const uint64_t all = last.first + last.rows, sampled = sample.size() * sample[0].rows;
+  guesses.resize(block.size());
+  for (size_t q = 0; q < block.size(); ++q) {
+    const Question& question = block.question(q);
+    const uint64_t rank = RankToGuessBy(question.top_k, sampled, all);
+    if (!question.guess || rank >= question.top_k) continue;
+    guesses[q] = {rank, rank * all / sampled <= kMostResolvedPerHit * question.top_k};
+  }
+  return guesses;
+}
+
+std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
+                                   absl::Span<const uint32_t> queries) {
+  uint64_t top_k = 0;
+  for (const uint32_t q : queries) top_k = std::max<uint64_t>(top_k, block.question(q).top_k);
+  const uint64_t wanted =
+      std::clamp<uint64_t>(top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+  const uint64_t count = std::min(rows.tiles(), wanted);
+  uint64_t first = 0;
+  if (const uint32_t middle = queries[queries.size() / 2]; block.metric(middle) != Metric::kInnerProduct) {
+    const MeasuredQuery& query = block.measured[middle];
+    while (first + count < rows.tiles() && rows.tile(first).least_norm * query.unit > query.most) ++first;
+  }
+  return RunsOfTiles(rows, first, first + count);
 }
 
 void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, SeedColumns columns,

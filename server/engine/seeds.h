@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/measure.h"
+#include "server/engine/pass.h"
 #include "server/engine/quantize.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
@@ -35,6 +36,22 @@ std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top
 // The row of a sample by which to guess the top_k-th best of all: of so many rows that reach the score of the
 // sample's i-th best, fewer than top_k hardly ever exist. At least top_k where a guess gains nothing.
 uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows);
+
+// How a query's threshold is guessed: by the score of a rank in a sample, 0 where it is proved instead.
+struct Guess {
+  uint64_t rank = 0;
+  bool resolve_at_once = false;  // what reaches it, as most of that are hits
+};
+// The runs of rows to sample for a block, none if none of its queries gains by guesses, and its queries'
+// guesses.
+std::vector<RowRun> SampleToGuessBy(const Int8Codes& rows, int run_rows, const QueryBlock& block);
+std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun> sample,
+                                 const QueryBlock& block);
+
+// To prove thresholds by: the longest rows, which have the largest inner products; for other metrics rows as
+// long as a query, more or less. The more of them, the closer the k-th best is to that of all.
+std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
+                                   absl::Span<const uint32_t> queries);
 
 // Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; their
 // lengths and metrics; the least merit to look for, kNoSeeds for those that want none.
