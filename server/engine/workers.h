@@ -2,6 +2,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_WORKERS_H_
 #define DOTMAX_SERVER_ENGINE_WORKERS_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <thread>
@@ -46,8 +47,9 @@ class Workers {
 
   absl::Mutex mutex_;
   const absl::FunctionRef<void(int)>* job_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  uint64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;  // one per Run
-  int running_ ABSL_GUARDED_BY(mutex_) = 0;          // but worker 0
+  // These change under the mutex; without it, threads look whether they are about to get it.
+  std::atomic<uint64_t> generation_{0};  // one per Run
+  std::atomic<int> running_{0};          // but worker 0
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;  // last: they use the rest
 };
