@@ -40,10 +40,12 @@ constexpr int kLeastRows = 8;      // see Grouping
 constexpr double kLoosest = 0.8;   // see LearnCentres
 constexpr double kMaxShare = 0.3;  // of the sample
 constexpr double kSlowdown = 3.0;
-constexpr double kFarSlower = 2.0;
-// Of the memory for codes, pivots take no more than this; so many take about a second per 10^11 elements of
-// all rows' codes.
+constexpr double kFarSlower = 2.0;  // than the float32 screen
+
+// Pivots take no more than this of the memory for codes, and so many 8-bit products, which take 0.6 s with
+// AMX.
 constexpr double kMostPivotBytesPerDim = 0.1;
+constexpr double kMostPivotProducts = 0x1p39;
 constexpr double kMostPivots = 2048.0;
 
 // Beside 4 bytes per dimension of float32 rows. Of the other bytes, 4 are the row's number, 12 its fine scale
@@ -169,11 +171,12 @@ class Planner {
     if (!groups.ok()) return nullptr;
     auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), IdentityAxes(view_.dim));
     if (!balls.ok()) return nullptr;
+    const double elements = static_cast<double>(view_.rows) * view_.dim;
     const double bytes_per_pivot = static_cast<double>((*balls)->tiles()) * sizeof(Pivots::reaches[0]);
-    const double most = kMostPivotBytesPerDim * view_.dim * view_.rows / bytes_per_pivot;
+    const double most = std::min(
+        {kMostPivots, kMostPivotProducts / elements, kMostPivotBytesPerDim * elements / bytes_per_pivot});
     if (most >= 1.0) {
-      auto pivots =
-          MeasurePivots(**balls, static_cast<size_t>(std::min(most, kMostPivots)), buffers_.kernels);
+      auto pivots = MeasurePivots(**balls, static_cast<size_t>(most), buffers_.kernels);
       if (pivots.ok()) (*balls)->set_pivots(*std::move(pivots));
     }
     return *std::move(balls);
