@@ -1,10 +1,12 @@
 #include "server/rpc/security.h"
 
+#include <fcntl.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -49,14 +51,21 @@ Security::MemoryFile::~MemoryFile() { close(fd_); }
 
 std::string Security::MemoryFile::path() const { return absl::StrCat("/proc/self/fd/", fd_); }
 
-// Whoever reads in between finds no PEM, or half of it, and looks again.
-void Security::MemoryFile::Write(absl::string_view text) {
-  if (ftruncate(fd_, 0) != 0) return;
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t written = pwrite(fd_, text.data() + done, text.size() - done, static_cast<off_t>(done));
-    if (written <= 0) return;
+// In one step, as gRPC may read at any time, and ends the process if it finds a certificate without a key: a
+// new file takes the number, and so the path, of the old one.
+absl::Status Security::MemoryFile::Write(absl::string_view text) {
+  const int fresh = memfd_create("dotmax-tls", MFD_CLOEXEC);
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t written = write(fresh, text.data() + done, text.size() - done);
+    if (written <= 0) break;
     done += written;
   }
+  const bool replaced = done == text.size() && dup3(fresh, fd_, O_CLOEXEC) == fd_;
+  const absl::Status status =
+      replaced ? absl::OkStatus() : absl::ErrnoToStatus(errno, "cannot keep certificates in memory");
+  if (fresh >= 0) close(fresh);
+  return status;
 }
 
 absl::Status Security::LoadCertificates() {
@@ -70,9 +79,9 @@ absl::Status Security::LoadCertificates() {
     const absl::StatusOr<Pem> client_ca = ReadPem(files_.client_ca);
     if (!client_ca.ok()) return client_ca.status();
     if (absl::Status s = CheckCertificates(*client_ca); !s.ok()) return s;
-    client_ca_.Write(client_ca->text);
+    if (absl::Status s = client_ca_.Write(client_ca->text); !s.ok()) return s;
   }
-  pair_.Write(absl::StrCat(key->text, "\n", certificate->text));
+  if (absl::Status s = pair_.Write(absl::StrCat(key->text, "\n", certificate->text)); !s.ok()) return s;
   metrics_->SetCertificateExpiry(*expiry);
   if (*expiry <= absl::Now()) {
     log_->Write(LogLevel::kError, "certificate_expired",

@@ -43,8 +43,8 @@ class Security {
     MemoryFile();
     ~MemoryFile();
 
-    std::string path() const;  // while the object lives
-    void Write(absl::string_view text);
+    std::string path() const;                    // while the object lives
+    absl::Status Write(absl::string_view text);  // all of it, or nothing changes
 
    private:
     const int fd_;
