@@ -18,9 +18,7 @@ if [[ ! -e $system/unpacked ]]; then
   rm -rf "$system"
   mkdir -p "$system.packages"
   # Those that compiling needs here, for there: fetched by debootstrap, with what they need.
-  eval "$(sed -n '/^build=(/,/)/p' deploy/install-deps.sh)"
-  libraries=$(printf '%s\n' "${build[@]}" | grep -e -dev -e protobuf | paste -sd,)
-  build=build/arm64
+  libraries=$(sed -n '/^build=(/,/)/p' deploy/install-deps.sh | grep -oE '[a-z0-9+-]+-dev|protobuf[a-z-]*' | paste -sd,)
   make_bare_root "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$system.packages" --arch=arm64 --foreign \
     --include="$libraries"
   mkdir "$system"

@@ -9,8 +9,8 @@ mirror_of_this_machine() {
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1
 }
 
-# make_bare_root SUITE DIRECTORY [OPTION ...]: by debootstrap, with its options. How this machine reaches its mirror, if it takes more than a name, goes with
-# it: proxies and certificates.
+# make_bare_root SUITE DIRECTORY [OPTION ...]: by debootstrap, with its options. How this machine reaches its mirror, if it
+# takes more than a name, goes with it: proxies and certificates.
 make_bare_root() {
   local file
   debootstrap --variant=minbase "${@:3}" "$1" "$2" "$(mirror_of_this_machine)" >"$2.log" 2>&1 || {

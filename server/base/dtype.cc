@@ -15,8 +15,6 @@ T Load(const std::byte* from, size_t i) {
   return value;
 }
 
-float BFloat16ToFloat32(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
 template <typename To>
 void Widen(const std::byte* from, DType dtype, size_t count, To* to) {
   switch (dtype) {

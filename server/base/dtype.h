@@ -2,6 +2,7 @@
 #ifndef DOTMAX_SERVER_BASE_DTYPE_H_
 #define DOTMAX_SERVER_BASE_DTYPE_H_
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -9,6 +10,8 @@
 #include "server/base/types.h"
 
 namespace dotmax {
+
+inline float BFloat16ToFloat32(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 // IEEE 754 binary16 bits to binary32. Exact; denormals, infinities and NaN included.
 float Float16ToFloat32(uint16_t bits);

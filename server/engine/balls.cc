@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <limits>
 #include <numeric>
 
 #include "absl/algorithm/container.h"
+#include "server/base/dtype.h"
 #include "server/engine/pass.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
@@ -161,8 +161,7 @@ void Balls::UsePivots(absl::FunctionRef<double(size_t query, uint64_t tile)> lea
 
 float Balls::Reach(size_t query, uint64_t tile) const {
   if (pivots_.empty()) return 0.0f;
-  return std::bit_cast<float>(uint32_t{rows_->pivots()->reaches[pivots_[query] * rows_->tiles() + tile]}
-                              << 16);
+  return BFloat16ToFloat32(rows_->pivots()->reaches[pivots_[query] * rows_->tiles() + tile]);
 }
 
 void Balls::BoundScores(uint64_t tile, double* bounds) const {

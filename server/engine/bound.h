@@ -26,6 +26,11 @@ inline constexpr double kUnitFloat64 = 0x1p-53;
 inline constexpr double kUnderflow = 0x1p-1022;
 inline const double kOutward = 1.0 + Term("outward", 0x1p-48);  // 32 roundings' worth
 
+// A float32 above x ≥ 0.
+inline float NextFloat32(double x) {
+  return std::nextafterf(static_cast<float>(x), std::numeric_limits<float>::infinity());
+}
+
 inline double Gamma(double n, double unit) { return n * unit / (1.0 - n * unit) * kOutward; }
 
 // Whether rows whose largest magnitude is this are screened as they lie. Elements in [2^-40, 2^60]: products

@@ -120,6 +120,7 @@ class Int8Pass final : public Pass {
     // As of now, for a few tiles: other workers keep raising them.
     void LookUpMerits() {
       for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = pass_.MeritToReach(q);
+      to_reach_in_tile_ = to_reach_;
     }
 
     // Lets go of queries that neither this tile nor a later one can serve; false if none is left. Their
@@ -362,8 +363,7 @@ class Int8Pass final : public Pass {
 
     // The inner products that queries need for the merits that they have to reach, in a tile.
     void AskOfTile(uint64_t tile) {
-      to_reach_in_tile_ = to_reach_;
-      if (pass_.inner_products()) return;
+      if (pass_.inner_products()) return;  // they are these
       const LengthRange lengths = Lengths(pass_.rows_.tile(tile));
       for (size_t q = 0; q < to_reach_.size(); ++q) {
         if (to_reach_[q] == kInfinity) continue;

@@ -34,6 +34,8 @@ int PaddedColumns(size_t queries) {
   return *std::lower_bound(std::begin(kCompiled), std::end(kCompiled), static_cast<int>(queries));
 }
 
+bool HasInt8Kernel() { return HasVnniKernel() || TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok(); }
+
 absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim, int columns) {
   std::unique_ptr<const TileMatmul>& matmul = made_[{kind, rows, dim, columns}];
   if (matmul == nullptr) {

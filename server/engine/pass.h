@@ -53,6 +53,9 @@ inline constexpr uint64_t kTilesPerClaim = 4;
 // The width of a block of 1 ≤ queries ≤ kMaxColumns: oneDNN's kernels are compiled for a few.
 int PaddedColumns(size_t queries);
 
+// Whether there is a kernel for codes whose sums are exact here.
+bool HasInt8Kernel();
+
 // Kernels, made when first asked for and kept. Not thread-safe.
 class Kernels {
  public:

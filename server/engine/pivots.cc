@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "server/engine/bound.h"
@@ -13,10 +11,9 @@
 namespace dotmax {
 namespace {
 
-// The upper half of a float32 ≥ x, for x ≥ 0.
-uint16_t RoundUpToHalf(double x) {
-  const float above = std::nextafterf(static_cast<float>(x), std::numeric_limits<float>::infinity());
-  return static_cast<uint16_t>((std::bit_cast<uint32_t>(above) + 0xFFFF) >> 16);
+// A bfloat16 above x ≥ 0.
+uint16_t NextBFloat16(double x) {
+  return static_cast<uint16_t>((std::bit_cast<uint32_t>(NextFloat32(x)) + 0xFFFF) >> 16);
 }
 
 }  // namespace
@@ -51,7 +48,7 @@ absl::StatusOr<Pivots> MeasurePivots(const Int8Codes& rows, size_t most, Kernels
       for (size_t i = 0; i < count; ++i) {
         const double score = (largest.score[i] - queries[i].offset) * queries[i].scale * tile.scale;
         const double reach = std::max(0.0, BallBound(score, CodeError(queries[i], tile), 0.0));
-        pivots.reaches[(first + i) * tiles + t] = RoundUpToHalf(reach);
+        pivots.reaches[(first + i) * tiles + t] = NextBFloat16(reach);
       }
     }
   }

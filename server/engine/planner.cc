@@ -239,7 +239,7 @@ class Planner {
     std::vector<BlockQuery> block_queries;
     const Selection selection;
     // Far slower than the float32 screen is not worth waiting for.
-    absl::Duration start = ThreadTime();
+    absl::Duration start;
     const absl::Duration most = absl::Seconds(kFarSlower * queries * float32_.batch);
     const auto stop = [&](absl::Time) {
       return !of_others || ThreadTime() < start + most ? absl::OkStatus()
@@ -397,7 +397,7 @@ ScreenOptions ScreenForOnce(uint64_t queries) {
 
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options) {
   if (options.kind == ScreenOptions::Kind::kFloat32 || matrix.view().rows > UINT32_MAX) return {};
-  if (!HasVnniKernel() && !TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok()) return {};
+  if (!HasInt8Kernel()) return {};
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
   if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};

@@ -59,11 +59,6 @@ double AxesError(const Axes& axes, double norm) {
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
-// A float32 above x ≥ 0.
-float NextFloat32(double x) {
-  return std::nextafterf(static_cast<float>(x), std::numeric_limits<float>::infinity());
-}
-
 // A query's codes along some axes, but for its tail.
 QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const float* projected,
                             int8_t* codes) {

@@ -68,7 +68,7 @@ struct Pivots {
   uint64_t tile(size_t pivot, uint64_t tiles) const { return pivot * tiles / count(); }
 
   std::vector<double> norms;  // ≥ ‖p‖
-  // By pivot, then by ball: the upper halves of float32s ≥ 0 and ≥ p·(b − centre) for each row b of the ball.
+  // By pivot, then by ball: bfloat16s ≥ 0 and ≥ p·(b − centre) for each row b of the ball.
   std::vector<uint16_t> reaches;
 };
 
