@@ -30,14 +30,27 @@ struct Codes {
   }
 
   // In order, once each.
-  std::vector<std::pair<int, int>> Collect(const std::vector<int32_t>& thresholds, int some_rows) const {
+  std::vector<std::pair<int, int>> Collect(const CodeRows& code_rows, const std::vector<int32_t>& thresholds,
+                                           int some_rows) const {
     std::vector<Survivor> survivors(rows * columns + kSurvivorPadding);
     survivors.resize(
-        CollectAmx(tile.data(), some_rows, dim, packed.data(), columns, thresholds.data(), survivors.data()));
+        CollectAmx(code_rows, some_rows, packed.data(), columns, thresholds.data(), survivors.data()));
     std::vector<std::pair<int, int>> kept;
     for (const Survivor& s : survivors) kept.emplace_back(s.row, s.column);
     std::sort(kept.begin(), kept.end());
     return kept;
+  }
+
+  CodeRows SideBySide() const { return {{tile.data(), static_cast<size_t>(dim)}}; }
+  // With the first `head` codes of each row apart, in `planes`.
+  CodeRows Apart(size_t head, AlignedArray<uint8_t>& planes) const {
+    const size_t rest = dim - head;
+    uint8_t* const to = planes.Reserve(rows * dim + 64);
+    for (int r = 0; r < rows; ++r) {
+      std::copy_n(tile.data() + r * dim, head, to + r * head);
+      std::copy_n(tile.data() + r * dim + head, rest, to + rows * head + r * rest);
+    }
+    return {{to, head}, {to + rows * head, rest}};
   }
 
   const int rows, columns, dim;
@@ -55,7 +68,7 @@ TEST(AmxTest, ScoresAreThoseOfTheObviousLoop) {
     for (const int dim : {4, 32, 60, 64, 68, 100, 128, 132, 192, 196, 784, 1024, 1028}) {
       const Codes codes(kRows, columns, dim);
       std::vector<int32_t> scores(kRows * columns), thresholds(columns);
-      ScoreAmx(codes.tile.data(), kRows, dim, codes.packed.data(), columns, scores.data());
+      ScoreAmx(codes.SideBySide(), kRows, codes.packed.data(), columns, scores.data());
       for (int c = 0; c < columns; ++c)
         thresholds[c] = codes.Score(static_cast<int>(random.Next() % kRows), c);
       for (const int some_rows : {1, 16, 31, 32, 43}) {
@@ -65,8 +78,14 @@ TEST(AmxTest, ScoresAreThoseOfTheObviousLoop) {
             if (scores[row * columns + c] > thresholds[c]) expected.emplace_back(row, c);
           }
         }
-        EXPECT_EQ(codes.Collect(thresholds, some_rows), expected)
+        EXPECT_EQ(codes.Collect(codes.SideBySide(), thresholds, some_rows), expected)
             << some_rows << " rows, " << columns << " columns, dim " << dim;
+        for (const int head : {64, 128}) {
+          if (head >= dim) continue;
+          AlignedArray<uint8_t> planes;
+          EXPECT_EQ(codes.Collect(codes.Apart(head, planes), thresholds, some_rows), expected)
+              << some_rows << " rows, " << columns << " columns, " << head << " of " << dim;
+        }
       }
       for (int row = 0; row < kRows; ++row) {
         for (int c = 0; c < columns; ++c) {
@@ -87,13 +106,13 @@ TEST(AmxTest, TheLargestScoresAreExact) {
   std::fill_n(codes.queries.data() + kDim, kDim, int8_t{-127});
   PackAmx(codes.queries.data(), kColumns, kDim, codes.packed.data());
   std::vector<int32_t> scores(kRows * kColumns), thresholds(kColumns, std::numeric_limits<int32_t>::max());
-  ScoreAmx(codes.tile.data(), kRows, kDim, codes.packed.data(), kColumns, scores.data());
+  ScoreAmx(codes.SideBySide(), kRows, codes.packed.data(), kColumns, scores.data());
   EXPECT_EQ(scores[0], 255 * 127 * kDim);
   EXPECT_EQ(scores[1], -255 * 127 * kDim);
-  EXPECT_TRUE(codes.Collect(thresholds, kRows).empty());
+  EXPECT_TRUE(codes.Collect(codes.SideBySide(), thresholds, kRows).empty());
   thresholds[0] = scores[0] - 1;
   thresholds[1] = scores[1];
-  EXPECT_EQ(codes.Collect(thresholds, 1), (std::vector<std::pair<int, int>>{{0, 0}}));
+  EXPECT_EQ(codes.Collect(codes.SideBySide(), thresholds, 1), (std::vector<std::pair<int, int>>{{0, 0}}));
 }
 
 TEST(AmxTest, IsOffWhereOlderInstructionsAreAskedFor) {

@@ -236,6 +236,12 @@ Case MakeCase(uint64_t seed) {
     c.screens.push_back({.kind = kInt8,
                          .axes = 1 + static_cast<uint32_t>(random.Next() % (dim - 1)),
                          .two_levels = random.Next() % 2 == 0});
+    if (random.Next() % 2 == 0) {
+      c.screens.push_back({.kind = kInt8,
+                           .axes = dim,
+                           .two_levels = random.Next() % 2 == 0,
+                           .head = 1 + static_cast<uint32_t>(random.Next() % (dim - 1))});
+    }
   }
   c.screens.push_back({.kind = kInt8, .clusters = 1 + static_cast<uint32_t>(random.Next() % 40)});
   if (random.Next() % 8 == 0) c.screens.push_back({.kind = kMeasured});

@@ -25,7 +25,7 @@ using testing::Slice;
 absl::Status Never() { return absl::OkStatus(); }
 
 // Every screen that the data allows: as measured, float32, int8 unrotated, along some axes with and without a
-// second level, and in clusters.
+// second level, in clusters, and with a head, which shares codes with the other axes or does not.
 std::vector<ScreenOptions> Screens(uint32_t dim) {
   std::vector<ScreenOptions> screens = {
       {}, {.kind = ScreenOptions::Kind::kFloat32}, {.kind = ScreenOptions::Kind::kInt8, .axes = dim}};
@@ -36,6 +36,12 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
     if (0 < axes && axes < dim && dim <= 1000) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes, .two_levels = true});
+    }
+  }
+  if (1 < dim && dim <= 300) {
+    for (const bool two_levels : {false, true}) {
+      screens.push_back(
+          {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .two_levels = two_levels, .head = (dim + 1) / 2});
     }
   }
   return screens;
@@ -345,6 +351,37 @@ TEST(EngineTest, ThePlannerTakesFewAxesWhereTheyServe) {
   const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {.top_k = 3}, Never);
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow));
+}
+
+// Few queries are ruled out by a head's codes first, what is left by all axes', and the answer is the
+// oracle's.
+TEST(EngineTest, HeadsComeFirst) {
+  const SharedMatrix rows = RandomNormal(3000, 90, 1), queries = RandomNormal(4, 90, 2);
+  Engine engine(1);
+  for (const bool two_levels : {false, true}) {
+    const Matrix matrix(
+        rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 90, .two_levels = two_levels, .head = 60});
+    if (matrix.codes() == nullptr || matrix.codes()->head() == nullptr) GTEST_SKIP() << matrix.screen();
+    EXPECT_EQ(matrix.screen(), "int8, 90 of 90 axes, 60 first");
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+      for (const auto& [count, top_k] :
+           {std::pair(1u, 1u), {1u, 16u}, {1u, 17u}, {2u, 1u}, {2u, 8u}, {3u, 1u}}) {
+        const SharedMatrix some = Slice(queries, 1, count);
+        for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
+          const Selection selection = {.top_k = top_k, .reduction = reduction, .metric = metric};
+          const absl::StatusOr<Answer> answer = engine.Search(matrix, some.view, selection, Never);
+          ASSERT_TRUE(answer.ok()) << answer.status();
+          ExpectAnswer(*answer, ExactTopK(some.view, rows.view, top_k, reduction, metric), some.view,
+                       rows.view, selection);
+          // White noise: what a head leaves, all axes rule out.
+          const bool by_head = count <= 2 && count * top_k <= 16;
+          EXPECT_EQ(answer->stats.pairs_survived > 2 * answer->stats.pairs_checked, by_head)
+              << count << " queries, top_k " << top_k << ": " << answer->stats.pairs_survived << " survived, "
+              << answer->stats.pairs_checked << " checked";
+        }
+      }
+    }
+  }
 }
 
 // Rows in many more clusters than there are axes: a search looks at a few of them.

@@ -24,8 +24,10 @@ struct Encoded {
   std::unique_ptr<const Int8Codes> codes;
 };
 
-// Tiles are of rows of like norm; with `balls` as if they lay near each other.
-Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false) {
+// Tiles are of rows of like norm; with `balls` as if they lay near each other. `head`: so many of the axes
+// may be used alone.
+Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false,
+               uint32_t head = 0) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -37,16 +39,26 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return norms[a] > norms[b]; });
   RowOrder tiles = RowOrder::Even(order);
   tiles.by_norm = !balls;
-  auto codes = Int8Codes::Encode(view, norms, std::move(tiles),
-                                 axes < view.dim ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim), fine);
+  Axes along = axes < view.dim || head > 0 ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim);
+  along.head = head;
+  auto codes = Int8Codes::Encode(view, norms, std::move(tiles), std::move(along), fine);
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
 }
 
+// Of a row of a tile, wherever they are.
+std::vector<uint8_t> CodesOf(const Int8Codes& codes, uint64_t t, int row) {
+  const auto [head, rest] = codes.codes(t, row);
+  std::vector<uint8_t> all(head.codes, head.codes + head.dim);
+  all.insert(all.end(), rest.codes, rest.codes + rest.dim);
+  return all;
+}
+
 // The promise of the whole file: the integer score, with its error, is an upper bound of the true one. And it
-// is a useful one: within `slack` times the product of the lengths.
-void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double slack) {
-  const Int8Codes& codes = *base.codes;
+// is a useful one: within `slack` times the product of the lengths. Of the rows' head by `by_head`.
+void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double slack, bool by_head = false) {
+  const Int8Codes& codes = by_head ? *base.codes->head() : *base.codes;
+  const Axes& axes = base.codes->axes();
   const uint32_t dim = base.rows.view.dim;
   std::vector<float> query(dim), projected(codes.axes().count);
   std::vector<int8_t> query_codes(codes.code_dim());
@@ -57,8 +69,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
     for (uint32_t i = 0; i < codes.axes().count; ++i) {
       float sum = 0.0f;
       for (uint32_t c = 0; c < dim; ++c) {
-        sum += codes.axes().identity ? (i == c ? query[c] : 0.0f)
-                                     : codes.axes().directions[i * dim + c] * query[c];
+        sum += axes.identity ? (i == c ? query[c] : 0.0f) : axes.directions[i * dim + c] * query[c];
       }
       projected[i] = sum;
     }
@@ -75,10 +86,8 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
         ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm * codes.radius(t));
       }
       for (int r = 0; r < codes.tile(t).rows; ++r) {
-        int32_t integer = 0;
-        for (int i = 0; i < codes.code_dim(); ++i) {
-          integer += query_codes[i] * codes.codes(t)[r * codes.code_dim() + i];
-        }
+        const std::vector<uint8_t> row = CodesOf(codes, t, r);
+        const int32_t integer = std::inner_product(row.begin(), row.end(), query_codes.begin(), 0);
         const double whole = testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r));
         const double score = whole - centre;
         ASSERT_LE(whole, ball) << "query " << q << ", row " << codes.id(t, r);
@@ -105,6 +114,32 @@ TEST(QuantizeTest, RotatedCodesBoundScores) {
   }
 }
 
+// The first axes alone, and all of them, in codes that share memory.
+TEST(QuantizeTest, HeadsAndAllAxesBoundScores) {
+  for (const auto& [axes, head] : {std::pair(60u, 15u), {60u, 59u}, {40u, 1u}, {60u, 57u}}) {
+    const Encoded base = Encode(RandomNormal(600, 60, 1), axes, false, false, head);
+    ExpectUpperBounds(base, RandomNormal(5, 60, 2), axes < 60 ? 2.1 : 0.2);
+    ExpectUpperBounds(base, RandomNormal(5, 60, 2), 2.1, /*by_head=*/true);
+    EXPECT_EQ(base.codes->head()->code_dim() % kHeadMultiple, 0);
+    EXPECT_EQ(base.codes->head()->axes().count, head);
+    EXPECT_EQ(base.codes->head()->id(1, 3), base.codes->id(1, 3));
+    // Each row's codes are counted once, its number too.
+    const uint64_t each = base.codes->code_dim() + sizeof(uint32_t);
+    EXPECT_LT(base.codes->bytes(), 600 * each + 10'000 + axes * 60 * sizeof(float));
+  }
+  for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
+    const Encoded base = Encode(RandomNormal(100, 20, 1, dtype), 20, false, false, 7);
+    ExpectUpperBounds(base, RandomNormal(3, 20, 2, dtype), 0.2);
+    ExpectUpperBounds(base, RandomNormal(3, 20, 2, dtype), 2.1, /*by_head=*/true);
+  }
+  // Rows along fewer directions than there are axes, which some queries miss.
+  std::vector<double> values;
+  for (int i = 0; i < 600; ++i) values.push_back(i % 6 < 2 ? std::sin(i) : 0.0);
+  const Encoded flat = Encode(MakeMatrix(values, 6), 6, false, false, 3);
+  ExpectUpperBounds(flat, RandomNormal(4, 6, 3), 2.1);
+  ExpectUpperBounds(flat, RandomNormal(4, 6, 3), 2.1, /*by_head=*/true);
+}
+
 // A second look asks each row's own codes what the screen asks a tile's.
 void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack) {
   const Encoded base = Encode(rows, 1, false, true);
@@ -121,8 +156,9 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
       const uint64_t tile = place / Int8Codes::kTileRows;
       const uint64_t id = base.codes->id(tile, static_cast<int>(place % Int8Codes::kTileRows));
       const FineCodes::Row& row = fine.row(place);
-      int32_t integer = 0;
-      for (int i = 0; i < fine.code_dim(); ++i) integer += query_codes[i] * fine.codes(place)[i];
+      const uint8_t* const row_codes = fine.codes(place).head.codes;
+      const int32_t integer =
+          std::inner_product(row_codes, row_codes + fine.code_dim(), query_codes.begin(), 0);
       const double error = CodeError(code.code_error, code.projection_norm, code.tail_excess, row.code_norm,
                                      row.code_error, row.scale);
       const double score = testing::ExactScore(queries.view, q, rows.view, id);
@@ -185,10 +221,8 @@ TEST(QuantizeTest, CentreCodesBoundCentreScores) {
       EXPECT_EQ(centres.id(0, t), static_cast<uint64_t>(t));
       const float* const centre = base.codes->centre(t);
       const double score = std::inner_product(query, query + 20, centre, 0.0);
-      int32_t integer = 0;
-      for (int i = 0; i < centres.code_dim(); ++i) {
-        integer += query_codes[i] * centres.codes(0)[t * centres.code_dim() + i];
-      }
+      const std::vector<uint8_t> row = CodesOf(centres, 0, t);
+      const int32_t integer = std::inner_product(row.begin(), row.end(), query_codes.begin(), 0);
       const double about = code.scale * centres.tile(0).scale * (integer - code.offset);
       EXPECT_LE(score, about + CodeError(code, centres.tile(0)));
       EXPECT_LE(score, BallBound(about, CodeError(code, centres.tile(0)), 0.0));
@@ -253,8 +287,8 @@ void ExpectRoundingCounted(const std::vector<double>& x) {
   const uint32_t dim = static_cast<uint32_t>(x.size());
   const Encoded base = Encode(MakeMatrix(x, dim, DType::kFloat64), dim);
   const CodeTile& tile = base.codes->tile(0);
-  const uint8_t* const row = base.codes->codes(0);
-  const auto [error, length] = ErrorAndLength(x, tile.scale, [row](size_t i) { return row[i] - 128; });
+  const std::vector<uint8_t> row = CodesOf(*base.codes, 0, 0);
+  const auto [error, length] = ErrorAndLength(x, tile.scale, [&row](size_t i) { return row[i] - 128; });
   EXPECT_GT(error, 0.0);
   EXPECT_GE(tile.code_error, error);
   EXPECT_GE(tile.code_norm, length - error);
@@ -294,10 +328,11 @@ TEST(QuantizeTest, PlainCodesBoundScores) {
         for (int r = 0; r < tile.rows; ++r) {
           const uint64_t id = codes->id(t, r);
           EXPECT_EQ(id, tile.first + r);
+          const std::vector<uint8_t> row = CodesOf(*codes, t, r);
           double squares = 0.0, error = 0.0, decoded = 0.0;
           for (uint32_t i = 0; i < dim; ++i) {
             const double x = reinterpret_cast<const float*>(rows.view.row(id))[i];
-            const double code = (codes->codes(t)[r * codes->code_dim() + i] - 128) * tile.scale;
+            const double code = (row[i] - 128) * tile.scale;
             squares += x * x;
             error += (x - code) * (x - code);
             decoded += code * code;
@@ -330,7 +365,7 @@ TEST(QuantizeTest, RowsAreInOrderOfNormAndPadded) {
   EXPECT_EQ(base.codes->code_dim() % 4, 0);
   EXPECT_GE(base.codes->tile(0).norm, base.codes->tile(1).norm);
   for (int i = 10 * base.codes->code_dim(); i < Int8Codes::kTileRows * base.codes->code_dim(); ++i) {
-    ASSERT_EQ(base.codes->codes(1)[i], 0);
+    ASSERT_EQ(base.codes->codes(1).head.codes[i], 0);
   }
 }
 

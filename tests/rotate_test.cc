@@ -134,6 +134,26 @@ TEST(RotateTest, MixedAxesHoldTheSameLengthEvenly) {
   }
 }
 
+// The first of them hold what the first of the others do.
+TEST(RotateTest, MixedHeadsHoldTheSameLengthToo) {
+  const SharedMatrix matrix = Decaying(3000, 40, 4);
+  const auto axes = PrincipalAxes(matrix.view, 40);
+  ASSERT_TRUE(axes.ok()) << axes.status();
+  const auto mixed = MixedAxes(*axes, 40, 12);
+  ASSERT_TRUE(mixed.ok()) << mixed.status();
+  EXPECT_EQ(mixed->head, 12);
+  for (uint64_t r = 0; r < 200; ++r) {
+    const float* const row = reinterpret_cast<const float*>(matrix.view.row(r));
+    const std::vector<double> x(row, row + 40);
+    for (const size_t count : {12, 40}) {
+      std::vector<double> y = Apply(*axes, x), z = Apply(*mixed, x);
+      y.resize(count);
+      z.resize(count);
+      EXPECT_NEAR(Length(z), Length(y), 1e-4 * Length(x));
+    }
+  }
+}
+
 TEST(RotateTest, TheIdentityChangesNothing) {
   const SharedMatrix matrix = RandomNormal(8, 5, 1);
   auto projector = Projector::Create(IdentityAxes(5), 8);

@@ -13,6 +13,17 @@
 namespace dotmax {
 namespace {
 
+// The rows of `tile`, `dim` codes each, with the first `head` apart; `planes` has room for all and 64 bytes
+// more.
+CodeRows Apart(const uint8_t* tile, int rows, size_t dim, size_t head, uint8_t* planes) {
+  const CodeRows apart = {{planes, head}, {planes + rows * head, dim - head}};
+  for (int r = 0; r < rows; ++r) {
+    std::copy_n(tile + r * dim, head, planes + r * head);
+    std::copy_n(tile + r * dim + head, dim - head, planes + rows * head + r * (dim - head));
+  }
+  return apart;
+}
+
 // Every width, dims around the vectors' 64 bytes, all of the codes' range: equal to the obvious loop.
 TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
   if (!HasVnniKernel()) GTEST_SKIP() << "no AVX-512 VNNI here";
@@ -29,16 +40,17 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
       std::fill_n(tile.data(), dim, uint8_t{255});
       std::fill_n(queries.data(), dim, int8_t{-128});
       scores.Reserve(kRows * columns);
+      const CodeRows rows = {{tile.data(), static_cast<size_t>(dim)}};
       PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
-      ScoreVnni(tile.data(), kRows, dim, packed.data(), columns, scores.data());
+      ScoreVnni(rows, kRows, packed.data(), columns, scores.data());
       // The same scores, compared: of rows that fill no whole block.
       constexpr int kSomeRows = kRows - 5;
       std::vector<int32_t> thresholds(columns);
       for (int c = 0; c < columns; ++c)
         thresholds[c] = scores.data()[static_cast<int>(random.Next() % kRows) * columns + c];
       std::vector<Survivor> survivors(kRows * columns + kSurvivorPadding);
-      survivors.resize(CollectVnni(tile.data(), kSomeRows, dim, packed.data(), columns, thresholds.data(),
-                                   survivors.data()));
+      survivors.resize(
+          CollectVnni(rows, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
       std::set<std::pair<int, int>> kept, expected_kept;
       for (const Survivor& s : survivors) kept.insert({s.row, s.column});
       EXPECT_EQ(kept.size(), survivors.size());
@@ -48,6 +60,20 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
         }
       }
       EXPECT_EQ(kept, expected_kept) << columns << " columns, dim " << dim;
+      for (size_t head = kHeadMultiple; head < static_cast<size_t>(dim); head += kHeadMultiple) {
+        AlignedArray<uint8_t> planes;
+        const CodeRows apart = Apart(tile.data(), kRows, dim, head, planes.Reserve(kRows * dim + 64));
+        std::vector<int32_t> same(kRows * columns);
+        ScoreVnni(apart, kRows, packed.data(), columns, same.data());
+        EXPECT_TRUE(std::equal(same.begin(), same.end(), scores.data()))
+            << columns << ", " << head << " of " << dim;
+        survivors.resize(kRows * columns + kSurvivorPadding);
+        survivors.resize(
+            CollectVnni(apart, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
+        kept.clear();
+        for (const Survivor& s : survivors) kept.insert({s.row, s.column});
+        EXPECT_EQ(kept, expected_kept) << columns << " columns, " << head << " of " << dim;
+      }
       for (int row = 0; row < kRows; ++row) {
         for (int c = 0; c < columns; ++c) {
           int32_t expected = 0;
@@ -86,8 +112,19 @@ TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
     for (const bool vnni : {false, true}) {
       if (vnni && !HasVnniKernel()) continue;
       std::vector<int32_t> scores(survivors.size());
-      (vnni ? ScoreSurvivorsVnni : ScoreSurvivors)(tile.data(), dim, queries.data(), survivors,
-                                                   scores.data());
+      const CodeRows rows = {{tile.data(), static_cast<size_t>(dim)}};
+      if (vnni) {
+        ScoreSurvivorsVnni(rows, queries.data(), survivors, scores.data());
+      } else {
+        ScoreSurvivors(tile.data(), dim, queries.data(), survivors, scores.data());
+      }
+      if (vnni && dim > 64) {
+        AlignedArray<uint8_t> planes;
+        const CodeRows apart = Apart(tile.data(), kRows, dim, 64, planes.Reserve(kRows * dim + 64));
+        std::vector<int32_t> same(survivors.size());
+        ScoreSurvivorsVnni(apart, queries.data(), survivors, same.data());
+        EXPECT_EQ(same, scores) << "dim " << dim;
+      }
       for (size_t i = 0; i < survivors.size(); ++i) {
         int32_t expected = 0;
         for (int d = 0; d < dim; ++d) {

@@ -128,8 +128,19 @@ struct KeepSurvivors {
 
 // Asks for rows that come later, some lines beside each product.
 struct Ahead {
+  // `count` rows, `distance` bytes or more after the first of these.
+  DOTMAX_AMX_INLINE Ahead(const CodeRows& rows, size_t count, size_t distance, size_t lines_at_once,
+                          bool near)
+      : lines(lines_at_once), is_near(near) {
+    const size_t first = (distance + rows.dim() - 1) / rows.dim();
+    next = rows.head.row(first);
+    head_end = rows.head.row(first + count);
+    then = rows.rest.dim > 0 ? rows.rest.row(first) : head_end;
+  }
+
   DOTMAX_AMX_INLINE void Step() {
     for (size_t i = 0; i < lines; ++i, next += kChunk) {
+      if (next == head_end) next = then;
       if (is_near) {
         _mm_prefetch(next, _MM_HINT_T0);
       } else {
@@ -138,7 +149,7 @@ struct Ahead {
     }
   }
 
-  const uint8_t* next;
+  const uint8_t *next, *head_end, *then;
   size_t lines;  // in each step
   bool is_near;  // the first cache has room for them
 };
@@ -166,16 +177,24 @@ DOTMAX_AMX_INLINE void ScoreShortGroup(int row, int group, const int8_t* packed,
   sink.template Take<kSum>(row, group * kSide);
 }
 
+// Chunk `i` of 16 rows.
+template <int kRegister>
+DOTMAX_AMX_INLINE void LoadRows(const CodeRows& rows, size_t i) {
+  const size_t first = i * kChunk;
+  const bool in_head = first < rows.head.dim;
+  const CodeRows::Plane& plane = in_head ? rows.head : rows.rest;
+  Load<kRegister>(plane.codes + first - (in_head ? 0 : rows.head.dim), plane.dim);
+}
+
 template <size_t kChunks, class Sink>
-DOTMAX_AMX void ScoreShort(const uint8_t* tile, int rows, size_t dim, const int8_t* packed, int groups,
-                           Sink& sink) {
+DOTMAX_AMX void ScoreShort(const CodeRows& tile, int rows, const int8_t* packed, int groups, Sink& sink) {
   constexpr int kRows = kSums + 1;
   for (int row = 0; row < rows; row += kSide) {
-    const uint8_t* const codes = tile + row * dim;
-    Load<kRows>(codes, dim);
-    if constexpr (kChunks > 1) Load<kRows + 1>(codes + kChunk, dim);
-    if constexpr (kChunks > 2) Load<kRows + 2>(codes + 2 * kChunk, dim);
-    Ahead ahead = {codes + kReadAheadBytes, kSide * kChunks / groups + 1, true};
+    const CodeRows codes = tile.From(row);
+    LoadRows<kRows>(codes, 0);
+    if constexpr (kChunks > 1) LoadRows<kRows + 1>(codes, 1);
+    if constexpr (kChunks > 2) LoadRows<kRows + 2>(codes, 2);
+    Ahead ahead(codes, kSide, kReadAheadBytes, kSide * kChunks / groups + 1, true);
     int group = 0;
     for (; group + kSums <= groups; group += kSums) {
       ScoreShortGroup<kChunks, 0>(row, group, packed, ahead, sink);
@@ -195,19 +214,20 @@ DOTMAX_AMX void ScoreShort(const uint8_t* tile, int rows, size_t dim, const int8
 // kRows · 16 longer rows by 16 queries, in one or two registers from kFirst on: per chunk kRows times 16
 // cycles of products, in which the next codes are read.
 template <int kRows, int kFirst>
-DOTMAX_AMX_INLINE void SumLong(const uint8_t* codes, size_t stride, const int8_t* queries, size_t chunks,
-                               Ahead& ahead) {
+DOTMAX_AMX_INLINE void SumLong(const CodeRows& rows, const int8_t* queries, Ahead& ahead) {
   constexpr int kRowCodes = kSums, kQueries = kSums + 2 + kFirst / 2;
   Zero<kFirst>();
   if constexpr (kRows == 2) Zero<kFirst + 1>();
-  for (size_t i = 0; i < chunks; ++i, codes += kChunk, queries += kMatrixBytes) {
-    ahead.Step();
-    Load<kQueries>(queries, kChunk);
-    Load<kRowCodes>(codes, stride);
-    AddProducts<kFirst, kRowCodes, kQueries>();
-    if constexpr (kRows == 2) {
-      Load<kRowCodes + 1>(codes + kSide * stride, stride);
-      AddProducts<kFirst + 1, kRowCodes + 1, kQueries>();
+  for (const CodeRows::Plane& plane : {rows.head, rows.rest}) {
+    for (size_t i = 0; i < plane.dim; i += kChunk, queries += kMatrixBytes) {
+      ahead.Step();
+      Load<kQueries>(queries, kChunk);
+      Load<kRowCodes>(plane.codes + i, plane.dim);
+      AddProducts<kFirst, kRowCodes, kQueries>();
+      if constexpr (kRows == 2) {
+        Load<kRowCodes + 1>(plane.row(kSide) + i, plane.dim);
+        AddProducts<kFirst + 1, kRowCodes + 1, kQueries>();
+      }
     }
   }
 }
@@ -226,37 +246,39 @@ DOTMAX_AMX_INLINE void Finish(int first, int row, int column, Sink& sink) {
 
 // kRows · 16 longer rows with all queries.
 template <int kRows, class Sink>
-DOTMAX_AMX_INLINE void ScoreLong(const uint8_t* tile, int row, size_t dim, const int8_t* packed, int columns,
+DOTMAX_AMX_INLINE void ScoreLong(const CodeRows& tile, int row, const int8_t* packed, int columns,
                                  Sink& sink) {
-  const size_t chunks = Chunks(dim), groups = columns / kSide;
-  const uint8_t* codes = tile + row * dim;
-  size_t stride = dim;
+  constexpr size_t kCount = kRows * kSide;
+  const size_t dim = tile.dim(), chunks = Chunks(dim), groups = columns / kSide;
+  CodeRows codes = tile.From(row);
   // The next rows, or those after them: all have their turn at once.
-  const size_t distance = std::max(kRows * kSide * dim, kReadAheadBytes);
-  Ahead ahead = {codes + distance, (kRows * kSide + groups - 1) / groups, distance == kReadAheadBytes};
-  alignas(kChunk) uint8_t copy[kRows * kSide * kMostChunksToCopy * kChunk];
+  const size_t distance = std::max(kCount * dim, kReadAheadBytes);
+  Ahead ahead(codes, kCount, distance, (kCount + groups - 1) / groups, distance == kReadAheadBytes);
+  alignas(kChunk) uint8_t copy[kCount * kMostChunksToCopy * kChunk];
   if ((ahead.is_near || dim % kChunk != 0) && chunks <= kMostChunksToCopy &&
       columns >= std::max(kFewestToCopyFor, kFewestToCopyForPerChunk * chunks)) {
-    stride = chunks * kChunk;
-    for (int r = 0; r < kRows * kSide; ++r) {
-      for (size_t i = 0; i < stride; i += kChunk) {
-        _mm512_store_si512(copy + r * stride + i, _mm512_loadu_si512(codes + r * dim + i));
+    uint8_t* to = copy;
+    for (size_t r = 0; r < kCount; ++r) {
+      for (const CodeRows::Plane& plane : {codes.head, codes.rest}) {
+        for (size_t i = 0; i < plane.dim; i += kChunk, to += kChunk) {
+          _mm512_store_si512(to, _mm512_loadu_si512(plane.row(r) + i));
+        }
       }
     }
-    codes = copy;
+    codes = {{copy, chunks * kChunk}};
   }
   const auto queries = [&](int column) { return packed + column * chunks * kChunk; };
   int column = 0;
   for (; column + kSide < columns; column += 2 * kSide) {
-    SumLong<kRows, 0>(codes, stride, queries(column), chunks, ahead);
+    SumLong<kRows, 0>(codes, queries(column), ahead);
     if (column > 0) Finish<kRows>(2, row, column - kSide, sink);
     Take<kRows, 0>(row, column, sink);
-    SumLong<kRows, 2>(codes, stride, queries(column + kSide), chunks, ahead);
+    SumLong<kRows, 2>(codes, queries(column + kSide), ahead);
     Finish<kRows>(0, row, column, sink);
     Take<kRows, 2>(row, column + kSide, sink);
   }
   if (column < columns) {
-    SumLong<kRows, 0>(codes, stride, queries(column), chunks, ahead);
+    SumLong<kRows, 0>(codes, queries(column), ahead);
     if (column > 0) Finish<kRows>(2, row, column - kSide, sink);
     Take<kRows, 0>(row, column, sink);
     Finish<kRows>(0, row, column, sink);
@@ -266,21 +288,20 @@ DOTMAX_AMX_INLINE void ScoreLong(const uint8_t* tile, int row, size_t dim, const
 }
 
 template <class Sink>
-DOTMAX_AMX void ScoreTile(const uint8_t* tile, int rows, size_t dim, const int8_t* packed, int columns,
-                          Sink& sink) {
+DOTMAX_AMX void ScoreTile(const CodeRows& tile, int rows, const int8_t* packed, int columns, Sink& sink) {
   const MatrixRegisters registers;
   const int groups = columns / kSide;
-  switch (Chunks(dim)) {
+  switch (Chunks(tile.dim())) {
     case 1:
-      return ScoreShort<1>(tile, rows, dim, packed, groups, sink);
+      return ScoreShort<1>(tile, rows, packed, groups, sink);
     case 2:
-      return ScoreShort<2>(tile, rows, dim, packed, groups, sink);
+      return ScoreShort<2>(tile, rows, packed, groups, sink);
     case 3:
-      return ScoreShort<3>(tile, rows, dim, packed, groups, sink);
+      return ScoreShort<3>(tile, rows, packed, groups, sink);
   }
   int row = 0;
-  for (; row + 2 * kSide <= rows; row += 2 * kSide) ScoreLong<2>(tile, row, dim, packed, columns, sink);
-  if (row < rows) ScoreLong<1>(tile, row, dim, packed, columns, sink);
+  for (; row + 2 * kSide <= rows; row += 2 * kSide) ScoreLong<2>(tile, row, packed, columns, sink);
+  if (row < rows) ScoreLong<1>(tile, row, packed, columns, sink);
 }
 
 // Linux lets a process use the registers once it has said so: they make each thread's state 8 KiB larger.
@@ -318,24 +339,24 @@ bool HasAmxKernel() {
   return allowed && (hwy::SupportedTargets() & HWY_AVX3_DL) != 0;  // of the oldest that AMX comes with
 }
 
-void ScoreAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {
+void ScoreAmx(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores) {
   StoreScores sink{scores, static_cast<size_t>(columns)};
-  ScoreTile(tile, rows, static_cast<size_t>(dim), packed, columns, sink);
+  ScoreTile(tile, rows, packed, columns, sink);
 }
 
-size_t CollectAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
+size_t CollectAmx(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                   const int32_t* thresholds, Survivor* survivors) {
   static_assert(sizeof(Survivor) == sizeof(int32_t));
   KeepSurvivors sink(thresholds, survivors);
   const int whole_rows = (rows + kSide - 1) / kSide * kSide;
-  ScoreTile(tile, whole_rows, static_cast<size_t>(dim), packed, columns, sink);
+  ScoreTile(tile, whole_rows, packed, columns, sink);
   if (rows == whole_rows) return sink.end - survivors;
   return std::remove_if(survivors, sink.end, [rows](Survivor s) { return s.row >= rows; }) - survivors;
 }
 #else
 bool HasAmxKernel() { return false; }
-void ScoreAmx(const uint8_t*, int, int, const int8_t*, int, int32_t*) {}
-size_t CollectAmx(const uint8_t*, int, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
+void ScoreAmx(const CodeRows&, int, const int8_t*, int, int32_t*) {}
+size_t CollectAmx(const CodeRows&, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
 #endif
 
 }  // namespace dotmax

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "server/engine/code_rows.h"
 #include "server/engine/reduce.h"
 
 namespace dotmax {
@@ -17,11 +18,12 @@ bool HasAmxKernel();
 int AmxColumns(int queries);
 
 // As ScoreVnni and CollectVnni of vnni.h, for columns packed by PackAmx. REQUIRES: HasAmxKernel(); columns =
-// AmxColumns(columns); dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end are readable; packed
-// (PackedAmxBytes) 64-byte aligned. rows % 16 = 0 for ScoreAmx; for CollectAmx up to a multiple of 16 are
-// readable, and `survivors` has room for all of whole blocks of 16 rows, + kSurvivorPadding.
-void ScoreAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores);
-size_t CollectAmx(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
+// AmxColumns(columns); dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end (either plane's) are
+// readable; packed (PackedAmxBytes) 64-byte aligned. rows % 16 = 0 for ScoreAmx; for CollectAmx up to a
+// multiple of 16 are readable, and `survivors` has room for all of whole blocks of 16 rows, +
+// kSurvivorPadding.
+void ScoreAmx(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores);
+size_t CollectAmx(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                   const int32_t* thresholds, Survivor* survivors);
 
 size_t PackedAmxBytes(int columns, int dim);

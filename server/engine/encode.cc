@@ -8,8 +8,8 @@
 namespace dotmax {
 namespace {
 
-// Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along the
-// rows' axes, `axes` of them. Codes are at a stride of at least code_dim, zeros beyond that.
+// Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along
+// `axes` axes, which the rows' begin. Codes are at a stride of at least code_dim, zeros beyond that.
 template <class Codes>
 void Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes, size_t first,
             size_t end, int8_t* codes, EncodedQueries& encoded) {
@@ -41,9 +41,12 @@ void Project(const Axes& axes, const TileMatmul& kernel, const float* queries, s
 
 }  // namespace
 
-absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, const QueryBlock& block,
+absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, const QueryBlock& block,
                                          PassBuffers& buffers) {
-  const Axes& axes = rows.axes();
+  const Int8Codes& first_rows = by_head ? *rows.head() : rows;
+  // Those of a head that the rows' codes begin with begin their axes.
+  const bool is_joint = by_head && rows.axes().head > 0;
+  const Axes& axes = is_joint ? rows.axes() : first_rows.axes();
   const size_t count = block.size();
   const TileMatmul* project = nullptr;
   float* projected = nullptr;
@@ -55,26 +58,31 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, const QueryBlock
     project = *kernel;
     projected = buffers.projected.Reserve(count * axes.count);
   }
+  const FineCodes* const fine = rows.fine();
   EncodedBlock encoded;
-  encoded.queries.stride = rows.code_dim();
+  encoded.queries.stride = first_rows.code_dim();
   encoded.queries.queries.resize(count);
   int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);
   encoded.queries.codes = codes;
-  int8_t* fine_codes = nullptr;
-  if (const FineCodes* fine = rows.fine(); fine != nullptr) {
-    encoded.fine.stride = PaddedVnniDim(fine->code_dim());
-    encoded.fine.queries.resize(count);
-    fine_codes = buffers.fine_codes.Reserve(count * encoded.fine.stride);
-    encoded.fine.codes = fine_codes;
+  int8_t* codes_again = nullptr;
+  if (by_head || fine != nullptr) {
+    encoded.again.stride = PaddedVnniDim(by_head ? rows.code_dim() : fine->code_dim());
+    encoded.again.queries.resize(count);
+    codes_again = buffers.codes_again.Reserve(count * encoded.again.stride);
+    encoded.again.codes = codes_again;
   }
   buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
     if (project != nullptr) {
       Project(axes, *project, block.scaled, first, end, buffers.projections[part], projected);
     }
-    Encode(rows, block, project != nullptr ? projected : block.scaled, axes.count, first, end, codes,
-           encoded.queries);
-    if (fine_codes != nullptr) {
-      Encode(*rows.fine(), block, block.scaled, axes.dim, first, end, fine_codes, encoded.fine);
+    const float* const coordinates = project != nullptr ? projected : block.scaled;
+    Encode(first_rows, block, coordinates, axes.count, first, end, codes, encoded.queries);
+    if (is_joint) {
+      Encode(rows, block, coordinates, axes.count, first, end, codes_again, encoded.again);
+    } else if (by_head) {
+      Encode(rows, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
+    } else if (fine != nullptr) {
+      Encode(*fine, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
     }
   });
   return encoded;

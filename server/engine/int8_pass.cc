@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "absl/algorithm/container.h"
 #include "server/engine/balls.h"
@@ -14,6 +15,7 @@
 #include "server/engine/encode.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
+#include "server/engine/second_look.h"
 #include "server/engine/seeds.h"
 
 namespace dotmax {
@@ -32,21 +34,30 @@ constexpr double kNotAsked = -kInfinity;
 // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
 constexpr size_t kSeededTogether = 16;
 
+// Most queries that are searched for by a head's codes first, and most hits that they may want together.
+constexpr size_t kMostByHead = 2;
+constexpr uint32_t kMostHitsByHead = 16;
+// They begin with a tile for so many.
+constexpr uint64_t kTilesPerSeedTile = 64;
+
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
 constexpr int kRunRows = 32;
 
 class Int8Pass final : public Pass {
  public:
-  // `kernels` by width, as far as the block needs, null for one of our own.
-  Int8Pass(const MatrixView& base, const Int8Codes& rows, const QueryBlock& block, const Kernels& all_kernels,
-           KernelByColumns kernels, Balls balls, EncodedQueries queries, EncodedQueries fine_queries)
+  // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
+  // of, for a second look, or null.
+  Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
+           const Kernels& all_kernels, KernelByColumns kernels, Balls balls, EncodedQueries queries,
+           EncodedQueries queries_again)
       : Pass(base, block),
         rows_(rows),
+        whole_(whole),
         all_kernels_(all_kernels),
         kernels_(kernels),
         balls_(std::move(balls)),
         queries_(std::move(queries)),
-        fine_queries_(std::move(fine_queries)) {
+        queries_again_(std::move(queries_again)) {
     if (rows.centre_codes() != nullptr) {
       balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, tile).lower; });
       return;
@@ -61,6 +72,11 @@ class Int8Pass final : public Pass {
    public:
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer)
         : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
+      if (pass.whole_ != nullptr) {
+        second_look_.emplace(*pass.whole_, pass.queries_again_);
+      } else if (pass.rows_.fine() != nullptr) {
+        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_);
+      }
       active_.resize(pass.block_.size());
       if (pass.rows_.centre_codes() != nullptr) {
         to_reach_.resize(active_.size());
@@ -86,7 +102,7 @@ class Int8Pass final : public Pass {
           Pack();
         }
         if (!DropFinished(first)) return false;
-        for (uint64_t t = first; t < end; ++t) SearchTile(t);
+        SearchTiles(first, end);
       } else {
         LookUpMerits();
         if (round_ == 0) {
@@ -101,7 +117,7 @@ class Int8Pass final : public Pass {
 
    private:
     void SearchBall(uint64_t tile) {
-      if (ChooseQueries(tile)) SearchTile(tile);
+      if (ChooseQueries(tile)) SearchTiles(tile, tile + 1);
     }
 
     void SearchBalls(uint64_t first, uint64_t end) {
@@ -189,54 +205,70 @@ class Int8Pass final : public Pass {
       return true;
     }
 
-    void SearchTile(uint64_t t) {
-      const int rows = pass_.rows_.tile(t).rows;
-      const RowRun whole = {t, 0, rows};
-      if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
-      SetThresholds(t);
-      size_t count = scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
-                                             scratch_.survivors.data());
-      scratch_.pairs_screened += rows * live_;
+    // At most kTilesPerClaim tiles, side by side: what survives one has its codes for a second look on their
+    // way while the next are screened.
+    void SearchTiles(uint64_t first, uint64_t end) {
+      Survivor* const survivors = scratch_.survivors.data();
+      size_t count = 0;
+      if (second_look_.has_value()) second_look_->Begin(pass_.rows_.tile(first), first);
+      for (uint64_t t = first; t < end; ++t) {
+        const int rows = pass_.rows_.tile(t).rows;
+        const RowRun whole = {t, 0, rows};
+        if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
+        SetThresholds(t);
+        if (second_look_.has_value()) second_look_->AddTile(scores_.data());
+        const size_t before = count;
+        count += scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
+                                         survivors + count);
+        scratch_.pairs_screened += rows * live_;
+        const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
+        for (size_t i = before; i < count; ++i) {
+          survivors[i].row += static_cast<uint16_t>(rows_before);
+          if (second_look_.has_value()) second_look_->Fetch(survivors[i].row);
+        }
+      }
       scratch_.pairs_survived += count;
-      if (count > 0 && pass_.rows_.fine() != nullptr) count = LookAgain(t, count);
+      if (count > 0 && second_look_.has_value()) {
+        count = second_look_->Keep({survivors, count}, scratch_.scores_again.Reserve(count));
+      }
       scratch_.pairs_checked += count;
-      CheckSurvivors(t, count);
+      CheckSurvivors(first, count);
     }
 
     void Pack() {
       Pack(pass_.kernels_[pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim())]);
     }
 
-    void Pack(const TileMatmul* kernel) {
-      const int dim = pass_.rows_.code_dim();
+    void Pack(const TileMatmul* kernel) { Pack(kernel, pass_.rows_, pass_.queries_); }
+
+    void Pack(const TileMatmul* kernel, const Int8Codes& rows, const EncodedQueries& queries) {
+      const int dim = rows.code_dim();
       const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
       int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
       for (size_t c = 0; c < active_.size(); ++c) {
-        std::copy_n(pass_.queries_.codes_of(active_[c]), dim, codes + c * dim);
-        const QueryCode& query = pass_.queries_[active_[c]];
-        columns_.code_error[c] = query.code_error;
-        columns_.projection_norm[c] = query.projection_norm;
-        columns_.tail_excess[c] = query.tail_excess;
-        columns_.inverse_scale[c] = query.inverse_scale;
-        columns_.offset[c] = query.offset;
-        if (pass_.rows_.fine() != nullptr) fine_codes_[c] = pass_.fine_queries_.codes_of(active_[c]);
+        std::copy_n(queries.codes_of(active_[c]), dim, codes + c * dim);
+        columns_.Set(c, queries[active_[c]]);
       }
+      if (second_look_.has_value()) second_look_->Pack(active_);
       scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
       scratch_.int_thresholds.Reserve(columns);
-      scratch_.survivors.Reserve(static_cast<size_t>(Int8Codes::kTileRows) * columns + kSurvivorPadding);
+      scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
     }
 
     // The active queries' thresholds before any tile is searched.
     void Seed() {
       for (const bool guess : {true, false}) {
         if (absl::c_none_of(active_, [&](uint32_t q) { return WantsSeeds(q, guess); })) continue;
-        if (guess) {
-          Pack(pass_.SampleKernel(active_.size()));
-          SeedQueries(pass_.sample_, guess);
+        // A head's codes say less of which rows are best, and let more of the others through that beat a low
+        // threshold.
+        if (pass_.whole_ != nullptr) {
+          Pack(nullptr, *pass_.whole_, pass_.queries_again_);
         } else {
-          Pack();
-          SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.block_, active_), guess);
+          guess ? Pack(pass_.SampleKernel(active_.size())) : Pack();
         }
+        const uint64_t fewest = pass_.whole_ != nullptr ? pass_.rows_.tiles() / kTilesPerSeedTile : 1;
+        guess ? SeedQueries(pass_.sample_, guess)
+              : SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.block_, active_, fewest), guess);
       }
     }
 
@@ -264,13 +296,14 @@ class Int8Pass final : public Pass {
         if (!seeded[c]) most_wanted = std::max(most_wanted, wanted[c]);
         scratch_.seeds[c].clear();
       }
-      if (most_wanted == 1 && pass_.all_are_hits()) {
-        SeedByBest(runs[0].tile, seeded);
+      const Int8Codes& rows = pass_.whole_ != nullptr ? *pass_.whole_ : pass_.rows_;
+      if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits()) {
+        SeedByBest(rows, runs[0].tile, seeded);
       } else if (most_wanted > 0) {
         const auto may_be_hit = [&](size_t column, uint64_t place) {
           return pass_.all_are_hits() || pass_.IsHit(active_[column], pass_.rows_.id_at(place));
         };
-        BestOfRuns(pass_.rows_, runs, most_wanted,
+        BestOfRuns(rows, runs, most_wanted,
                    {columns_.inverse_scale.data(), columns_.offset.data(), measured.data(), metrics.data(),
                     least.data(), active_.size()},
                    may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
@@ -288,19 +321,18 @@ class Int8Pass final : public Pass {
     }
 
     // For the one best hit: what scores highest in the tile.
-    void SeedByBest(uint64_t t, const std::array<bool, kMaxColumns>& seeded) {
-      const CodeTile& tile = pass_.rows_.tile(t);
-      LargestByColumn(scratch_.scorer.Score(pass_.rows_.codes(t), tile.rows), tile.rows,
-                      scratch_.scorer.columns(), scratch_.largest);
+    void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<bool, kMaxColumns>& seeded) {
+      const CodeTile& tile = rows.tile(t);
+      LargestByColumn(scratch_.scorer.Score(rows.codes(t), tile.rows), tile.rows, scratch_.scorer.columns(),
+                      scratch_.largest);
       const bool global = pass_.IsGlobal();
       double best = -kInfinity;
       for (size_t c = 0; c < active_.size(); ++c) {
         if (seeded[c]) continue;
         const uint32_t q = active_[c];
         if (global) {  // only what may be the best of all queries
-          const QueryCode& query = pass_.queries_[q];
-          const double score = (scratch_.largest.score[c] - query.offset) * query.scale;
-          const double own = ScaleByPowerOfTwo(score, query.exponent);
+          const double score = (scratch_.largest.score[c] - columns_.offset[c]) / columns_.inverse_scale[c];
+          const double own = ScaleByPowerOfTwo(score, pass_.queries_[q].exponent);
           if (own <= best) continue;
           best = own;
         }
@@ -332,33 +364,10 @@ class Int8Pass final : public Pass {
           scores_[c] = centre_scores_[c] == kNotAsked ? kInfinity : scores_[c] - centre_scores_[c];
         }
       }
-      Int8Thresholds({scores_.data(), columns_.code_error.data(), columns_.projection_norm.data(),
-                      columns_.tail_excess.data(), columns_.inverse_scale.data(), columns_.offset.data()},
-                     columns, tile.code_norm, tile.code_error, tile.scale, thresholds);
+      Int8Thresholds(columns_.Wanting(scores_.data()), columns, tile.code_norm, tile.code_error, tile.scale,
+                     thresholds);
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
-    }
-
-    // The survivors that all axes' codes cannot rule out either; returns how many.
-    size_t LookAgain(uint64_t t, size_t count) {
-      const FineCodes& fine = *pass_.rows_.fine();
-      const uint64_t first = pass_.rows_.tile(t).first;
-      Survivor* const survivors = scratch_.survivors.data();
-      int32_t* const scores = scratch_.fine_scores.Reserve(count);
-      const auto score = pass_.all_kernels_.has_own() ? ScoreSurvivorsVnni : ScoreSurvivors;
-      score(fine.codes(first), fine.code_dim(), fine_codes_.data(), {survivors, count}, scores);
-      size_t kept = 0;
-      for (size_t i = 0; i < count; ++i) {
-        const Survivor survivor = survivors[i];
-        const FineCodes::Row& row = fine.row(first + survivor.row);
-        const QueryCode& query = pass_.fine_queries_[active_[survivor.column]];
-        const double error = CodeError(query.code_error, query.projection_norm, query.tail_excess,
-                                       row.code_norm, row.code_error, row.scale);
-        survivors[kept] = survivor;
-        kept += scores[i] >
-                Int8Threshold(scores_[survivor.column], error, query.inverse_scale / row.scale, query.offset);
-      }
-      return kept;
     }
 
     // The inner products that queries need for the merits that they have to reach, in a tile.
@@ -381,13 +390,13 @@ class Int8Pass final : public Pass {
     // At least a·centre, on the query's scale.
     double CentreScore(uint32_t q, uint64_t tile) const { return pass_.CentreInterval(q, tile).upper; }
 
-    // Survivors wait in line while their rows come from memory.
-    void CheckSurvivors(uint64_t t, size_t count) {
+    // Those of tiles from one on wait in line while their rows come from memory.
+    void CheckSurvivors(uint64_t tile, size_t count) {
       const MatrixView& view = pass_.base_;
       const size_t row_bytes = view.row_bytes();
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
-        const Waiting next = {active_[survivor.column], pass_.rows_.id(t, survivor.row)};
+        const Waiting next = {active_[survivor.column], pass_.rows_.id(tile, survivor.row)};
         if (!pass_.IsHit(next.query, next.id)) continue;
         const std::byte* const row = view.row(next.id);
         for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
@@ -435,10 +444,8 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> merits_;         // to reach
     std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
-    struct {
-      std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
-    } columns_;  // of the queries, side by side for vectors
-    std::array<const int8_t*, kMaxColumns> fine_codes_;
+    QueryColumns columns_;
+    std::optional<SecondLook> second_look_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };
@@ -480,20 +487,32 @@ class Int8Pass final : public Pass {
   }
 
   const Int8Codes& rows_;
+  const Int8Codes* const whole_;
   const Kernels& all_kernels_;
   const KernelByColumns kernels_;
   Balls balls_;
   const EncodedQueries queries_;
-  const EncodedQueries fine_queries_;  // for the rows' fine codes, if there are any
-  std::vector<RowRun> sample_;         // empty: all are proved
-  std::vector<Guess> guesses_;         // by query; empty likewise
+  const EncodedQueries queries_again_;  // for a second look, if there is one
+  std::vector<RowRun> sample_;          // empty: all are proved
+  std::vector<Guess> guesses_;          // by query; empty likewise
 };
+
+// Whether the block's queries wait for memory, of which the head's codes take less, and want few hits, so
+// that few rows survive these.
+bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
+  return codes.head() != nullptr && block.size() <= kMostByHead &&
+         absl::c_all_of(block.questions, [&](const Question* question) {
+           return question->top_k * block.size() <= kMostHitsByHead;
+         });
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& rows,
+absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
                                                    const QueryBlock& block, PassBuffers& buffers) {
   const size_t queries = block.size();
+  const bool by_head = GainsByHead(codes, block);
+  const Int8Codes& rows = by_head ? *codes.head() : codes;
   KernelByColumns kernels = {};
   int columns = 0;
   for (size_t left = 1; left <= queries; ++left) {  // the widths to come as queries finish
@@ -505,12 +524,12 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
     kernels[columns] = *matmul;
   }
 
-  absl::StatusOr<EncodedBlock> encoded = EncodeBlock(rows, block, buffers);
+  absl::StatusOr<EncodedBlock> encoded = EncodeBlock(codes, by_head, block, buffers);
   if (!encoded.ok()) return encoded.status();
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
-  return std::make_unique<Int8Pass>(base, rows, block, buffers.kernels, kernels, std::move(balls),
-                                    std::move(encoded->queries), std::move(encoded->fine));
+  return std::make_unique<Int8Pass>(base, rows, by_head ? &codes : nullptr, block, buffers.kernels, kernels,
+                                    std::move(balls), std::move(encoded->queries), std::move(encoded->again));
 }
 
 }  // namespace dotmax

@@ -53,10 +53,18 @@ constexpr double kMostPivots = 2048.0;
 constexpr double kMostCodeBytesPerDim = 1.3;
 constexpr uint32_t kOtherCodeBytes = 24;
 
+// Axes whose codes can be read alone, with room for their tails in whole vectors, and of how large a share of
+// all at most. Beside a byte per dimension, 4 are the head's tail, as many fill up the others and 4 are the
+// row's number.
+constexpr uint32_t kCandidateHeads[] = {60, 124};
+constexpr double kMostHeadShare = 0.75;
+constexpr uint32_t kOtherHeadBytes = 12;
+
 // Codes take about as long to make as the float32 products of so many queries.
 constexpr uint64_t kFewestForCodes = 8;
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
+constexpr double kAboutAsFew = 2.0;    // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 // From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
@@ -87,11 +95,16 @@ class Planner {
   }
 
   // Null when that fails.
-  Codes EncodeAxes(uint32_t count, bool two_levels = false) {
-    if (count >= view_.dim) return Encode(by_norm_, IdentityAxes(view_.dim));
-    absl::StatusOr<Axes> axes = PrincipalAxes(view_, count);
-    if (axes.ok()) axes = MixedAxes(*axes, count);
-    return axes.ok() ? Encode(by_norm_, *std::move(axes), two_levels) : nullptr;
+  Codes EncodeAxes(uint32_t count, bool two_levels = false, uint32_t head = 0) {
+    if (!buffers_.kernels.has_own()) head = 0;
+    const bool unrotated = count >= view_.dim && (head == 0 || two_levels);
+    count = std::min(count, view_.dim);
+    if (unrotated && head == 0) return Encode(by_norm_, {IdentityAxes(view_.dim)});
+    absl::StatusOr<Axes> axes = PrincipalAxes(view_, unrotated ? head : count);
+    if (axes.ok()) axes = unrotated ? MixedAxes(*axes, head) : MixedAxes(*axes, count, head);
+    if (!axes.ok()) return nullptr;
+    if (unrotated) return Encode(by_norm_, {IdentityAxes(view_.dim), *std::move(axes)});
+    return Encode(by_norm_, {*std::move(axes), {}, two_levels});
   }
 
   // Null when that fails.
@@ -115,17 +128,31 @@ class Planner {
       rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
     }
 
-    Consider(rows, IdentityAxes(view_.dim));
+    Consider(rows, {IdentityAxes(view_.dim)});
     const Estimate unrotated = last_;
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
-      const absl::StatusOr<Axes> axes = PrincipalAxes(view_, most);
-      for (uint32_t count : kCandidateAxes) {
-        if (!axes.ok() || count > most) break;
-        if (absl::StatusOr<Axes> mixed = MixedAxes(*axes, count); mixed.ok()) {
-          Consider(rows, *std::move(mixed));
-        }
+      const bool with_heads = buffers_.kernels.has_own();
+      // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
+      // rotated, too.
+      const bool joint = with_heads && AffordsJointHead() && !AffordsMore(kCandidateHeads[0]);
+      const absl::StatusOr<Axes> axes = PrincipalAxes(view_, joint ? view_.dim : most);
+      const auto consider = [&](uint32_t count, uint32_t head, bool apart) {
+        if (!axes.ok()) return;
+        absl::StatusOr<Axes> mixed = MixedAxes(*axes, count, head);
+        if (!mixed.ok()) return;
+        if (apart) return Consider(rows, {IdentityAxes(view_.dim), *std::move(mixed)});
+        Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsMore(count)});
+      };
+      // These are as good as anything for blocks, so they come first.
+      for (const uint32_t head : kCandidateHeads) {
+        if (head > view_.dim * kMostHeadShare) break;
+        if (joint) consider(view_.dim, head, /*apart=*/false);
+        if (with_heads && AffordsMore(head)) consider(head, 0, /*apart=*/true);
+      }
+      for (const uint32_t count : kCandidateAxes) {
+        if (count <= most) consider(count, 0, /*apart=*/false);
       }
     }
     // By now it is known what clusters have to beat: they take the longest to try.
@@ -147,20 +174,29 @@ class Planner {
     double cost() const { return batch * single * deep; }
   };
 
-  // Within the memory that codes may take. Then a second level costs little and saves much.
-  bool AffordsTwoLevels(const Axes& axes) const {
-    return axes.count + kOtherCodeBytes + view_.dim <= kMostCodeBytesPerDim * view_.dim;
+  // Whether codes along so many axes beside those of whole rows are within the memory that codes may take.
+  // Then a second level costs little and saves much.
+  bool AffordsMore(uint32_t axes) const {
+    return axes + kOtherCodeBytes + view_.dim <= kMostCodeBytesPerDim * view_.dim;
   }
+  // The same for a head that shares their memory.
+  bool AffordsJointHead() const { return view_.dim + kOtherHeadBytes <= kMostCodeBytesPerDim * view_.dim; }
 
-  struct Candidate {
+  // What rows are encoded along.
+  struct Levels {
     Axes axes;
+    Axes head = {};  // unless that of `axes`
+    bool with_fine = false;
+  };
+  struct Candidate {
+    Levels levels;
     double cost;
     uint64_t survived;  // pairs of the sample
   };
 
-  Codes Encode(std::vector<uint32_t> ids, Axes axes, bool two_levels = false) {
-    return OrNull(
-        Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(axes), two_levels));
+  Codes Encode(std::vector<uint32_t> ids, Levels levels) {
+    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(levels.axes),
+                                    levels.with_fine, std::move(levels.head)));
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
@@ -229,11 +265,19 @@ class Planner {
     return true;
   }
 
-  // Seconds of a pass of `queries` sample queries from `first` on over some rows' codes, knowing what they
-  // must beat; or `of_others`, over all rows and knowing nothing, one hit more, as each is itself among them,
-  // and preparations included. `deep`: what the kDeep-th best must beat.
-  double Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false,
-             bool deep = false) {
+  // Seconds of a pass: what it takes whatever rows there are, and what for each.
+  struct PassTime {
+    double preparation = kInfinity, search = kInfinity;
+
+    // Over all rows, from that over a share of them.
+    double Of(double share) const { return preparation + search / share; }
+  };
+
+  // A pass of `queries` sample queries from `first` on over some rows' codes, knowing what they must beat; or
+  // `of_others`, over all rows and knowing nothing, one hit more, as each is itself among them. `deep`: what
+  // the kDeep-th best must beat.
+  PassTime Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false,
+               bool deep = false) {
     const uint32_t top_k = (of_others ? 1 : 0) + (deep ? kDeep + 1 : 1);
     std::deque<TopK> top;
     std::vector<BlockQuery> block_queries;
@@ -250,54 +294,60 @@ class Planner {
       block_queries.push_back({&question, i, &top.emplace_back(top_k)});
       if (!of_others) top.back().RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[i]);
     }
-    const QueryBlock block = buffers_.Prepare(block_queries);
     start = ThreadTime();
+    const QueryBlock block = buffers_.Prepare(block_queries);
     const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
-    if (!pass.ok()) return kInfinity;
+    if (!pass.ok()) return {};
+    const absl::Duration prepared = ThreadTime();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
-    if (!of_others) start = ThreadTime();
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_);
-    if (!question.status.ok()) return kInfinity;
+    if (!question.status.ok()) return {};
     // So few rows stay in cache; in a search, those that are checked come from memory.
-    return absl::ToDoubleSeconds(ThreadTime() - start) +
-           static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond;
+    return {absl::ToDoubleSeconds(prepared - start),
+            absl::ToDoubleSeconds(ThreadTime() - prepared) +
+                static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond};
   }
 
-  // Of such runs; keeps in survived_ how many pairs of all queries' do.
-  Estimate Measure(const Int8Codes& codes, bool of_others) {
+  // Of such runs over a share of the rows; keeps in survived_ how many pairs of all queries' do.
+  Estimate Measure(const Int8Codes& codes, bool of_others, double share) {
     Estimate estimate;
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
-      estimate.batch = std::min(estimate.batch, Run(codes, 0, kSampleQueries, of_others) / kSampleQueries);
+      const auto batch = [&](bool deep) {
+        return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
+      };
+      estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
       survived_ = scratch_.pairs_survived;
-      estimate.deep =
-          std::min(estimate.deep, Run(codes, 0, kSampleQueries, of_others, true) / kSampleQueries);
+      estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
       double single = 0.0;
-      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others);
+      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others).Of(share);
       estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
     }
     return estimate;
   }
 
-  void Consider(const std::vector<uint32_t>& rows, Axes axes) {
+  void Consider(const std::vector<uint32_t>& rows, Levels levels) {
     if (ThreadTime() > start_ + kAxesBudget && !candidates_.empty()) return;
-    const Codes codes = Encode(rows, axes, AffordsTwoLevels(axes));
+    const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
-    Estimate estimate = Measure(*codes, /*of_others=*/false);
-    const double share = static_cast<double>(view_.rows) / rows.size();
-    estimate = {estimate.batch * share, estimate.single * share, estimate.deep * share};
+    const double share = static_cast<double>(rows.size()) / view_.rows;
+    const Estimate estimate = Measure(*codes, /*of_others=*/false, share);
     AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(axes), estimate.cost(), survived_});
+    candidates_.push_back({std::move(levels), estimate.cost(), survived_});
   }
 
-  // Of those that are about the fastest, the one that lets the fewest pairs through: clocks are noisy, and
-  // more hits than one let more through. Null if something else is clearly faster.
+  // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
+  // noisy, and more hits than one let more through. Null if something else is clearly faster.
   const Candidate* Best() const {
+    uint64_t fewest = UINT64_MAX;
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
+    }
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost > least_ * kAboutAsFast) continue;
-      if (best == nullptr || candidate.survived < best->survived) best = &candidate;
+      if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
+      if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
     return best;
   }
@@ -305,7 +355,7 @@ class Planner {
   // Null if the float32 screen is clearly faster.
   Codes EncodeBest() {
     const Candidate* const best = Best();
-    return best == nullptr ? nullptr : Encode(by_norm_, best->axes, AffordsTwoLevels(best->axes));
+    return best == nullptr ? nullptr : Encode(by_norm_, best->levels);
   }
 
   // Null unless rows lie in such clusters that a search can leave most of them out.
@@ -314,7 +364,7 @@ class Planner {
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
     for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
-    Codes codes = Encode(std::move(ids), IdentityAxes(view_.dim));
+    Codes codes = Encode(std::move(ids), {IdentityAxes(view_.dim)});
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
     const auto centres =
@@ -343,7 +393,7 @@ class Planner {
   }
 
   Estimate MeasureAll(const Int8Codes& codes) {
-    const Estimate estimate = Measure(codes, /*of_others=*/true);
+    const Estimate estimate = Measure(codes, /*of_others=*/true, 1.0);
     AddEstimate(codes, estimate);
     return estimate;
   }
@@ -401,7 +451,9 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
   if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};
-  if (insist && options.axes != 0) return {planner.EncodeAxes(options.axes, options.two_levels), {}};
+  if (insist && options.axes != 0) {
+    return {planner.EncodeAxes(options.axes, options.two_levels, options.head), {}};
+  }
   if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeAxes(matrix.view().dim), {}};
   return planner.EncodeFastest(insist);
 }
@@ -409,6 +461,7 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
 std::string ScreenName(const Int8Codes* codes) {
   if (codes == nullptr) return "float32";
   std::string name = absl::StrCat("int8, ", codes->axes().count, " of ", codes->axes().dim, " axes");
+  if (codes->head() != nullptr) absl::StrAppend(&name, ", ", codes->head()->axes().count, " first");
   if (codes->fine() != nullptr) absl::StrAppend(&name, ", then all");
   if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
   return name;

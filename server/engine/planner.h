@@ -24,6 +24,8 @@ struct ScreenOptions {
   Kind kind = Kind::kMeasured;
   uint32_t axes = 0;        // for kInt8: how many; 0: measured, dim: unrotated
   bool two_levels = false;  // for some axes: followed by a second look along all
+  uint32_t head = 0;        // so many axes, less than `axes`, come first for few queries: of these, or, with
+                            // two levels, of others before whole rows
   uint32_t clusters = 0;    // for kInt8, unrotated: rows grouped around so many centres; 0: measured
 };
 
@@ -42,8 +44,8 @@ struct ScreenPlan {
 // Int8Codes::Encode wants them.
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options);
 
-// For people: "float32", "int8, 92 of 100 axes", "int8, 60 of 768 axes, then all", "int8, 100 of 100 axes,
-// 1,024 clusters".
+// For people: "float32", "int8, 92 of 100 axes", "int8, 100 of 100 axes, 60 first", "int8, 60 of 768 axes,
+// then all", "int8, 100 of 100 axes, 1,024 clusters".
 std::string ScreenName(const Int8Codes* codes);
 
 }  // namespace dotmax

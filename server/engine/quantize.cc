@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "server/base/dtype.h"
@@ -22,7 +23,7 @@ constexpr int kCodeDimMultiple = 4;       // u8 · s8 instructions sum four prod
 constexpr int kReadableBytes = 64;        // beyond the last row
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
-int RoundUp(int dim) { return (dim + kCodeDimMultiple - 1) / kCodeDimMultiple * kCodeDimMultiple; }
+int RoundUp(int dim, int multiple = kCodeDimMultiple) { return (dim + multiple - 1) / multiple * multiple; }
 
 // The step between codes for coordinates up to max_abs. Not much below the tail's or the whole row's length,
 // so that tails stay within a small multiple of it; any positive step is valid.
@@ -43,6 +44,10 @@ CodeLengths Lengths(const CodeSums& sums, uint32_t count) {
   const double norm = NormUpperBound(count, sums.decoded);
   return {NormUpperBound(count, sums.error) + norm * 0x1p-50, norm * (1.0 + 0x1p-50),
           std::sqrt(sums.squares)};
+}
+
+CodeSums operator+(const CodeSums& a, const CodeSums& b) {
+  return {a.codes + b.codes, a.error + b.error, a.decoded + b.decoded, a.squares + b.squares};
 }
 
 double Length(const float* y, uint32_t count) {
@@ -92,27 +97,106 @@ RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
   return order;
 }
 
+// Codes of all rows while they are made, along axes [first, first + stored): earlier ones are in the head's.
+class Int8Codes::Writer {
+ public:
+  // REQUIRES: codes.axes_ and order_ are set.
+  Writer(Int8Codes& codes, uint32_t first, int dim_multiple, int most_tail_dims)
+      : codes_(codes),
+        stored_(codes.axes_.count - first),
+        dim_multiple_(dim_multiple),
+        most_tail_dims_(most_tail_dims),
+        stride_(RoundUp(static_cast<int>(stored_) + most_tail_dims, dim_multiple)),
+        all_(codes.codes_.Reserve((codes.order_.size() + kTileRows) * stride_ + kReadableBytes)) {
+    if (!codes.axes_.identity) tails_.resize(codes.order_.size());
+  }
+
+  // Where the codes of the row at a place go.
+  uint8_t* to(uint64_t place) const { return all_ + place * stride_; }
+
+  // Rows of all places in turn, tiles when all of theirs are there. `lengths`, also of what the head stores;
+  // norm ≥ the row's; error as AxesError says.
+  void AddRow(uint64_t place, const CodeLengths& lengths, double norm, double error, CodeTile& tile) {
+    if (!tails_.empty()) {
+      tails_[place] = TailBound(norm, lengths.length, error) / tile.scale;
+      largest_tail_ = std::max(largest_tail_, tails_[place]);
+    }
+    tile.code_norm = std::max(tile.code_norm, lengths.norm);
+    tile.code_error =
+        std::max(tile.code_error, (lengths.error + Term("row projection error", error)) * kOutward);
+  }
+  void AddTile(const CodeTile& tile) { codes_.tiles_.push_back(tile); }
+
+  // Tails follow now that their unit is known.
+  void Finish() {
+    // u covers the largest tail; a query with a tail like that, in units of its own scale, fits into V.
+    codes_.tail_unit_ = largest_tail_ > 0.0 ? largest_tail_ / kMaxTailCode : 1.0;
+    const double needed = std::ceil(largest_tail_ * largest_tail_ / (kMaxTailCode * kMaxCode));
+    codes_.tail_dims_ = static_cast<int>(std::min(std::max(needed, 1.0), 1.0 * most_tail_dims_));
+    const size_t used = stored_ + codes_.tail_dims_;
+    const size_t dim = RoundUp(static_cast<int>(used), dim_multiple_), rows = codes_.order_.size();
+    codes_.code_dim_ = static_cast<int>(dim);
+    for (uint64_t i = 0; i < rows; ++i) {
+      // Forward into what earlier rows have left.
+      uint8_t* const row = all_ + i * dim;
+      std::memmove(row, to(i), stored_);
+      if (codes_.tail_dims_ > 0) {
+        const double code = Term("row tail", std::ceil(tails_[i] / codes_.tail_unit_ * kOutward));
+        std::fill_n(row + stored_, codes_.tail_dims_,
+                    static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
+      }
+      std::fill(row + used, row + dim, uint8_t{0});
+    }
+    std::fill_n(all_ + rows * dim, kTileRows * dim + kReadableBytes, uint8_t{0});
+    // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
+    // that.
+    codes_.tail_unit_ *= 1.0 + 0x1p-40;
+  }
+
+ private:
+  Int8Codes& codes_;
+  const uint32_t stored_;
+  const int dim_multiple_, most_tail_dims_;
+  const size_t stride_;
+  uint8_t* const all_;
+  std::vector<double> tails_;  // in units of their tiles' scales
+  double largest_tail_ = 0.0;
+};
+
 absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
                                                              absl::Span<const double> norms, RowOrder order,
-                                                             Axes axes, bool with_fine) {
+                                                             Axes axes, bool with_fine, Axes head_axes) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
+  if (head_axes.count > 0) {
+    auto head = Encode(rows, norms, order, std::move(head_axes));
+    if (!head.ok()) return head.status();
+    codes->head_ = *std::move(head);
+    codes->head_->own_order_ = {};
+  }
   if (with_fine && !axes.identity) codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids);
   codes->axes_ = std::move(axes);
-  codes->order_ = std::move(order.ids);
-  const uint64_t row_count = codes->order_.size();
+  codes->own_order_ = std::move(order.ids);
+  codes->order_ = codes->own_order_;
+  if (codes->head_ != nullptr) codes->head_->order_ = codes->order_;
   const uint32_t dim = rows.dim;
-  const uint32_t count = codes->axes_.count;
+  const uint32_t count = codes->axes_.count, head_count = codes->axes_.head;
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
+  // What all axes miss is next to nothing: errors cover it.
+  Writer whole(*codes, head_count, kCodeDimMultiple, count < dim ? kMaxTailDims : 0);
+  std::optional<Writer> head;
+  if (head_count > 0) {
+    codes->head_.reset(new Int8Codes);
+    codes->head_->axes_ = {dim, head_count, false, {}, 0};
+    codes->head_->order_ = codes->order_;
+    const int multiple = static_cast<int>(kHeadMultiple);
+    const int room = RoundUp(static_cast<int>(head_count) + 1, multiple) - static_cast<int>(head_count);
+    head.emplace(*codes->head_, 0, multiple, std::min(room, kMaxTailDims));
+  }
+
   AlignedArray<float> gathered;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  const bool identity = codes->axes_.identity;
-  std::vector<double> tails(identity ? 0 : row_count);
-  // Coordinate codes for now, with room for tails, which follow once their unit is known.
-  const size_t stride = RoundUp(static_cast<int>(count) + (identity ? 0 : kMaxTailDims));
-  uint8_t* const all = codes->codes_.Reserve((row_count + kTileRows) * stride + kReadableBytes);
-  double largest_tail = 0.0;  // in units of its tile's scale
   uint64_t first = 0;
   for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
@@ -131,54 +215,41 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
-    double tile_tail = 0.0;
+    CodeTile head_tile = tile;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
-      uint8_t* const to = all + (first + r) * stride;
-      const CodeLengths lengths =
-          Lengths(EncodeUnsigned(y, count, scale, inverse_scale, kMaxCode, kZeroCode, to), count);
-      const double row_norm = norms[codes->order_[first + r]];
+      const uint64_t place = first + r;
+      const double row_norm = norms[codes->order_[place]];
       // Differences from a centre are rounded once more.
       const double error = AxesError(codes->axes_, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
-      if (!identity) {
-        const double tail = TailBound(row_norm, lengths.length, error);
-        tails[first + r] = tail / scale;
-        tile_tail = std::max(tile_tail, tail);
+      CodeSums sums = {};
+      if (head.has_value()) {
+        sums = EncodeUnsigned(y, head_count, scale, inverse_scale, kMaxCode, kZeroCode, head->to(place));
+        head->AddRow(place, Lengths(sums, head_count), row_norm, error, head_tile);
       }
-      tile.code_norm = std::max(tile.code_norm, lengths.norm);
-      tile.code_error =
-          std::max(tile.code_error, (lengths.error + Term("row projection error", error)) * kOutward);
+      sums = sums + EncodeUnsigned(y + head_count, count - head_count, scale, inverse_scale, kMaxCode,
+                                   kZeroCode, whole.to(place));
+      whole.AddRow(place, Lengths(sums, count), row_norm, error, tile);
     }
-    largest_tail = std::max(largest_tail, tile_tail / scale);
-    codes->tiles_.push_back(tile);
+    whole.AddTile(tile);
+    if (head.has_value()) head->AddTile(head_tile);
     first += tile_rows;
   }
   if (!order.by_norm) {
     if (absl::Status s = codes->EncodeCentres(); !s.ok()) return s;
   }
-
-  // u covers the largest tail; a query with a tail like that, in units of its own scale, fits into V.
-  codes->tail_unit_ = largest_tail > 0.0 ? largest_tail / kMaxTailCode : 1.0;
-  const double needed = largest_tail * largest_tail / (kMaxTailCode * kMaxCode);
-  codes->tail_dims_ = identity ? 0 : static_cast<int>(std::clamp(std::ceil(needed), 1.0, 1.0 * kMaxTailDims));
-  const int used = static_cast<int>(count) + codes->tail_dims_;
-  codes->code_dim_ = RoundUp(used);
-  for (uint64_t i = 0; i < row_count; ++i) {
-    // Forward into what earlier rows have left.
-    uint8_t* const to = all + i * codes->code_dim_;
-    std::memmove(to, all + i * stride, count);
-    if (!identity) {
-      const double code = Term("row tail", std::ceil(tails[i] / codes->tail_unit_ * kOutward));
-      std::fill_n(to + count, codes->tail_dims_, static_cast<uint8_t>(std::min(code, 1.0 * kMaxTailCode)));
-    }
-    std::fill(to + used, to + codes->code_dim_, uint8_t{0});
+  whole.Finish();
+  if (head.has_value()) {
+    head->Finish();
+    codes->code_dim_ += codes->head_->code_dim_;
   }
-  std::fill_n(all + row_count * codes->code_dim_,
-              static_cast<size_t>(kTileRows) * codes->code_dim_ + kReadableBytes, uint8_t{0});
-  // The largest tail may have rounded to one code more than there is: a slightly larger unit makes up for
-  // that.
-  codes->tail_unit_ *= 1.0 + 0x1p-40;
   return codes;
+}
+
+CodeRows Int8Codes::codes(uint64_t t, int row) const {
+  const CodeRows::Plane own = {codes_.data(), static_cast<size_t>(own_dim())};
+  const CodeRows all = axes_.head > 0 ? CodeRows{head_->codes(0).head, own} : CodeRows{own};
+  return all.From(tiles_[t].first + row);
 }
 
 bool Int8Codes::EncodePlain(const MatrixView& rows) {
@@ -187,8 +258,9 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   is_plain_ = true;
   const uint32_t dim = rows.dim;
   code_dim_ = RoundUp(static_cast<int>(dim));
-  order_.resize(rows.rows);
-  std::iota(order_.begin(), order_.end(), 0);
+  own_order_.resize(rows.rows);
+  std::iota(own_order_.begin(), own_order_.end(), 0);
+  order_ = own_order_;
   tiles_.clear();
   uint8_t* to = codes_.Reserve((rows.rows + kTileRows) * code_dim_ + kReadableBytes);
   for (uint64_t first = 0; first < rows.rows; first += kTileRows) {
@@ -267,7 +339,8 @@ absl::Status Int8Codes::EncodeCentres() {
 }
 
 uint64_t Int8Codes::bytes() const {
-  return tiles_.size() * sizeof(CodeTile) + order_.size() * (code_dim_ + sizeof(order_[0])) +
+  return tiles_.size() * sizeof(CodeTile) + order_.size() * own_dim() +
+         own_order_.size() * sizeof(order_[0]) + (head_ != nullptr ? head_->bytes() : 0) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
          centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +
          (pivots_ != nullptr
@@ -280,14 +353,23 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
   const uint32_t count = axes_.count;
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
   QueryCode query = EncodeCoordinates(axes_, exponent, norm, projected, codes);
-  std::fill(codes + count, codes + code_dim_, int8_t{0});
-  if (tail_dims_ > 0) {
+  int8_t* end = codes + count;
+  if (axes_.head > 0) {  // zeros meet the head's tails
+    const size_t zeros = head_->code_dim_ - head_->axes_.count;
+    int8_t* const rest = codes + head_->axes_.count;
+    std::memmove(rest + zeros, rest, end - rest);
+    std::fill_n(rest, zeros, int8_t{0});
+    end += zeros;
+  }
+  std::fill(end, codes + code_dim_, int8_t{0});
+  if (!axes_.identity) {
     // V in all, spread over the tail's dimensions.
     const double tail = TailBound(norm, Length(projected, count), AxesError(axes_, norm));
-    double rest = Term("query tail", std::ceil(tail * tail_unit_ / query.scale * kOutward));
+    double rest = Term("query tail", tail * tail_unit_ / query.scale * kOutward);
+    if (tail_dims_ > 0) rest = std::ceil(rest);
     for (int i = 0; i < tail_dims_; ++i) {
       const double part = std::min(rest, 1.0 * kMaxCode);
-      codes[count + i] = static_cast<int8_t>(part);
+      end[i] = static_cast<int8_t>(part);
       rest -= part;
     }
     query.tail_excess = rest * kMaxTailCode * query.scale * kOutward;

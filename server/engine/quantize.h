@@ -13,6 +13,7 @@
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
+#include "server/engine/code_rows.h"
 #include "server/engine/measure.h"
 #include "server/engine/rotate.h"
 
@@ -86,8 +87,11 @@ class FineCodes {
   FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order);
 
   int code_dim() const { return code_dim_; }
-  // By place in the order; 64 bytes beyond the last are readable.
-  const uint8_t* codes(uint64_t place) const { return codes_.data() + place * code_dim_; }
+  // From a place in the order on; 64 bytes beyond the last are readable.
+  CodeRows codes(uint64_t place) const {
+    const CodeRows::Plane all = {codes_.data(), static_cast<size_t>(code_dim_)};
+    return CodeRows{all}.From(place);
+  }
   const Row& row(uint64_t place) const { return rows_[place]; }
   uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
 
@@ -102,15 +106,17 @@ class FineCodes {
 };
 
 // Rows in some order, as unsigned codes: byte i of a row is 128 + cᵢ for the axes, then u,
-// `tail_dims` times, then zeros up to code_dim. Immutable.
+// `tail_dims` times, then zeros up to code_dim; with axes.head, a row of the head's codes, and then the same
+// for the other axes. Immutable.
 class Int8Codes {
  public:
-  // Encodes rows of `rows` in an order, with `fine` codes too if asked for. REQUIRES: magnitudes in the range
-  // that the float32 screen takes unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless
-  // by_norm.
+  // Encodes rows of `rows` in an order, with `fine` codes too if asked for, or with a head: that of `axes`,
+  // or along other axes, in codes of its own. REQUIRES: magnitudes in the range that the float32 screen takes
+  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless by_norm.
   static absl::StatusOr<std::unique_ptr<Int8Codes>> Encode(const MatrixView& rows,
                                                            absl::Span<const double> norms, RowOrder order,
-                                                           Axes axes, bool with_fine = false);
+                                                           Axes axes, bool with_fine = false,
+                                                           Axes head_axes = {});
 
   // Empty: for EncodePlain.
   Int8Codes() = default;
@@ -126,13 +132,17 @@ class Int8Codes {
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
-  // A tile's rows × code_dim codes. Tiles follow one another; beyond any, kTileRows rows and 64 bytes are
+  // A tile's codes, from a row on. Tiles follow one another; beyond any, kTileRows rows and 64 bytes are
   // readable.
-  const uint8_t* codes(uint64_t t) const { return codes_.data() + tiles_[t].first * code_dim_; }
+  CodeRows codes(uint64_t t, int row = 0) const;
   // The row number in the matrix of row `row` of tile `t`.
   uint64_t id(uint64_t t, int row) const { return id_at(tiles_[t].first + row); }
   // That of a place in the order.
   uint64_t id_at(uint64_t place) const { return order_[place]; }
+
+  // The same rows, in the same tiles, by fewer codes, for few queries, which wait for memory: along the first
+  // axes().head axes, or along others. Null if there are none of these.
+  const Int8Codes* head() const { return head_.get(); }
 
   // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
   const FineCodes* fine() const { return fine_.get(); }
@@ -154,6 +164,11 @@ class Int8Codes {
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
  private:
+  class Writer;
+
+  // Of a row's codes, those that are not the head's.
+  int own_dim() const { return code_dim_ - (axes_.head > 0 ? head_->code_dim_ : 0); }
+
   QueryCode EncodePlainQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
@@ -164,9 +179,11 @@ class Int8Codes {
   Axes axes_;
   int tail_dims_ = 0;
   int code_dim_ = 0;
-  double tail_unit_ = 1.0;  // ρ
-  std::vector<uint32_t> order_;
+  double tail_unit_ = 1.0;           // ρ
+  std::vector<uint32_t> own_order_;  // empty for a head
+  absl::Span<const uint32_t> order_;
   std::vector<CodeTile> tiles_;
+  std::unique_ptr<Int8Codes> head_;
   AlignedArray<uint8_t> codes_;
   std::vector<float> centres_;  // tiles × dim
   std::unique_ptr<const Int8Codes> centre_codes_;

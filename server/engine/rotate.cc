@@ -90,20 +90,30 @@ absl::StatusOr<Axes> Contraction(uint32_t dim, uint32_t count, const std::vector
 
 Axes IdentityAxes(uint32_t dim) { return {dim, dim, true, {}}; }
 
-absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count) {
+absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count, uint32_t head) {
   const size_t dim = axes.dim;
   std::mt19937_64 random(1);
   std::normal_distribution<double> normal;
-  std::vector<double> mix(size_t{count} * count), mixed(count * dim);
-  for (double& x : mix) x = normal(random);
-  Orthonormalise(mix, count, count, 2);
-  for (uint32_t i = 0; i < count; ++i) {
-    for (uint32_t j = 0; j < count; ++j) {
-      const double share = mix[size_t{i} * count + j];
-      for (size_t c = 0; c < dim; ++c) mixed[i * dim + c] += share * axes.directions[j * dim + c];
+  std::vector<double> mixed(count * dim);
+  const auto mix_axes = [&](uint32_t first, uint32_t end) {
+    const uint32_t n = end - first;
+    std::vector<double> mix(size_t{n} * n);
+    for (double& x : mix) x = normal(random);
+    Orthonormalise(mix, n, n, 2);
+    for (uint32_t i = 0; i < n; ++i) {
+      for (uint32_t j = 0; j < n; ++j) {
+        const double share = mix[size_t{i} * n + j];
+        for (size_t c = 0; c < dim; ++c) {
+          mixed[(first + i) * dim + c] += share * axes.directions[(first + j) * dim + c];
+        }
+      }
     }
-  }
-  return Contraction(axes.dim, count, mixed);
+  };
+  if (head > 0) mix_axes(0, head);
+  mix_axes(head, count);
+  absl::StatusOr<Axes> result = Contraction(axes.dim, count, mixed);
+  if (result.ok()) result->head = head;
+  return result;
 }
 
 absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count) {

@@ -22,6 +22,7 @@ struct Axes {
   uint32_t count = 0;
   bool identity = false;          // count = dim, and Px is x itself
   std::vector<float> directions;  // count × dim, row-major; empty for the identity
+  uint32_t head = 0;              // so many of the first may be used alone; 0: they need not be
 };
 
 // All of a row, unrotated.
@@ -29,13 +30,14 @@ Axes IdentityAxes(uint32_t dim);
 
 // The space of the first `count` of `axes`, which are in order of the length that they hold, along other axes
 // in no order: 8-bit steps are as coarse as the largest coordinate asks for, and along these no coordinate is
-// much larger than others. A contraction, too. REQUIRES: 1 ≤ count ≤ axes.count.
-absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count);
+// much larger than others. The first `head` of these have the space of the first `head` of those. A
+// contraction, too. REQUIRES: 1 ≤ count ≤ axes.count, head < count.
+absl::StatusOr<Axes> MixedAxes(const Axes& axes, uint32_t count, uint32_t head = 0);
 
 // About the `count` principal axes of `rows` (of their second moment, uncentred: inner products are what
 // matters), in order, from a sample of at most a few thousand rows, by orthogonal iteration (Golub and Van
 // Loan, Matrix Computations, §8.2.4). Any result is valid; a better one screens better.
-// REQUIRES: 1 ≤ count < dim; rows.rows ≥ 1; magnitudes that float32 can square.
+// REQUIRES: 1 ≤ count ≤ dim; rows.rows ≥ 1; magnitudes that float32 can square.
 absl::StatusOr<Axes> PrincipalAxes(const MatrixView& rows, uint32_t count);
 
 // Projects rows in float32, a tile at a time. Not thread-safe.

@@ -8,7 +8,6 @@
 namespace dotmax {
 void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim) {
   columns_ = columns;
-  dim_ = dim;
   const size_t codes = static_cast<size_t>(columns) * dim;
   if (count < columns) {
     int8_t* const padded = padded_.Reserve(codes);
@@ -32,30 +31,30 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
   runner_.emplace(*matmul, packed_.data(), scratch_.Reserve(matmul->scratch_bytes()), scores_.data());
 }
 
-const int32_t* CodeScorer::Score(const uint8_t* codes, int rows) {
+const int32_t* CodeScorer::Score(const CodeRows& codes, int rows) {
   const int whole_rows = (rows + 15) / 16 * 16;
   switch (kernel_) {
     case Kernel::kOneDnn:
-      runner_->Run(codes);
+      runner_->Run(codes.head.codes);
       break;
     case Kernel::kVnni:
-      ScoreVnni(codes, whole_rows, dim_, own_.data(), columns_, scores_.data());
+      ScoreVnni(codes, whole_rows, own_.data(), columns_, scores_.data());
       break;
     case Kernel::kAmx:
-      ScoreAmx(codes, whole_rows, dim_, own_.data(), columns_, scores_.data());
+      ScoreAmx(codes, whole_rows, own_.data(), columns_, scores_.data());
       break;
   }
   return scores_.data();
 }
 
-size_t CodeScorer::Collect(const uint8_t* codes, int rows, const int32_t* thresholds, Survivor* survivors) {
+size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thresholds, Survivor* survivors) {
   switch (kernel_) {
     case Kernel::kOneDnn:
       return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
     case Kernel::kVnni:
-      return CollectVnni(codes, rows, dim_, own_.data(), columns_, thresholds, survivors);
+      return CollectVnni(codes, rows, own_.data(), columns_, thresholds, survivors);
     case Kernel::kAmx:
-      return CollectAmx(codes, rows, dim_, own_.data(), columns_, thresholds, survivors);
+      return CollectAmx(codes, rows, own_.data(), columns_, thresholds, survivors);
   }
   return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "server/engine/aligned.h"
 #include "server/engine/amx.h"
+#include "server/engine/code_rows.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
 
@@ -16,23 +17,22 @@ namespace dotmax {
 class CodeScorer {
  public:
   // A block of `count` ≤ `columns` queries of dim codes each, row-major. `matmul` is for tiles of
-  // Int8Codes::kTileRows and outlives the block; null stands for a kernel of our own: amx.h's where it is to
-  // be had, or vnni.h's.
+  // Int8Codes::kTileRows, each row's codes side by side, and outlives the block; null stands for a kernel of
+  // our own: amx.h's where it is to be had, or vnni.h's.
   void Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim);
 
   int columns() const { return columns_; }
 
   // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, valid until the next call. Another
   // kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
-  const int32_t* Score(const uint8_t* codes, int rows);
+  const int32_t* Score(const CodeRows& codes, int rows);
 
   // Those of the first `rows` rows' scores that are > thresholds[column], in any order; returns how many.
   // `survivors` has room for kTileRows · columns + kSurvivorPadding.
-  size_t Collect(const uint8_t* codes, int rows, const int32_t* thresholds, Survivor* survivors);
+  size_t Collect(const CodeRows& codes, int rows, const int32_t* thresholds, Survivor* survivors);
 
  private:
   int columns_ = 0;
-  int dim_ = 0;
   const bool has_amx_ = HasAmxKernel();
   enum class Kernel { kOneDnn, kVnni, kAmx } kernel_ = Kernel::kOneDnn;
   std::optional<TileRunner> runner_;  // for oneDNN

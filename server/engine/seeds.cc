@@ -84,11 +84,11 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
 }
 
 std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
-                                   absl::Span<const uint32_t> queries) {
+                                   absl::Span<const uint32_t> queries, uint64_t fewest) {
   uint64_t top_k = 0;
   for (const uint32_t q : queries) top_k = std::max<uint64_t>(top_k, block.question(q).top_k);
-  const uint64_t wanted =
-      std::clamp<uint64_t>(top_k * kSeedRowsPerHit / Int8Codes::kTileRows, 1, kMostSeedTiles);
+  const uint64_t for_hits = top_k * kSeedRowsPerHit / Int8Codes::kTileRows;
+  const uint64_t wanted = std::clamp<uint64_t>(std::max(for_hits, fewest), 1, kMostSeedTiles);
   const uint64_t count = std::min(rows.tiles(), wanted);
   uint64_t first = 0;
   if (const uint32_t middle = queries[queries.size() / 2]; block.metric(middle) != Metric::kInnerProduct) {
@@ -105,16 +105,17 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
   std::fill_n(thresholds, width, std::numeric_limits<int32_t>::max());
   for (size_t i = 0; i < runs.size(); ++i) {
     const RowRun& run = runs[i];
-    const size_t dim = rows.code_dim();
     if (i + kRunsAhead < runs.size()) {
       const RowRun& next = runs[i + kRunsAhead];
-      const uint8_t* const codes = rows.codes(next.tile) + next.first * dim;
-      for (size_t byte = 0; byte < static_cast<size_t>(next.rows) * dim; byte += kCacheLineBytes) {
-        __builtin_prefetch(codes + byte);
+      const auto [head, rest] = rows.codes(next.tile, next.first);
+      for (const CodeRows::Plane& plane : {head, rest}) {
+        for (size_t byte = 0; byte < next.rows * plane.dim; byte += kCacheLineBytes) {
+          __builtin_prefetch(plane.codes + byte);
+        }
       }
     }
     const CodeTile& tile = rows.tile(run.tile);
-    const int32_t* const scores = scorer.Score(rows.codes(run.tile) + run.first * dim, run.rows);
+    const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
     const LengthRange lengths = {tile.norm, tile.norm};
     for (size_t c = 0; c < columns.count; ++c) {
       if (columns.least[c] == kNoSeeds) continue;

@@ -49,9 +49,10 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
                                  const QueryBlock& block);
 
 // To prove thresholds by: the longest rows, which have the largest inner products; for other metrics rows as
-// long as a query, more or less. The more of them, the closer the k-th best is to that of all.
+// long as a query, more or less. The more of them, the closer the k-th best is to that of all; `fewest` tiles
+// if there are that many, and it is within what is sensible.
 std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
-                                   absl::Span<const uint32_t> queries);
+                                   absl::Span<const uint32_t> queries, uint64_t fewest);
 
 // Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; their
 // lengths and metrics; the least merit to look for, kNoSeeds for those that want none.

@@ -64,9 +64,8 @@ DOTMAX_VNNI_INLINE void AddProducts(Vector& sum, Vector codes, Vector queries) {
 }
 
 struct Tile {
-  const uint8_t* codes;
+  CodeRows codes;
   int rows;
-  size_t dim;
   bool prefetch = true;  // the first time that it is read
 };
 
@@ -89,18 +88,23 @@ DOTMAX_VNNI_INLINE __m512i SumLanes(const __m512i (&sums)[kLanes]) {
                           _mm512_shuffle_i32x4(halves[0], halves[1], 0xdd));
 }
 
-// What becomes of sums: each sink takes kVectors vectors of a row, or kRows rows by kColumns columns in one.
+// What becomes of sums: each sink takes kVectors vectors of a row, or, by its Blocks, kColumns columns of
+// some rows in one.
 struct StoreScores {
   template <int kVectors>
   DOTMAX_VNNI_INLINE void Line(int row, const __m512i (&sums)[kVectors]) {
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(scores + row * stride + v * kLanes, sums[v]);
   }
   template <int kColumns>
-  DOTMAX_VNNI_INLINE void Block(int row, __m512i sums) {
-    alignas(kChunk) int32_t block[kLanes];
-    _mm512_store_si512(block, sums);
-    for (int i = 0; i < kLanes; ++i) scores[(row + i / kColumns) * stride + i % kColumns] = block[i];
-  }
+  struct Blocks {
+    DOTMAX_VNNI_INLINE void Take(int row, __m512i sums) {
+      alignas(kChunk) int32_t block[kLanes];
+      _mm512_store_si512(block, sums);
+      for (int i = 0; i < kLanes; ++i) to.scores[(row + i / kColumns) * to.stride + i % kColumns] = block[i];
+    }
+
+    const StoreScores& to;
+  };
   StoreScores Next(int columns) const { return {scores + columns, stride}; }
 
   int32_t* scores;
@@ -121,15 +125,28 @@ struct KeepSurvivors {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (int v = 0; v < kVectors; ++v) Append(masks[v], _mm512_add_epi32(lanes, First(row, v * kLanes)));
   }
+  // Without a branch: where rows have few codes, a few in a hundred pairs survive, and nobody knows where.
   template <int kColumns>
-  DOTMAX_VNNI_INLINE void Block(int row, __m512i sums) {
-    alignas(kChunk) int32_t wanted[kLanes], places[kLanes];
-    for (int i = 0; i < kLanes; ++i) wanted[i] = thresholds[i % kColumns];
-    const __mmask16 mask = _mm512_cmpgt_epi32_mask(sums, _mm512_load_si512(wanted));
-    if (__builtin_expect(mask == 0, 1)) return;
-    for (int i = 0; i < kLanes; ++i) places[i] = (i / kColumns) << 16 | i % kColumns;
-    Append(mask, _mm512_add_epi32(_mm512_load_si512(places), First(row, 0)));
-  }
+  struct Blocks {
+    DOTMAX_VNNI_INLINE explicit Blocks(const KeepSurvivors& its_sink) : sink(its_sink), end(*its_sink.out) {
+      alignas(kChunk) int32_t by_lane[kLanes], place[kLanes];
+      for (int i = 0; i < kLanes; ++i) by_lane[i] = sink.thresholds[i % kColumns];
+      for (int i = 0; i < kLanes; ++i) place[i] = (i / kColumns) << 16 | (sink.column + i % kColumns);
+      wanted = _mm512_load_si512(by_lane);
+      places = _mm512_load_si512(place);
+    }
+    DOTMAX_VNNI_INLINE void Take(int row, __m512i sums) {
+      const __mmask16 mask = _mm512_cmpgt_epi32_mask(sums, wanted);
+      const __m512i pairs = _mm512_add_epi32(places, _mm512_set1_epi32(row << 16));
+      _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(mask, pairs));
+      end += __builtin_popcount(mask);
+    }
+    DOTMAX_VNNI_INLINE ~Blocks() { *sink.out = end; }
+
+    const KeepSurvivors& sink;
+    Survivor* end;
+    __m512i wanted, places;
+  };
   KeepSurvivors Next(int columns) const { return {thresholds + columns, column + columns, out}; }
 
   // Of (row, column), as Survivor lies in memory.
@@ -146,30 +163,40 @@ struct KeepSurvivors {
   Survivor** out;
 };
 
+// sums[r · kColumns + c] += all codes of a plane's row r · those of query c, which are `padded` bytes apart.
+template <int kRows, int kColumns>
+DOTMAX_VNNI_INLINE void AddChunks(CodeRows::Plane rows, bool prefetch, const int8_t* queries, size_t padded,
+                                  __m512i* sums) {
+  for (size_t i = 0; i < rows.dim; i += kChunk) {
+    for (int r = 0; r < kRows; ++r) {
+      const __m512i codes = _mm512_loadu_si512(rows.row(r) + i);
+      if (prefetch) Prefetch(rows.codes + i * kRows + r * kChunk);
+      for (int c = 0; c < kColumns; ++c) {
+        AddProducts(sums[r * kColumns + c], codes, _mm512_load_si512(queries + c * padded + i));
+      }
+    }
+  }
+}
+
 // Dimensions in lanes: per score dim/64 products, and about 3 instructions to sum up. A few rows at a time,
 // so that memory is read nearly in order.
 template <int kColumns, class Sink>
 DOTMAX_VNNI void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink sink) {
   constexpr int kRows = kLanes / kColumns;
   constexpr int kRowsAtOnce = kRows < 4 ? kRows : 4;
-  const size_t padded = PaddedDim(static_cast<int>(tile.dim));
+  const size_t padded = PaddedDim(static_cast<int>(tile.codes.dim()));
+  typename Sink::template Blocks<kColumns> blocks{sink};
   for (int row = 0; row < tile.rows; row += kRows) {
     __m512i sums[kLanes];
     for (__m512i& sum : sums) sum = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (int first = 0; first < kRows; first += kRowsAtOnce) {
-      const uint8_t* const from = tile.codes + (row + first) * tile.dim;
-      for (size_t i = 0; i < tile.dim; i += kChunk) {
-        for (int r = 0; r < kRowsAtOnce; ++r) {
-          const __m512i codes = _mm512_loadu_si512(from + r * tile.dim + i);
-          if (tile.prefetch) Prefetch(from + i * kRowsAtOnce + r * kChunk);
-          for (int c = 0; c < kColumns; ++c) {
-            AddProducts(sums[(first + r) * kColumns + c], codes, _mm512_load_si512(queries + c * padded + i));
-          }
-        }
-      }
+      const auto [head, rest] = tile.codes.From(row + first);
+      __m512i* const to = sums + first * kColumns;
+      AddChunks<kRowsAtOnce, kColumns>(head, tile.prefetch, queries, padded, to);
+      AddChunks<kRowsAtOnce, kColumns>(rest, tile.prefetch, queries + head.dim, padded, to);
     }
-    sink.template Block<kColumns>(row, SumLanes(sums));
+    blocks.Take(row, SumLanes(sums));
   }
 }
 
@@ -187,34 +214,41 @@ DOTMAX_VNNI_INLINE void AddQuads(const uint8_t* codes, size_t dim, const int8_t*
   }
 }
 
+// The same with all codes of a plane's rows.
+template <int kVectors, int kRows>
+DOTMAX_VNNI_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_t* queries,
+                                __m512i (&sums)[kRows][kVectors]) {
+  constexpr size_t kColumns = kVectors * kLanes;
+  constexpr size_t kStep = kChunk / kRows;  // so many bytes of every row are a line
+  size_t i = 0;
+  for (; i + kStep <= rows.dim; i += kStep) {
+    for (size_t quad = i; quad < i + kStep; quad += kQuad) {
+      AddQuads(rows.codes + quad, rows.dim, queries + quad * kColumns, sums);
+    }
+    if (prefetch) Prefetch(rows.codes + i * kRows);
+  }
+  for (; i < rows.dim; i += kQuad) AddQuads(rows.codes + i, rows.dim, queries + i * kColumns, sums);
+  if (prefetch) Prefetch(rows.codes + i * kRows);
+}
+
 // Queries in lanes: per row and 16 queries dim/4 products, and nothing to sum up. kRows · kVectors sums hide
 // the latency of the products.
 template <int kVectors, int kRows, class Sink>
 DOTMAX_VNNI void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink) {
-  constexpr size_t kColumns = kVectors * kLanes;
-  constexpr size_t kStep = kChunk / kRows;  // so many bytes of every row are a line
   for (int row = 0; row < tile.rows; row += kRows) {
-    const uint8_t* const from = tile.codes + row * tile.dim;
+    const auto [head, rest] = tile.codes.From(row);
     __m512i sums[kRows][kVectors];
     for (auto& line : sums) {
       for (__m512i& sum : line) sum = _mm512_setzero_si512();
     }
-    size_t i = 0;
-    for (; i + kStep <= tile.dim; i += kStep) {
-      for (size_t quad = i; quad < i + kStep; quad += kQuad) {
-        AddQuads(from + quad, tile.dim, queries + quad * kColumns, sums);
-      }
-      if (tile.prefetch) Prefetch(from + i * kRows);
-    }
-    for (; i < tile.dim; i += kQuad) AddQuads(from + i, tile.dim, queries + i * kColumns, sums);
-    if (tile.prefetch) Prefetch(from + i * kRows);
+    AddRows(head, tile.prefetch, queries, sums);
+    if (rest.dim > 0) AddRows(rest, tile.prefetch, queries + head.dim * kVectors * kLanes, sums);
     for (int r = 0; r < kRows; ++r) sink.Line(row + r, sums[r]);
   }
 }
 
-// A query's score with one row; codes as for ScoreByDimension.
-DOTMAX_VNNI_INLINE int32_t ScoreOne(const uint8_t* codes, const int8_t* query, size_t dim) {
-  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+// sums += a row's codes · those of a query, as for ScoreByDimension.
+DOTMAX_VNNI_INLINE void AddOne(const uint8_t* codes, const int8_t* query, size_t dim, __m512i (&sums)[2]) {
   size_t i = 0;
   for (; i + 2 * kChunk <= dim; i += 2 * kChunk) {
     AddProducts(sums[0], _mm512_loadu_si512(codes + i), _mm512_loadu_si512(query + i));
@@ -223,62 +257,77 @@ DOTMAX_VNNI_INLINE int32_t ScoreOne(const uint8_t* codes, const int8_t* query, s
   for (; i < dim; i += kChunk) {
     AddProducts(sums[0], _mm512_loadu_si512(codes + i), _mm512_loadu_si512(query + i));
   }
-  return _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
 }
 
-DOTMAX_VNNI void ScoreEach(const uint8_t* tile, size_t dim, const int8_t* const* queries,
+DOTMAX_VNNI void ScoreEach(const CodeRows& tile, const int8_t* const* queries,
                            absl::Span<const Survivor> survivors, int32_t* scores) {
+  const auto [head, rest] = tile;
   const auto prefetch = [&](size_t i) {
-    const auto* const row = reinterpret_cast<const char*>(tile + survivors[i].row * dim);
-    for (size_t byte = 0; byte < dim; byte += kChunk) _mm_prefetch(row + byte, _MM_HINT_T0);
+    for (const CodeRows::Plane& plane : {head, rest}) {
+      const uint8_t* const row = plane.row(survivors[i].row);
+      for (size_t byte = 0; byte < plane.dim; byte += kChunk) _mm_prefetch(row + byte, _MM_HINT_T0);
+    }
   };
   const size_t count = survivors.size();
   for (size_t i = 0; i < std::min(count, kSurvivorsAhead); ++i) prefetch(i);
   for (size_t i = 0; i < count; ++i) {
     if (i + kSurvivorsAhead < count) prefetch(i + kSurvivorsAhead);
-    scores[i] = ScoreOne(tile + survivors[i].row * dim, queries[survivors[i].column], dim);
+    const auto [column, row] = survivors[i];
+    __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    AddOne(head.row(row), queries[column], head.dim, sums);
+    AddOne(rest.row(row), queries[column] + head.dim, rest.dim, sums);
+    scores[i] = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
   }
 }
 
-// The same of 8 queries, in half vectors, of which there are two in the time of one. Two rows' sums make a
-// vector.
+constexpr int kHalfRows = 8;
+
+DOTMAX_VNNI_INLINE void AddHalfRows(CodeRows::Plane rows, bool prefetch, const int8_t* queries,
+                                    __m256i (&sums)[kHalfRows]) {
+  constexpr size_t kStep = kChunk / kHalfRows;
+  for (size_t i = 0; i < rows.dim; i += kQuad) {
+    const __m256i query = _mm256_load_si256(reinterpret_cast<const __m256i*>(queries + i * kHalf));
+    if (prefetch && i % kStep == 0) Prefetch(rows.codes + i * kHalfRows);
+    for (int r = 0; r < kHalfRows; ++r) {
+      int32_t quad;
+      std::memcpy(&quad, rows.row(r) + i, kQuad);
+      AddProducts(sums[r], _mm256_set1_epi32(quad), query);
+    }
+  }
+}
+
+// As ScoreByQuery for 8 queries, in half vectors, of which there are two in the time of one. Two rows' sums
+// make a vector.
 template <class Sink>
 DOTMAX_VNNI void ScoreByHalf(const Tile& tile, const int8_t* queries, Sink sink) {
-  constexpr int kRows = 8;
-  constexpr size_t kStep = kChunk / kRows;
+  constexpr int kRows = kHalfRows;
+  typename Sink::template Blocks<kHalf> blocks{sink};
   for (int row = 0; row < tile.rows; row += kRows) {
-    const uint8_t* const from = tile.codes + row * tile.dim;
+    const auto [head, rest] = tile.codes.From(row);
     __m256i sums[kRows];
     for (__m256i& sum : sums) sum = _mm256_setzero_si256();
-    for (size_t i = 0; i < tile.dim; i += kQuad) {
-      const __m256i query = _mm256_load_si256(reinterpret_cast<const __m256i*>(queries + i * kHalf));
-      if (tile.prefetch && i % kStep == 0) Prefetch(from + i * kRows);
-      for (int r = 0; r < kRows; ++r) {
-        int32_t quad;
-        std::memcpy(&quad, from + r * tile.dim + i, kQuad);
-        AddProducts(sums[r], _mm256_set1_epi32(quad), query);
-      }
-    }
+    AddHalfRows(head, tile.prefetch, queries, sums);
+    AddHalfRows(rest, tile.prefetch, queries + head.dim * kHalf, sums);
     for (int r = 0; r < kRows; r += 2) {
-      sink.template Block<kHalf>(row + r,
-                                 _mm512_inserti64x4(_mm512_castsi256_si512(sums[r]), sums[r + 1], 1));
+      blocks.Take(row + r, _mm512_inserti64x4(_mm512_castsi256_si512(sums[r]), sums[r + 1], 1));
     }
   }
 }
 
 template <class Sink>
 void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
+  const size_t dim = tile.codes.dim();
   for (int group; columns > 0; columns -= group, sink = sink.Next(group), tile.prefetch = false) {
     group = Group(columns);
     if (group == 1) ScoreByDimension<1>(tile, packed, sink);
     if (group == 2) ScoreByDimension<2>(tile, packed, sink);
     if (group == 4) ScoreByDimension<4>(tile, packed, sink);
-    if (group == 8 && ByQuery(8, tile.dim)) ScoreByHalf(tile, packed, sink);
-    if (group == 8 && !ByQuery(8, tile.dim)) ScoreByDimension<8>(tile, packed, sink);
+    if (group == 8 && ByQuery(8, dim)) ScoreByHalf(tile, packed, sink);
+    if (group == 8 && !ByQuery(8, dim)) ScoreByDimension<8>(tile, packed, sink);
     if (group == 16) ScoreByQuery<1, 8>(tile, packed, sink);
     if (group == 32) ScoreByQuery<2, 8>(tile, packed, sink);
     if (group == 64) ScoreByQuery<4, 4>(tile, packed, sink);
-    packed += GroupBytes(group, tile.dim);
+    packed += GroupBytes(group, dim);
   }
 }
 #endif
@@ -324,31 +373,29 @@ bool HasVnniKernel() {
   return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
 }
 
-void ScoreVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns, int32_t* scores) {
-  ScoreGroups(Tile{codes, rows, static_cast<size_t>(dim)}, packed, columns,
-              StoreScores{scores, static_cast<size_t>(columns)});
+void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores) {
+  ScoreGroups(Tile{tile, rows}, packed, columns, StoreScores{scores, static_cast<size_t>(columns)});
 }
 
-size_t CollectVnni(const uint8_t* codes, int rows, int dim, const int8_t* packed, int columns,
+size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors) {
   static_assert(sizeof(Survivor) == sizeof(int32_t));
   Survivor* end = survivors;
   const int whole_rows = (rows + kLanes - 1) / kLanes * kLanes;
-  ScoreGroups(Tile{codes, whole_rows, static_cast<size_t>(dim)}, packed, columns,
-              KeepSurvivors{thresholds, 0, &end});
+  ScoreGroups(Tile{tile, whole_rows}, packed, columns, KeepSurvivors{thresholds, 0, &end});
   if (rows < whole_rows) end = std::remove_if(survivors, end, [rows](Survivor s) { return s.row >= rows; });
   return end - survivors;
 }
 
-void ScoreSurvivorsVnni(const uint8_t* tile, int dim, const int8_t* const* queries,
+void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
                         absl::Span<const Survivor> survivors, int32_t* scores) {
-  ScoreEach(tile, static_cast<size_t>(dim), queries, survivors, scores);
+  ScoreEach(tile, queries, survivors, scores);
 }
 #else
 bool HasVnniKernel() { return false; }
-void ScoreSurvivorsVnni(const uint8_t*, int, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
-void ScoreVnni(const uint8_t*, int, int, const int8_t*, int, int32_t*) {}
-size_t CollectVnni(const uint8_t*, int, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
+void ScoreSurvivorsVnni(const CodeRows&, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
+void ScoreVnni(const CodeRows&, int, const int8_t*, int, int32_t*) {}
+size_t CollectVnni(const CodeRows&, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
 #endif
 
 }  // namespace dotmax

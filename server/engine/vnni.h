@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "server/engine/code_rows.h"
 #include "server/engine/reduce.h"
 
 namespace dotmax {
@@ -18,22 +19,22 @@ bool HasVnniKernel();
 // plus 0, 1, 2, 4, 8, 9, 10 or 12.
 int VnniColumns(int queries, int dim);
 
-// scores[r][c] = Σᵢ tile[r][i] · queries[c][i], exactly, for rows × dim unsigned codes where they lie and
+// scores[r][c] = Σᵢ tile[r][i] · queries[c][i], exactly, for rows × dim unsigned codes and
 // columns × dim signed ones, packed by PackVnni. Up to 8 columns it runs at the speed at which one core
 // reads memory, from 16 on near the peak of 8-bit products. REQUIRES: HasVnniKernel(); columns =
-// VnniColumns(columns); rows % 16 = 0, dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end are
-// readable; packed (PackedVnniBytes) and scores 64-byte aligned.
-void ScoreVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns, int32_t* scores);
+// VnniColumns(columns); rows % 16 = 0, dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end (either
+// plane's) are readable; packed (PackedVnniBytes) and scores 64-byte aligned.
+void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores);
 
 // The same without writing scores: every (row, column) with a score > thresholds[column], in any order, to
 // `survivors` (room for all of whole blocks of 16 rows, + kSurvivorPadding); returns how many. `rows` may be
 // any number, and up to a multiple of 16 are readable.
-size_t CollectVnni(const uint8_t* tile, int rows, int dim, const int8_t* packed, int columns,
+size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors);
 
 // ScoreSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
 // PaddedVnniDim(dim) codes, zeros from dim on; 63 bytes beyond the tile's end are readable.
-void ScoreSurvivorsVnni(const uint8_t* tile, int dim, const int8_t* const* queries,
+void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
                         absl::Span<const Survivor> survivors, int32_t* scores);
 int PaddedVnniDim(int dim);
 

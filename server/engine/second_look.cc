@@ -1,0 +1,72 @@
+#include "server/engine/second_look.h"
+
+#include <algorithm>
+
+#include "server/engine/bound.h"
+#include "server/engine/vnni.h"
+
+namespace dotmax {
+
+SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries)
+    : whole_(&whole), fine_(nullptr), queries_(queries), has_own_kernel_(true) {}
+
+SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels)
+    : whole_(nullptr), fine_(&fine), queries_(queries), has_own_kernel_(kernels.has_own()) {}
+
+void SecondLook::Pack(absl::Span<const uint32_t> queries) {
+  count_ = queries.size();
+  for (size_t c = 0; c < queries.size(); ++c) {
+    codes_of_[c] = queries_.codes_of(queries[c]);
+    columns_.Set(c, queries_[queries[c]]);
+  }
+}
+
+void SecondLook::Begin(const CodeTile& tile, uint64_t t) {
+  first_row_ = tile.first;
+  first_tile_ = t;
+  tiles_ = 0;
+  codes_ = whole_ != nullptr ? whole_->codes(t) : fine_->codes(first_row_);
+}
+
+void SecondLook::AddTile(const double* scores) {
+  if (whole_ == nullptr) {
+    std::copy_n(scores, count_, scores_[tiles_++].data());
+    return;
+  }
+  const CodeTile& tile = whole_->tile(first_tile_ + tiles_);
+  Int8Thresholds(columns_.Wanting(scores), static_cast<int>(count_), tile.code_norm, tile.code_error,
+                 tile.scale, thresholds_[tiles_++].data());
+}
+
+void SecondLook::Fetch(int row) const {
+  const CodeRows::Plane& plane = codes_.rest.dim > 0 ? codes_.rest : codes_.head;
+  for (size_t i = 0; i < plane.dim; i += kHeadMultiple) __builtin_prefetch(plane.row(row) + i);
+}
+
+size_t SecondLook::Keep(absl::Span<Survivor> survivors, int32_t* scores) const {
+  if (has_own_kernel_) {
+    ScoreSurvivorsVnni(codes_, codes_of_.data(), survivors, scores);
+  } else {
+    ScoreSurvivors(codes_.head.codes, static_cast<int>(codes_.dim()), codes_of_.data(), survivors, scores);
+  }
+  size_t kept = 0;
+  for (size_t i = 0; i < survivors.size(); ++i) {
+    const Survivor survivor = survivors[i];
+    const size_t tile = survivor.row / Int8Codes::kTileRows, c = survivor.column;
+    int32_t threshold;
+    if (whole_ != nullptr) {
+      threshold = thresholds_[tile][c];
+    } else {
+      const FineCodes::Row& row = fine_->row(first_row_ + survivor.row);
+      const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
+                                     columns_.tail_excess[c], row.code_norm, row.code_error, row.scale);
+      threshold =
+          Int8Threshold(scores_[tile][c], error, columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
+    }
+    survivors[kept] = survivor;
+    kept += scores[i] > threshold;
+  }
+  return kept;
+}
+
+}  // namespace dotmax

@@ -1,0 +1,59 @@
+// What the first codes of rows cannot rule out is looked at again by codes of all axes, before the rows
+// themselves are: a row takes a cache line or some, and comes from anywhere in memory.
+#ifndef DOTMAX_SERVER_ENGINE_SECOND_LOOK_H_
+#define DOTMAX_SERVER_ENGINE_SECOND_LOOK_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "server/engine/balls.h"
+#include "server/engine/encode.h"
+#include "server/engine/pass.h"
+#include "server/engine/quantize.h"
+#include "server/engine/reduce.h"
+
+namespace dotmax {
+
+// One worker's. Not thread-safe.
+class SecondLook {
+ public:
+  // By `whole`, which the rows of the first look are the head of (there are such only where there is a kernel
+  // of our own); or by their fine codes. `queries` have codes for that. All outlive this.
+  SecondLook(const Int8Codes& whole, const EncodedQueries& queries);
+  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels);
+
+  // The queries by column, from now on.
+  void Pack(absl::Span<const uint32_t> queries);
+
+  // The tiles that come next are this one, `t`, and those after it, at most kTilesPerClaim.
+  void Begin(const CodeTile& tile, uint64_t t);
+  // What the inner products of the next tile must reach, by column.
+  void AddTile(const double* scores);
+  // Asks for the codes of a row, counted from the first tile's first, that have not been read.
+  void Fetch(int row) const;
+
+  // Moves those of the tiles' survivors that this cannot rule out either to the front, in order; returns how
+  // many. `scores` has room for one of each.
+  size_t Keep(absl::Span<Survivor> survivors, int32_t* scores) const;
+
+ private:
+  const Int8Codes* const whole_;
+  const FineCodes* const fine_;
+  const EncodedQueries& queries_;
+  const bool has_own_kernel_;
+  size_t count_ = 0;     // of queries
+  CodeRows codes_ = {};  // from the first tile on
+  uint64_t first_row_ = 0, first_tile_ = 0;
+  size_t tiles_ = 0;
+  std::array<const int8_t*, kMaxColumns> codes_of_;
+  QueryColumns columns_;
+  // By tile, then by column: of inner products for fine codes, of codes for whole ones.
+  std::array<std::array<double, kMaxColumns>, kTilesPerClaim> scores_;
+  std::array<std::array<int32_t, kMaxColumns>, kTilesPerClaim> thresholds_;
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_SECOND_LOOK_H_
