@@ -31,6 +31,7 @@ class ProductAccumulator {
     const int64_t sign = x.negative != y.negative ? -1 : 1;
     int digit = bit / kDigitBits;
     const int shift = bit % kDigitBits;
+    first_ = std::min(first_, digit);
     // The product has at most 106 bits; its low 64 bits and the rest are shifted apart, so that none drop.
     const unsigned __int128 low = static_cast<unsigned __int128>(static_cast<uint64_t>(product)) << shift;
     const unsigned __int128 high = ((product >> 64) << shift) + (low >> 64);
@@ -39,13 +40,14 @@ class ProductAccumulator {
     for (unsigned __int128 rest = high; rest != 0; rest >>= kDigitBits) {
       digits_[++digit] += sign * static_cast<int64_t>(static_cast<uint32_t>(rest));
     }
+    last_ = std::max(last_, digit);
   }
 
   // The sum itself.
   void Move(mpfr_t to) {
     const bool negative = Normalise();
-    size_t first = 0, end = kDigits;
-    while (end > 0 && digits_[end - 1] == 0) --end;
+    size_t first = std::min(first_, last_ + 1), end = last_ + 2;
+    while (end > first && digits_[end - 1] == 0) --end;
     while (first < end && digits_[first] == 0) ++first;
     mpz_t integer;
     mpz_init(integer);
@@ -61,15 +63,15 @@ class ProductAccumulator {
   // The sum rounded once.
   double Round() {
     const bool negative = Normalise();
-    int top = kDigits - 1;
-    while (top >= 0 && digits_[top] == 0) --top;
-    if (top < 0) return 0.0;
+    int top = last_ + 1;
+    while (top >= first_ && digits_[top] == 0) --top;
+    if (top < first_) return 0.0;
     // Gather 64 bits from the leading one down; whatever lies below only matters as "not zero".
     const int lead_bit = top * kDigitBits + 31 - std::countl_zero(static_cast<uint32_t>(digits_[top]));
     const int low_bit = lead_bit - 63;
     uint64_t window = 0;
     bool sticky = false;
-    for (int digit = top; digit >= 0; --digit) {
+    for (int digit = top; digit >= first_; --digit) {
       const int position = digit * kDigitBits - low_bit;  // of the digit's lowest bit in the window
       const uint64_t value = static_cast<uint64_t>(digits_[digit]);
       if (position >= 0) {
@@ -113,15 +115,15 @@ class ProductAccumulator {
   // Brings every digit of the sum's magnitude into [0, 2^32); returns whether the sum was negative.
   bool Normalise() {
     Carry();
-    if (digits_[kDigits - 1] >= 0) return false;
-    for (int64_t& digit : digits_) digit = -digit;
+    if (digits_[last_ + 1] >= 0) return false;
+    for (int i = first_; i <= last_ + 1; ++i) digits_[i] = -digits_[i];
     Carry();
     return true;
   }
 
-  // The top digit keeps the sign.
+  // The digit above the last keeps what is carried there, which is less than 2^32, and the sign.
   void Carry() {
-    for (int i = 0; i + 1 < kDigits; ++i) {
+    for (int i = first_; i <= last_; ++i) {
       digits_[i + 1] += digits_[i] >> kDigitBits;
       digits_[i] &= 0xffffffff;
     }
@@ -140,6 +142,7 @@ class ProductAccumulator {
 
   // Each of up to 4·2^16 additions moves a digit by less than 2^32: no int64 overflows.
   std::array<int64_t, kDigits> digits_ = {};
+  int first_ = kDigits - 1, last_ = -1;  // of those that may not be zero
 };
 
 // hi + lo rounded, if that is what every number within `error` of it rounds to.

@@ -22,6 +22,7 @@ constexpr double kLeastShare = 8.0;
 constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
 constexpr size_t kCacheLineBytes = 64;
+constexpr int kFewestRowsAtOnce = 32;
 
 // Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
 // hits' rows again.
@@ -117,26 +118,32 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     const CodeTile& tile = rows.tile(run.tile);
     const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
     const LengthRange lengths = {tile.norm, tile.norm};
-    for (size_t c = 0; c < columns.count; ++c) {
-      if (columns.least[c] == kNoSeeds) continue;
-      const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths);
-      thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
-    }
-    const size_t count = CollectSurvivors(scores, run.rows, width, thresholds, survivors);
-    for (size_t j = 0; j < count; ++j) {
-      const Survivor s = survivors[j];
-      const double units = scores[size_t{s.row} * width + s.column] - columns.offset[s.column];
-      const double score = units * tile.scale / columns.inverse_scale[s.column];
-      const uint64_t place = tile.first + run.first + s.row;
-      if (!may_be_hit(s.column, place)) continue;
-      const double merit = BestMerit(columns.metric[s.column], score, *columns.measured[s.column], lengths);
-      keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));
-    }
-    if (count == 0) continue;
-    for (size_t c = 0; c < columns.count; ++c) {
-      if (keys[c].size() < 2 * wanted) continue;
-      KeepLargest(keys[c], wanted);
-      columns.least[c] = SeedScore(*std::min_element(keys[c].begin(), keys[c].end()));
+    // As many again as before: the best so far leave fewer of the next.
+    int done = 0;
+    for (int count; done < run.rows; done += count) {
+      count = std::min(run.rows - done, std::max({done, kFewestRowsAtOnce, static_cast<int>(2 * wanted)}));
+      const int32_t* const some = scores + static_cast<size_t>(done) * width;
+      for (size_t c = 0; c < columns.count; ++c) {
+        if (columns.least[c] == kNoSeeds) continue;
+        const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths);
+        thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
+      }
+      const size_t survived = CollectSurvivors(some, count, width, thresholds, survivors);
+      for (size_t j = 0; j < survived; ++j) {
+        const Survivor s = survivors[j];
+        const double units = some[size_t{s.row} * width + s.column] - columns.offset[s.column];
+        const double score = units * tile.scale / columns.inverse_scale[s.column];
+        const uint64_t place = tile.first + run.first + done + s.row;
+        if (!may_be_hit(s.column, place)) continue;
+        const double merit = BestMerit(columns.metric[s.column], score, *columns.measured[s.column], lengths);
+        keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));
+      }
+      if (survived == 0) continue;
+      for (size_t c = 0; c < columns.count; ++c) {
+        if (keys[c].size() < 2 * wanted) continue;
+        KeepLargest(keys[c], wanted);
+        columns.least[c] = SeedScore(*std::min_element(keys[c].begin(), keys[c].end()));
+      }
     }
   }
 }
