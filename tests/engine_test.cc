@@ -10,6 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "server/base/errors.h"
+#include "server/engine/vnni.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -381,6 +382,21 @@ TEST(EngineTest, HeadsComeFirst) {
         }
       }
     }
+  }
+}
+
+// Of long rows more of a query's bits leave fewer to be checked.
+TEST(EngineTest, LongRowsAreLookedAtAgain) {
+  const SharedMatrix rows = RandomNormal(2000, 700, 1), queries = RandomNormal(20, 700, 2);
+  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 700});
+  if (!HasVnniKernel()) GTEST_SKIP() << "the kernels here score whole tiles alone";
+  Engine engine(1);
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+    const Selection selection = {.top_k = 10, .metric = metric};
+    const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, selection, Never);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 10, Reduction::kPerRow, metric));
+    EXPECT_LT(answer->stats.pairs_checked, 0.9 * answer->stats.pairs_survived) << static_cast<int>(metric);
   }
 }
 

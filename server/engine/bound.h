@@ -119,6 +119,16 @@ inline double CodeError(double query_error, double query_norm, double tail_exces
          kOutward;
 }
 
+// With a second code r of the query, Pa ≈ qs + r·s₂, only the row's codes err by much: where `first` and
+// `rest` are s·t·I and s₂·t·(Σrᵢcᵢ), but for a few roundings, and E is as above for ‖Pa − qs − r·s₂‖,
+//
+//   a·b ≤ first + rest + E
+//
+// and the result leaves room for the rounding of a·b to a score, too.
+inline double RefinedBound(double first, double rest, double error) {
+  return first + rest + (error + (std::abs(first) + std::abs(rest)) * 0x1p-49) * kOutward;
+}
+
 // Codes that were only rounded, of n numbers x with |x|·inverse_scale ≤ 127·(1 + 2^-22): the product and the
 // inverse of scale err by 2^-24 each, so |x/scale − code| ≤ 1/2 + 127·2^-22.9 < 1/2 + 2^-15. Returns a bound
 // of ‖x − code·scale‖.

@@ -8,6 +8,10 @@
 namespace dotmax {
 namespace {
 
+// From so many on a row takes so much longer than another look at its codes that this pays: by more of the
+// query's bits.
+constexpr int kFewestDimsForRests = 256;
+
 // Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along
 // `axes` axes, which the rows' begin. Codes are at a stride of at least code_dim, zeros beyond that.
 template <class Codes>
@@ -16,6 +20,17 @@ void Encode(const Codes& rows, const QueryBlock& block, const float* projected, 
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
     encoded.queries[q] = rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to);
+    std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
+  }
+}
+
+// What these codes of queries [first, end) miss; the rest as above.
+template <class Codes>
+void EncodeRests(const Codes& rows, const EncodedQueries& queries, const float* projected, uint32_t axes,
+                 size_t first, size_t end, int8_t* codes, EncodedRests& encoded) {
+  for (size_t q = first; q < end; ++q) {
+    int8_t* const to = codes + q * encoded.stride;
+    encoded.rests[q] = rows.EncodeRest(queries[q], projected + q * axes, queries.codes_of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
 }
@@ -60,7 +75,11 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   }
   const FineCodes* const fine = rows.fine();
   EncodedBlock encoded;
-  encoded.queries.stride = first_rows.code_dim();
+  // Short rows are not looked at again by rests, balls' queries are scored where they lie.
+  const int last_dim = fine != nullptr && !by_head ? fine->code_dim() : rows.code_dim();
+  const bool with_rests = buffers.kernels.has_own() && rows.centre_codes() == nullptr &&
+                          rows.axes().head == 0 && last_dim >= kFewestDimsForRests;
+  encoded.queries.stride = with_rests ? PaddedVnniDim(first_rows.code_dim()) : first_rows.code_dim();
   encoded.queries.queries.resize(count);
   int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);
   encoded.queries.codes = codes;
@@ -70,6 +89,13 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     encoded.again.queries.resize(count);
     codes_again = buffers.codes_again.Reserve(count * encoded.again.stride);
     encoded.again.codes = codes_again;
+  }
+  int8_t* rest_codes = nullptr;
+  if (with_rests) {
+    encoded.rests.stride = PaddedVnniDim(last_dim);
+    encoded.rests.rests.resize(count);
+    rest_codes = buffers.rest_codes.Reserve(count * encoded.rests.stride);
+    encoded.rests.codes = rest_codes;
   }
   buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
     if (project != nullptr) {
@@ -83,6 +109,14 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
       Encode(rows, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
     } else if (fine != nullptr) {
       Encode(*fine, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
+    }
+    if (rest_codes == nullptr) return;
+    if (by_head) {
+      EncodeRests(rows, encoded.again, block.scaled, axes.dim, first, end, rest_codes, encoded.rests);
+    } else if (fine != nullptr) {
+      EncodeRests(*fine, encoded.again, block.scaled, axes.dim, first, end, rest_codes, encoded.rests);
+    } else {
+      EncodeRests(rows, encoded.queries, coordinates, axes.count, first, end, rest_codes, encoded.rests);
     }
   });
   return encoded;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/engine/balls.h"
@@ -19,6 +20,7 @@ struct QueryColumns {
     code_error[c] = query.code_error;
     projection_norm[c] = query.projection_norm;
     tail_excess[c] = query.tail_excess;
+    scale[c] = query.scale;
     inverse_scale[c] = query.inverse_scale;
     offset[c] = query.offset;
   }
@@ -28,12 +30,23 @@ struct QueryColumns {
             offset.data()};
   }
 
-  std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, inverse_scale, offset;
+  std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, scale, inverse_scale, offset;
+};
+
+// What the codes of a block's queries miss.
+struct EncodedRests {
+  const QueryRest& operator[](size_t q) const { return rests[q]; }
+  const int8_t* codes_of(size_t q) const { return codes + q * stride; }
+
+  std::vector<QueryRest> rests;
+  const int8_t* codes = nullptr;
+  size_t stride = 0;
 };
 
 struct EncodedBlock {
   EncodedQueries queries;
   EncodedQueries again;  // for a second look, if there is one
+  EncodedRests rests;    // of the latter, or the former; none for short rows
 };
 
 // Projects and encodes a block for `rows`, and for their fine codes, if there are any; or, `by_head`, for

@@ -49,7 +49,7 @@ class Int8Pass final : public Pass {
   // of, for a second look, or null.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
            const Kernels& all_kernels, KernelByColumns kernels, Balls balls, EncodedQueries queries,
-           EncodedQueries queries_again)
+           EncodedQueries queries_again, EncodedRests rests)
       : Pass(base, block),
         rows_(rows),
         whole_(whole),
@@ -57,7 +57,8 @@ class Int8Pass final : public Pass {
         kernels_(kernels),
         balls_(std::move(balls)),
         queries_(std::move(queries)),
-        queries_again_(std::move(queries_again)) {
+        queries_again_(std::move(queries_again)),
+        rests_(std::move(rests)) {
     if (rows.centre_codes() != nullptr) {
       balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, tile).lower; });
       return;
@@ -73,9 +74,11 @@ class Int8Pass final : public Pass {
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer)
         : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
       if (pass.whole_ != nullptr) {
-        second_look_.emplace(*pass.whole_, pass.queries_again_);
+        second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_);
       } else if (pass.rows_.fine() != nullptr) {
-        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_);
+        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.rests_, pass.all_kernels_);
+      } else if (pass.rests_.codes != nullptr) {
+        second_look_.emplace(pass.rows_, pass.queries_, pass.rests_);
       }
       active_.resize(pass.block_.size());
       if (pass.rows_.centre_codes() != nullptr) {
@@ -102,7 +105,9 @@ class Int8Pass final : public Pass {
           Pack();
         }
         if (!DropFinished(first)) return false;
-        SearchTiles(first, end);
+        // Codes that are looked at twice are still in cache then.
+        const uint64_t step = pass_.looks_at_the_same() ? 1 : kTilesPerClaim;
+        for (uint64_t t = first; t < end; t += step) SearchTiles(t, std::min(t + step, end));
       } else {
         LookUpMerits();
         if (round_ == 0) {
@@ -224,12 +229,12 @@ class Int8Pass final : public Pass {
         const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
         for (size_t i = before; i < count; ++i) {
           survivors[i].row += static_cast<uint16_t>(rows_before);
-          if (second_look_.has_value()) second_look_->Fetch(survivors[i].row);
+          if (second_look_.has_value() && !pass_.looks_at_the_same()) second_look_->Fetch(survivors[i].row);
         }
       }
       scratch_.pairs_survived += count;
       if (count > 0 && second_look_.has_value()) {
-        count = second_look_->Keep({survivors, count}, scratch_.scores_again.Reserve(count));
+        count = second_look_->Keep({survivors, count}, scratch_);
       }
       scratch_.pairs_checked += count;
       CheckSurvivors(first, count);
@@ -471,6 +476,11 @@ class Int8Pass final : public Pass {
     return block_.questions.size() == 1 && block_.questions[0]->selection.reduction == Reduction::kGlobal;
   }
 
+  // Whether the second look is at the codes of the first.
+  bool looks_at_the_same() const {
+    return rests_.codes != nullptr && whole_ == nullptr && rows_.fine() == nullptr;
+  }
+
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
 
   const TileMatmul* SampleKernel(size_t queries) const {
@@ -493,6 +503,7 @@ class Int8Pass final : public Pass {
   Balls balls_;
   const EncodedQueries queries_;
   const EncodedQueries queries_again_;  // for a second look, if there is one
+  const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
   std::vector<RowRun> sample_;          // empty: all are proved
   std::vector<Guess> guesses_;          // by query; empty likewise
 };
@@ -529,7 +540,8 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
   return std::make_unique<Int8Pass>(base, rows, by_head ? &codes : nullptr, block, buffers.kernels, kernels,
-                                    std::move(balls), std::move(encoded->queries), std::move(encoded->again));
+                                    std::move(balls), std::move(encoded->queries), std::move(encoded->again),
+                                    std::move(encoded->rests));
 }
 
 }  // namespace dotmax

@@ -133,7 +133,7 @@ struct Scratch {
   AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
-  AlignedArray<int32_t> int_thresholds, scores_again;
+  AlignedArray<int32_t> int_thresholds, scores_again, rest_scores;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors;
   LargestScores largest;
@@ -174,7 +174,7 @@ class PassBuffers {
   Kernels kernels;
   AlignedArray<float> projected;
   AlignedArray<std::byte> packed;
-  AlignedArray<int8_t> codes, codes_again;
+  AlignedArray<int8_t> codes, codes_again, rest_codes;
   AlignedArray<double> ball_centres;
 
   // Of a part of a block.

@@ -52,6 +52,14 @@ struct QueryCode {
   double offset;           // what the rows' unsigned codes add to every integer score
 };
 
+// What a query's codes miss, in codes of its own: a coordinate is about code · scale + rest code · rest
+// scale.
+struct QueryRest {
+  double scale;
+  double code_error;  // ≥ ‖Pa − both‖
+  double offset;      // as QueryCode's
+};
+
 // The lengths of the rows of a tile.
 inline LengthRange Lengths(const CodeTile& tile) { return {tile.least_norm, tile.norm}; }
 
@@ -95,8 +103,9 @@ class FineCodes {
   const Row& row(uint64_t place) const { return rows_[place]; }
   uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
 
-  // As Int8Codes::EncodeQuery, from the query itself.
+  // As those of Int8Codes, from the query itself.
   QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
+  QueryRest EncodeRest(const QueryCode& query, const float* row, const int8_t* codes, int8_t* rest) const;
 
  private:
   const Axes axes_;  // the identity
@@ -162,6 +171,10 @@ class Int8Codes {
   // Encodes one query from its float32 values, scaled by 2^-exponent, and their projection; `codes` gets
   // code_dim signed bytes. `norm` ≥ its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
+
+  // What that missed: `rest` gets code_dim signed bytes. REQUIRES: axes().head = 0.
+  QueryRest EncodeRest(const QueryCode& query, const float* projected, const int8_t* codes,
+                       int8_t* rest) const;
 
  private:
   class Writer;

@@ -1,5 +1,6 @@
-// What the first codes of rows cannot rule out is looked at again by codes of all axes, before the rows
-// themselves are: a row takes a cache line or some, and comes from anywhere in memory.
+// What the first codes of rows cannot rule out is looked at again by codes of all axes, or by more of the
+// query's bits, before the rows themselves are: a row takes a cache line or some, and comes from anywhere in
+// memory.
 #ifndef DOTMAX_SERVER_ENGINE_SECOND_LOOK_H_
 #define DOTMAX_SERVER_ENGINE_SECOND_LOOK_H_
 
@@ -19,10 +20,12 @@ namespace dotmax {
 // One worker's. Not thread-safe.
 class SecondLook {
  public:
-  // By `whole`, which the rows of the first look are the head of (there are such only where there is a kernel
-  // of our own); or by their fine codes. `queries` have codes for that. All outlive this.
-  SecondLook(const Int8Codes& whole, const EncodedQueries& queries);
-  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels);
+  // By `whole`, which the rows of the first look are the head of, or are themselves (REQUIRES: a kernel of
+  // our own); or by their fine codes. `queries` have codes for that, and, if there are any, `rests` for what
+  // these miss. All outlive this.
+  SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests);
+  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const EncodedRests& rests,
+             const Kernels& kernels);
 
   // The queries by column, from now on.
   void Pack(absl::Span<const uint32_t> queries);
@@ -35,21 +38,28 @@ class SecondLook {
   void Fetch(int row) const;
 
   // Moves those of the tiles' survivors that this cannot rule out either to the front, in order; returns how
-  // many. `scores` has room for one of each.
-  size_t Keep(absl::Span<Survivor> survivors, int32_t* scores) const;
+  // many. `scratch` is a worker's.
+  size_t Keep(absl::Span<Survivor> survivors, Scratch& scratch) const;
 
  private:
+  // The same by the queries' rests, of survivors with such scores.
+  size_t KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores, int32_t* rest_scores) const;
+  double ErrorOf(Survivor survivor, double query_error) const;
+  double ScaleOf(Survivor survivor) const;
+
   const Int8Codes* const whole_;
   const FineCodes* const fine_;
   const EncodedQueries& queries_;
+  const EncodedRests& rests_;
   const bool has_own_kernel_;
   size_t count_ = 0;     // of queries
   CodeRows codes_ = {};  // from the first tile on
   uint64_t first_row_ = 0, first_tile_ = 0;
   size_t tiles_ = 0;
-  std::array<const int8_t*, kMaxColumns> codes_of_;
+  std::array<const int8_t*, kMaxColumns> codes_of_, rest_codes_of_;
+  std::array<const QueryRest*, kMaxColumns> rest_of_;
   QueryColumns columns_;
-  // By tile, then by column: of inner products for fine codes, of codes for whole ones.
+  // By tile, then by column: of inner products, and of whole codes.
   std::array<std::array<double, kMaxColumns>, kTilesPerClaim> scores_;
   std::array<std::array<int32_t, kMaxColumns>, kTilesPerClaim> thresholds_;
 };
