@@ -59,14 +59,17 @@ constexpr uint32_t kOtherCodeBytes = 24;
 constexpr uint32_t kCandidateHeads[] = {60, 124};
 constexpr double kMostHeadShare = 0.75;
 constexpr uint32_t kOtherHeadBytes = 12;
+constexpr uint32_t kTailsOfJointHead = 8;  // the head's and what all axes have
 
 // Codes take about as long to make as the float32 products of so many queries.
 constexpr uint64_t kFewestForCodes = 8;
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
-constexpr double kAboutAsFew = 2.0;    // of the pairs
+constexpr double kAboutAsFew = 1.5;    // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
+constexpr double kStreamedBytesPerSecond = 2e10;
+constexpr double kCachedBytes = 4e6;  // that stay there from one search to the next
 // From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
 // serve; all rows are grouped, which is part of encoding them, in as much again.
 constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);
@@ -136,20 +139,20 @@ class Planner {
       const bool with_heads = buffers_.kernels.has_own();
       // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
       // rotated, too.
-      const bool joint = with_heads && AffordsJointHead() && !AffordsMore(kCandidateHeads[0]);
+      const bool joint = with_heads && AffordsJointHead() && !AffordsHead(kCandidateHeads[0]);
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, joint ? view_.dim : most);
       const auto consider = [&](uint32_t count, uint32_t head, bool apart) {
         if (!axes.ok()) return;
         absl::StatusOr<Axes> mixed = MixedAxes(*axes, count, head);
         if (!mixed.ok()) return;
         if (apart) return Consider(rows, {IdentityAxes(view_.dim), *std::move(mixed)});
-        Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsMore(count)});
+        Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsTwoLevels(count)});
       };
       // These are as good as anything for blocks, so they come first.
       for (const uint32_t head : kCandidateHeads) {
         if (head > view_.dim * kMostHeadShare) break;
-        if (joint) consider(view_.dim, head, /*apart=*/false);
-        if (with_heads && AffordsMore(head)) consider(head, 0, /*apart=*/true);
+        if (joint) consider(JointAxes(), head, /*apart=*/false);
+        if (with_heads && AffordsHead(head)) consider(head, 0, /*apart=*/true);
       }
       for (const uint32_t count : kCandidateAxes) {
         if (count <= most) consider(count, 0, /*apart=*/false);
@@ -174,13 +177,19 @@ class Planner {
     double cost() const { return batch * single * deep; }
   };
 
-  // Whether codes along so many axes beside those of whole rows are within the memory that codes may take.
-  // Then a second level costs little and saves much.
-  bool AffordsMore(uint32_t axes) const {
-    return axes + kOtherCodeBytes + view_.dim <= kMostCodeBytesPerDim * view_.dim;
+  // Whether codes along so many axes beside those of whole rows, with lengths of their own, are within the
+  // memory that codes may take. Then a second level costs little and saves much.
+  bool AffordsTwoLevels(uint32_t axes) const { return Affords(axes + kOtherCodeBytes + view_.dim); }
+  // The same for a head beside whole rows, and for one that shares their memory.
+  bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + view_.dim); }
+  bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
+  bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
+
+  // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
+  uint32_t JointAxes() const {
+    constexpr uint32_t kChunk = kHeadMultiple;
+    return std::min(view_.dim, (view_.dim + kChunk - 1) / kChunk * kChunk - kTailsOfJointHead);
   }
-  // The same for a head that shares their memory.
-  bool AffordsJointHead() const { return view_.dim + kOtherHeadBytes <= kMostCodeBytesPerDim * view_.dim; }
 
   // What rows are encoded along.
   struct Levels {
@@ -191,7 +200,7 @@ class Planner {
   struct Candidate {
     Levels levels;
     double cost;
-    uint64_t survived;  // pairs of the sample
+    uint64_t checked;  // pairs of the sample, in float64
   };
 
   Codes Encode(std::vector<uint32_t> ids, Levels levels) {
@@ -308,7 +317,7 @@ class Planner {
                 static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond};
   }
 
-  // Of such runs over a share of the rows; keeps in survived_ how many pairs of all queries' do.
+  // Of such runs over a share of the rows; keeps in checked_ how many pairs of all queries' come to that.
   Estimate Measure(const Int8Codes& codes, bool of_others, double share) {
     Estimate estimate;
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
@@ -316,7 +325,7 @@ class Planner {
         return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
       };
       estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
-      survived_ = scratch_.pairs_survived;
+      checked_ = scratch_.pairs_checked;
       estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
       double single = 0.0;
       for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others).Of(share);
@@ -330,23 +339,27 @@ class Planner {
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
     const double share = static_cast<double>(rows.size()) / view_.rows;
-    const Estimate estimate = Measure(*codes, /*of_others=*/false, share);
+    Estimate estimate = Measure(*codes, /*of_others=*/false, share);
+    // So few codes stay in cache; in a search, a single query waits for most of them.
+    const int code_dim = codes->head() != nullptr ? codes->head()->code_dim() : codes->code_dim();
+    const double streamed = static_cast<double>(view_.rows) * code_dim - kCachedBytes;
+    estimate.single = std::max(estimate.single, streamed / kStreamedBytesPerSecond);
     AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(levels), estimate.cost(), survived_});
+    candidates_.push_back({std::move(levels), estimate.cost(), checked_});
   }
 
-  // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
+  // Of those that are about the fastest, and have about the fewest pairs checked, the fastest: clocks are
   // noisy, and more hits than one let more through. Null if something else is clearly faster.
   const Candidate* Best() const {
     uint64_t fewest = UINT64_MAX;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
+      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.checked);
     }
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
+      if (candidate.cost > least_ * kAboutAsFast || candidate.checked > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
     return best;
@@ -433,7 +446,7 @@ class Planner {
   std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
   Scratch scratch_;
-  uint64_t survived_ = 0;
+  uint64_t checked_ = 0;
 };
 
 }  // namespace
