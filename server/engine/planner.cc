@@ -65,7 +65,7 @@ constexpr uint32_t kTailsOfJointHead = 8;  // the head's and what all axes have
 constexpr uint64_t kFewestForCodes = 8;
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
-constexpr double kAboutAsFew = 1.5;    // of the pairs
+constexpr double kAboutAsFew = 2.5;    // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr double kStreamedBytesPerSecond = 2e10;
@@ -200,7 +200,7 @@ class Planner {
   struct Candidate {
     Levels levels;
     double cost;
-    uint64_t checked;  // pairs of the sample, in float64
+    uint64_t survived;  // pairs of the sample
   };
 
   Codes Encode(std::vector<uint32_t> ids, Levels levels) {
@@ -317,7 +317,7 @@ class Planner {
                 static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond};
   }
 
-  // Of such runs over a share of the rows; keeps in checked_ how many pairs of all queries' come to that.
+  // Of such runs over a share of the rows; keeps how many pairs of all queries are screened, and survive.
   Estimate Measure(const Int8Codes& codes, bool of_others, double share) {
     Estimate estimate;
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
@@ -325,7 +325,8 @@ class Planner {
         return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
       };
       estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
-      checked_ = scratch_.pairs_checked;
+      screened_ = scratch_.pairs_screened;
+      survived_ = scratch_.pairs_survived;
       estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
       double single = 0.0;
       for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others).Of(share);
@@ -342,24 +343,25 @@ class Planner {
     Estimate estimate = Measure(*codes, /*of_others=*/false, share);
     // So few codes stay in cache; in a search, a single query waits for most of them.
     const int code_dim = codes->head() != nullptr ? codes->head()->code_dim() : codes->code_dim();
-    const double streamed = static_cast<double>(view_.rows) * code_dim - kCachedBytes;
-    estimate.single = std::max(estimate.single, streamed / kStreamedBytesPerSecond);
+    const double rows_read = screened_ / share / kSampleQueries;
+    estimate.single =
+        std::max(estimate.single, (rows_read * code_dim - kCachedBytes) / kStreamedBytesPerSecond);
     AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(levels), estimate.cost(), checked_});
+    candidates_.push_back({std::move(levels), estimate.cost(), survived_});
   }
 
-  // Of those that are about the fastest, and have about the fewest pairs checked, the fastest: clocks are
+  // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
   // noisy, and more hits than one let more through. Null if something else is clearly faster.
   const Candidate* Best() const {
     uint64_t fewest = UINT64_MAX;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.checked);
+      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
     }
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost > least_ * kAboutAsFast || candidate.checked > fewest * kAboutAsFew) continue;
+      if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
     return best;
@@ -446,7 +448,7 @@ class Planner {
   std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
   Scratch scratch_;
-  uint64_t checked_ = 0;
+  uint64_t screened_ = 0, survived_ = 0;
 };
 
 }  // namespace
