@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -311,53 +310,42 @@ void ExpectRoundingCounted(const std::vector<double>& x) {
 // What both codes of a query miss is bounded, and a hundredth of what one misses; so are scores by both.
 TEST(QuantizeTest, RestsOfQueriesBoundScores) {
   for (const uint32_t axes : {20u, 60u}) {
-    const Encoded base = Encode(RandomNormal(600, 60, 1), axes, false, true);
+    const Encoded base = Encode(RandomNormal(600, 60, 1), axes);
+    const Int8Codes& codes = *base.codes;
     const SharedMatrix queries = RandomNormal(5, 60, 2);
     for (uint64_t q = 0; q < 5; ++q) {
       const auto* const row = reinterpret_cast<const float*>(queries.view.row(q));
-      const double norm = NormUpperBound(60, std::inner_product(row, row + 60, row, 0.0));
-      const auto check = [&](const auto& codes_of_rows, const std::vector<float>& y, auto bound_of) {
-        std::vector<int8_t> codes(codes_of_rows.code_dim()), rest_codes(codes.size());
-        const QueryCode query = codes_of_rows.EncodeQuery(0, norm, y.data(), codes.data());
-        const QueryRest rest = codes_of_rows.EncodeRest(query, y.data(), codes.data(), rest_codes.data());
-        EXPECT_LT(rest.code_error, query.code_error / 50);
-        std::vector<double> missed(y.begin(), y.end());
-        for (size_t i = 0; i < missed.size(); ++i) missed[i] -= codes[i] * query.scale;
-        EXPECT_GE(rest.code_error,
-                  ErrorAndLength(missed, rest.scale, [&](size_t i) { return int{rest_codes[i]}; }).first);
-        for (uint64_t place = 0; place < 600; ++place) {
-          const auto [row_codes, scale, code_norm, code_error] = bound_of(place);
-          const double first = (std::inner_product(codes.begin(), codes.end(), row_codes, 0) - query.offset) *
-                               query.scale * scale;
-          const double second =
-              (std::inner_product(rest_codes.begin(), rest_codes.end(), row_codes, 0) - rest.offset) *
-              rest.scale * scale;
-          const double error = CodeError(rest.code_error, query.projection_norm, query.tail_excess, code_norm,
-                                         code_error, scale);
-          const uint64_t id = base.codes->id(place / Int8Codes::kTileRows, place % Int8Codes::kTileRows);
-          const double score = testing::ExactScore(queries.view, q, base.rows.view, id);
-          EXPECT_LE(score, RefinedBound(first, second, error)) << "query " << q << ", row " << id;
-        }
-      };
       std::vector<float> y(row, row + 60);
-      if (const FineCodes* const fine = base.codes->fine(); fine != nullptr) {
-        check(*fine, y, [&](uint64_t place) {
-          const FineCodes::Row& lengths = fine->row(place);
-          return std::tuple<const uint8_t*, double, double, double>(
-              fine->codes(place).head.codes, lengths.scale, lengths.code_norm, lengths.code_error);
-        });
-        const Axes& along = base.codes->axes();
-        y.resize(along.count);
-        for (uint32_t i = 0; i < along.count; ++i) {
-          y[i] = std::inner_product(row, row + 60, along.directions.begin() + i * 60, 0.0f);
+      if (axes < 60) {
+        y.resize(axes);
+        for (uint32_t i = 0; i < axes; ++i) {
+          y[i] = std::inner_product(row, row + 60, codes.axes().directions.begin() + i * 60, 0.0f);
         }
       }
-      check(*base.codes, y, [&](uint64_t place) {
-        const CodeTile& tile = base.codes->tile(place / Int8Codes::kTileRows);
-        return std::tuple<const uint8_t*, double, double, double>(
-            base.codes->codes(0, static_cast<int>(place)).head.codes, tile.scale, tile.code_norm,
-            tile.code_error);
-      });
+      std::vector<int8_t> query_codes(codes.code_dim()), rest_codes(codes.code_dim());
+      const double norm = NormUpperBound(60, std::inner_product(row, row + 60, row, 0.0));
+      const QueryCode query = codes.EncodeQuery(0, norm, y.data(), query_codes.data());
+      const QueryRest rest = codes.EncodeRest(query, y.data(), query_codes.data(), rest_codes.data());
+      EXPECT_LT(rest.code_error, query.code_error / 50);
+      std::vector<double> missed(y.begin(), y.end());
+      for (size_t i = 0; i < missed.size(); ++i) missed[i] -= query_codes[i] * query.scale;
+      EXPECT_GE(rest.code_error,
+                ErrorAndLength(missed, rest.scale, [&](size_t i) { return int{rest_codes[i]}; }).first);
+      for (uint64_t place = 0; place < 600; ++place) {
+        const uint64_t t = place / Int8Codes::kTileRows;
+        const int r = static_cast<int>(place % Int8Codes::kTileRows);
+        const CodeTile& tile = codes.tile(t);
+        const std::vector<uint8_t> of_row = CodesOf(codes, t, r);
+        const auto score_by = [&](const std::vector<int8_t>& by, double offset, double scale) {
+          return (std::inner_product(by.begin(), by.end(), of_row.begin(), 0) - offset) * scale * tile.scale;
+        };
+        const double error = CodeError(rest.code_error, query.projection_norm, query.tail_excess,
+                                       tile.code_norm, tile.code_error, tile.scale);
+        EXPECT_LE(testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r)),
+                  RefinedBound(score_by(query_codes, query.offset, query.scale),
+                               score_by(rest_codes, rest.offset, rest.scale), error))
+            << "query " << q << ", row " << codes.id(t, r);
+      }
     }
   }
 }

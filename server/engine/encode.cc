@@ -8,8 +8,8 @@
 namespace dotmax {
 namespace {
 
-// From so many on a row takes so much longer than another look at its codes that this pays: by more of the
-// query's bits.
+// From so many on a row takes so much longer than another look at its codes, by more of the query's bits,
+// that this pays; not after fine codes, which leave few.
 constexpr int kFewestDimsForRests = 256;
 
 // Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along
@@ -25,8 +25,7 @@ void Encode(const Codes& rows, const QueryBlock& block, const float* projected, 
 }
 
 // What these codes of queries [first, end) miss; the rest as above.
-template <class Codes>
-void EncodeRests(const Codes& rows, const EncodedQueries& queries, const float* projected, uint32_t axes,
+void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const float* projected, uint32_t axes,
                  size_t first, size_t end, int8_t* codes, EncodedRests& encoded) {
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
@@ -75,10 +74,9 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   }
   const FineCodes* const fine = rows.fine();
   EncodedBlock encoded;
-  // Short rows are not looked at again by rests, balls' queries are scored where they lie.
-  const int last_dim = fine != nullptr && !by_head ? fine->code_dim() : rows.code_dim();
-  const bool with_rests = buffers.kernels.has_own() && rows.centre_codes() == nullptr &&
-                          rows.axes().head == 0 && last_dim >= kFewestDimsForRests;
+  // The queries of balls are scored where they lie.
+  const bool with_rests = buffers.kernels.has_own() && rows.centre_codes() == nullptr && fine == nullptr &&
+                          rows.axes().head == 0 && rows.code_dim() >= kFewestDimsForRests;
   encoded.queries.stride = with_rests ? PaddedVnniDim(first_rows.code_dim()) : first_rows.code_dim();
   encoded.queries.queries.resize(count);
   int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);
@@ -92,7 +90,7 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   }
   int8_t* rest_codes = nullptr;
   if (with_rests) {
-    encoded.rests.stride = PaddedVnniDim(last_dim);
+    encoded.rests.stride = PaddedVnniDim(rows.code_dim());
     encoded.rests.rests.resize(count);
     rest_codes = buffers.rest_codes.Reserve(count * encoded.rests.stride);
     encoded.rests.codes = rest_codes;
@@ -110,11 +108,9 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     } else if (fine != nullptr) {
       Encode(*fine, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
     }
-    if (rest_codes == nullptr) return;
+    if (!with_rests) return;
     if (by_head) {
       EncodeRests(rows, encoded.again, block.scaled, axes.dim, first, end, rest_codes, encoded.rests);
-    } else if (fine != nullptr) {
-      EncodeRests(*fine, encoded.again, block.scaled, axes.dim, first, end, rest_codes, encoded.rests);
     } else {
       EncodeRests(rows, encoded.queries, coordinates, axes.count, first, end, rest_codes, encoded.rests);
     }

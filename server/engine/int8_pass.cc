@@ -76,7 +76,7 @@ class Int8Pass final : public Pass {
       if (pass.whole_ != nullptr) {
         second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_);
       } else if (pass.rows_.fine() != nullptr) {
-        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.rests_, pass.all_kernels_);
+        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_);
       } else if (pass.rests_.codes != nullptr) {
         second_look_.emplace(pass.rows_, pass.queries_, pass.rests_);
       }
@@ -105,8 +105,7 @@ class Int8Pass final : public Pass {
           Pack();
         }
         if (!DropFinished(first)) return false;
-        // Codes that are looked at twice are still in cache then.
-        const uint64_t step = pass_.looks_at_the_same() ? 1 : kTilesPerClaim;
+        const uint64_t step = pass_.whole_ != nullptr ? kTilesPerClaim : 1;
         for (uint64_t t = first; t < end; t += step) SearchTiles(t, std::min(t + step, end));
       } else {
         LookUpMerits();
@@ -210,8 +209,8 @@ class Int8Pass final : public Pass {
       return true;
     }
 
-    // At most kTilesPerClaim tiles, side by side: what survives one has its codes for a second look on their
-    // way while the next are screened.
+    // At most kTilesPerClaim tiles, side by side: what survives a head's codes has the others on their way
+    // while the next tiles are screened.
     void SearchTiles(uint64_t first, uint64_t end) {
       Survivor* const survivors = scratch_.survivors.data();
       size_t count = 0;
@@ -229,7 +228,7 @@ class Int8Pass final : public Pass {
         const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
         for (size_t i = before; i < count; ++i) {
           survivors[i].row += static_cast<uint16_t>(rows_before);
-          if (second_look_.has_value() && !pass_.looks_at_the_same()) second_look_->Fetch(survivors[i].row);
+          if (pass_.whole_ != nullptr) second_look_->Fetch(survivors[i].row);
         }
       }
       scratch_.pairs_survived += count;
@@ -474,11 +473,6 @@ class Int8Pass final : public Pass {
   // Whether all queries want the best of all of them.
   bool IsGlobal() const {
     return block_.questions.size() == 1 && block_.questions[0]->selection.reduction == Reduction::kGlobal;
-  }
-
-  // Whether the second look is at the codes of the first.
-  bool looks_at_the_same() const {
-    return rests_.codes != nullptr && whole_ == nullptr && rows_.fine() == nullptr;
   }
 
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }

@@ -85,25 +85,6 @@ QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const f
   return query;
 }
 
-// What such codes miss of a query.
-QueryRest EncodeMissed(const Axes& axes, const QueryCode& query, const float* projected, const int8_t* codes,
-                       int8_t* rest_codes) {
-  const uint32_t count = axes.count;
-  std::vector<float> missed(count);
-  for (uint32_t i = 0; i < count; ++i) missed[i] = static_cast<float>(projected[i] - codes[i] * query.scale);
-  QueryRest rest;
-  rest.scale = CodeScale(MaxAbs(missed.data(), count), query.code_error);
-  const CodeSums sums = EncodeSigned(missed.data(), count, rest.scale, static_cast<float>(1.0 / rest.scale),
-                                     kMaxCode, rest_codes);
-  rest.offset = 1.0 * kZeroCode * sums.codes;
-  // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
-  rest.code_error =
-      (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
-       Term("query rest projection error", AxesError(axes, query.norm)) + query.norm * 0x1p-50) *
-      kOutward;
-  return rest;
-}
-
 }  // namespace
 
 RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
@@ -397,9 +378,22 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
 }
 
 QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, const int8_t* codes,
-                                int8_t* rest) const {
-  std::fill(rest + axes_.count, rest + code_dim_, int8_t{0});
-  return EncodeMissed(axes_, query, projected, codes, rest);
+                                int8_t* rest_codes) const {
+  const uint32_t count = axes_.count;
+  std::vector<float> missed(count);
+  for (uint32_t i = 0; i < count; ++i) missed[i] = static_cast<float>(projected[i] - codes[i] * query.scale);
+  QueryRest rest;
+  rest.scale = CodeScale(MaxAbs(missed.data(), count), query.code_error);
+  const CodeSums sums = EncodeSigned(missed.data(), count, rest.scale, static_cast<float>(1.0 / rest.scale),
+                                     kMaxCode, rest_codes);
+  std::fill(rest_codes + count, rest_codes + code_dim_, int8_t{0});
+  rest.offset = 1.0 * kZeroCode * sums.codes;
+  // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
+  rest.code_error =
+      (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
+       Term("query rest projection error", AxesError(axes_, query.norm)) + query.norm * 0x1p-50) *
+      kOutward;
+  return rest;
 }
 
 QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* query_row,
@@ -443,12 +437,6 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
 QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
   std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
   return EncodeCoordinates(axes_, exponent, norm, query, codes);
-}
-
-QueryRest FineCodes::EncodeRest(const QueryCode& query, const float* row, const int8_t* codes,
-                                int8_t* rest) const {
-  std::fill(rest + axes_.dim, rest + code_dim_, int8_t{0});
-  return EncodeMissed(axes_, query, row, codes, rest);
 }
 
 }  // namespace dotmax

@@ -103,9 +103,8 @@ class FineCodes {
   const Row& row(uint64_t place) const { return rows_[place]; }
   uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
 
-  // As those of Int8Codes, from the query itself.
+  // As Int8Codes::EncodeQuery, from the query itself.
   QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
-  QueryRest EncodeRest(const QueryCode& query, const float* row, const int8_t* codes, int8_t* rest) const;
 
  private:
   const Axes axes_;  // the identity
@@ -172,9 +171,9 @@ class Int8Codes {
   // code_dim signed bytes. `norm` ≥ its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
-  // What that missed: `rest` gets code_dim signed bytes. REQUIRES: axes().head = 0.
+  // What that missed: `rest_codes` gets code_dim signed bytes. REQUIRES: axes().head = 0.
   QueryRest EncodeRest(const QueryCode& query, const float* projected, const int8_t* codes,
-                       int8_t* rest) const;
+                       int8_t* rest_codes) const;
 
  private:
   class Writer;

@@ -8,20 +8,23 @@
 namespace dotmax {
 
 SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests)
-    : whole_(&whole), fine_(nullptr), queries_(queries), rests_(rests), has_own_kernel_(true) {}
+    : whole_(&whole),
+      fine_(nullptr),
+      queries_(queries),
+      rests_(rests.codes != nullptr ? &rests : nullptr),
+      has_own_kernel_(true) {}
 
-SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const EncodedRests& rests,
-                       const Kernels& kernels)
-    : whole_(nullptr), fine_(&fine), queries_(queries), rests_(rests), has_own_kernel_(kernels.has_own()) {}
+SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels)
+    : whole_(nullptr), fine_(&fine), queries_(queries), rests_(nullptr), has_own_kernel_(kernels.has_own()) {}
 
 void SecondLook::Pack(absl::Span<const uint32_t> queries) {
   count_ = queries.size();
   for (size_t c = 0; c < queries.size(); ++c) {
     codes_of_[c] = queries_.codes_of(queries[c]);
     columns_.Set(c, queries_[queries[c]]);
-    if (rests_.codes == nullptr) continue;
-    rest_codes_of_[c] = rests_.codes_of(queries[c]);
-    rest_of_[c] = &rests_[queries[c]];
+    if (rests_ == nullptr) continue;
+    rest_codes_of_[c] = rests_->codes_of(queries[c]);
+    rest_of_[c] = &(*rests_)[queries[c]];
   }
 }
 
@@ -57,15 +60,19 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
   for (size_t i = 0; i < survivors.size(); ++i) {
     const Survivor survivor = survivors[i];
     const size_t tile = survivor.row / Int8Codes::kTileRows, c = survivor.column;
-    const int32_t threshold =
-        whole_ != nullptr ? thresholds_[tile][c]
-                          : Int8Threshold(scores_[tile][c], ErrorOf(survivor, columns_.code_error[c]),
-                                          columns_.inverse_scale[c] / ScaleOf(survivor), columns_.offset[c]);
+    int32_t threshold;
+    if (whole_ != nullptr) {
+      threshold = thresholds_[tile][c];
+    } else {
+      const FineCodes::Row& row = fine_->row(first_row_ + survivor.row);
+      threshold = Int8Threshold(scores_[tile][c], ErrorOf(c, columns_.code_error[c], row),
+                                columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
+    }
     survivors[kept] = survivor;
     scores[kept] = scores[i];
     kept += scores[kept] > threshold;
   }
-  if (rests_.codes == nullptr || kept == 0) return kept;
+  if (rests_ == nullptr || kept == 0) return kept;
   return KeepByRests(survivors.first(kept), scores, scratch.rest_scores.Reserve(kept));
 }
 
@@ -77,28 +84,13 @@ size_t SecondLook::KeepByRests(absl::Span<Survivor> survivors, const int32_t* sc
     const Survivor survivor = survivors[i];
     const size_t tile = survivor.row / Int8Codes::kTileRows, c = survivor.column;
     const QueryRest& rest = *rest_of_[c];
-    const double scale = ScaleOf(survivor);
-    const double first = (scores[i] - columns_.offset[c]) * columns_.scale[c] * scale;
-    const double second = (rest_scores[i] - rest.offset) * rest.scale * scale;
+    const CodeTile& codes = whole_->tile(first_tile_ + tile);
+    const double first = (scores[i] - columns_.offset[c]) * columns_.scale[c] * codes.scale;
+    const double second = (rest_scores[i] - rest.offset) * rest.scale * codes.scale;
     survivors[kept] = survivor;
-    kept += RefinedBound(first, second, ErrorOf(survivor, rest.code_error)) >= scores_[tile][c];
+    kept += RefinedBound(first, second, ErrorOf(c, rest.code_error, codes)) >= scores_[tile][c];
   }
   return kept;
-}
-
-double SecondLook::ErrorOf(Survivor survivor, double query_error) const {
-  const size_t c = survivor.column;
-  const auto error = [&](const auto& row) {
-    return CodeError(query_error, columns_.projection_norm[c], columns_.tail_excess[c], row.code_norm,
-                     row.code_error, row.scale);
-  };
-  return whole_ != nullptr ? error(whole_->tile(first_tile_ + survivor.row / Int8Codes::kTileRows))
-                           : error(fine_->row(first_row_ + survivor.row));
-}
-
-double SecondLook::ScaleOf(Survivor survivor) const {
-  return whole_ != nullptr ? whole_->tile(first_tile_ + survivor.row / Int8Codes::kTileRows).scale
-                           : fine_->row(first_row_ + survivor.row).scale;
 }
 
 }  // namespace dotmax

@@ -10,6 +10,7 @@
 
 #include "absl/types/span.h"
 #include "server/engine/balls.h"
+#include "server/engine/bound.h"
 #include "server/engine/encode.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
@@ -21,11 +22,10 @@ namespace dotmax {
 class SecondLook {
  public:
   // By `whole`, which the rows of the first look are the head of, or are themselves (REQUIRES: a kernel of
-  // our own); or by their fine codes. `queries` have codes for that, and, if there are any, `rests` for what
-  // these miss. All outlive this.
+  // our own), and, if there are any, by the `rests` of queries; or by their fine codes. `queries` have codes
+  // for that. All outlive this.
   SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests);
-  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const EncodedRests& rests,
-             const Kernels& kernels);
+  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels);
 
   // The queries by column, from now on.
   void Pack(absl::Span<const uint32_t> queries);
@@ -42,15 +42,19 @@ class SecondLook {
   size_t Keep(absl::Span<Survivor> survivors, Scratch& scratch) const;
 
  private:
-  // The same by the queries' rests, of survivors with such scores.
+  // The same by rests, of survivors with such scores.
   size_t KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores, int32_t* rest_scores) const;
-  double ErrorOf(Survivor survivor, double query_error) const;
-  double ScaleOf(Survivor survivor) const;
+  // Of a pair, E of bound.h; `row`: the lengths of its row's codes, as FineCodes::Row.
+  template <typename Lengths>
+  double ErrorOf(size_t column, double query_error, const Lengths& row) const {
+    return CodeError(query_error, columns_.projection_norm[column], columns_.tail_excess[column],
+                     row.code_norm, row.code_error, row.scale);
+  }
 
   const Int8Codes* const whole_;
   const FineCodes* const fine_;
   const EncodedQueries& queries_;
-  const EncodedRests& rests_;
+  const EncodedRests* const rests_;  // null: none
   const bool has_own_kernel_;
   size_t count_ = 0;     // of queries
   CodeRows codes_ = {};  // from the first tile on
