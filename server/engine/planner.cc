@@ -68,8 +68,8 @@ constexpr double kAboutAsFast = 1.25;  // in the product of three times
 constexpr double kAboutAsFew = 2.5;    // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
-constexpr double kStreamedBytesPerSecond = 2e10;
-constexpr double kCachedBytes = 4e6;  // that stay there from one search to the next
+constexpr double kStreamedBytesPerSecond = 2e10;   // codes in order
+constexpr double kCachedBytes = 4e6;               // that stay there from one search to the next
 // From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
 // serve; all rows are grouped, which is part of encoding them, in as much again.
 constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);

@@ -261,7 +261,7 @@ DOTMAX_VNNI_INLINE void AddOne(const uint8_t* codes, const int8_t* query, size_t
 
 DOTMAX_VNNI void ScoreEach(const CodeRows& tile, const int8_t* const* queries,
                            absl::Span<const Survivor> survivors, int32_t* scores) {
-  const auto [head, rest] = tile;
+  const CodeRows::Plane head = tile.head, rest = tile.rest;
   const auto prefetch = [&](size_t i) {
     for (const CodeRows::Plane& plane : {head, rest}) {
       const uint8_t* const row = plane.row(survivors[i].row);
