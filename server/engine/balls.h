@@ -15,14 +15,17 @@
 namespace dotmax {
 
 // Queries for some rows' codes: `stride` bytes each.
-struct EncodedQueries {
-  const QueryCode& operator[](size_t q) const { return queries[q]; }
+template <class Code>
+struct Encoded {
+  const Code& operator[](size_t q) const { return queries[q]; }
   const int8_t* codes_of(size_t q) const { return codes + q * stride; }
 
-  std::vector<QueryCode> queries;
+  std::vector<Code> queries;
   const int8_t* codes = nullptr;
   size_t stride = 0;
 };
+using EncodedQueries = Encoded<QueryCode>;
+using EncodedRests = Encoded<QueryRest>;  // what those miss
 
 // What the balls around tiles say of each query; valid until the next are made.
 class Balls {

@@ -29,7 +29,7 @@ void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const flo
                  size_t first, size_t end, int8_t* codes, EncodedRests& encoded) {
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
-    encoded.rests[q] = rows.EncodeRest(queries[q], projected + q * axes, queries.codes_of(q), to);
+    encoded.queries[q] = rows.EncodeRest(queries[q], projected + q * axes, queries.codes_of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
 }
@@ -91,7 +91,7 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   int8_t* rest_codes = nullptr;
   if (with_rests) {
     encoded.rests.stride = PaddedVnniDim(rows.code_dim());
-    encoded.rests.rests.resize(count);
+    encoded.rests.queries.resize(count);
     rest_codes = buffers.rest_codes.Reserve(count * encoded.rests.stride);
     encoded.rests.codes = rest_codes;
   }

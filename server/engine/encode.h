@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstddef>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/engine/balls.h"
@@ -31,16 +30,6 @@ struct QueryColumns {
   }
 
   std::array<double, kMaxColumns> code_error, projection_norm, tail_excess, scale, inverse_scale, offset;
-};
-
-// What the codes of a block's queries miss.
-struct EncodedRests {
-  const QueryRest& operator[](size_t q) const { return rests[q]; }
-  const int8_t* codes_of(size_t q) const { return codes + q * stride; }
-
-  std::vector<QueryRest> rests;
-  const int8_t* codes = nullptr;
-  size_t stride = 0;
 };
 
 struct EncodedBlock {
