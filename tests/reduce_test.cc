@@ -105,6 +105,23 @@ TEST(ReduceTest, CheckDotOfEveryDtypeSizeAndAddressIsWithinItsError) {
   }
 }
 
+TEST(ReduceTest, Float32DotsOfEverySizeAreWithinTheirError) {
+  for (const uint32_t dim : {1u, 7u, 16u, 31u, 64u, 100u, 300u}) {
+    for (const size_t count : {1u, 3u, 4u, 9u}) {
+      const SharedMatrix row = testing::RandomNormal(1, dim, dim),
+                         queries = testing::RandomNormal(count, dim, 2);
+      std::vector<const float*> of;
+      for (size_t q = 0; q < count; ++q) of.push_back(reinterpret_cast<const float*>(queries.view.row(q)));
+      std::vector<float> dots(count);
+      Float32Dots(reinterpret_cast<const float*>(row.view.row(0)), dim, of, dots.data());
+      for (size_t q = 0; q < count; ++q) {
+        const double exact = testing::ExactScore(queries.view, q, row.view, 0);
+        EXPECT_NEAR(dots[q], exact, Float32ScreenError(dim)(2.0 * std::sqrt(dim), 2.0 * std::sqrt(dim)));
+      }
+    }
+  }
+}
+
 TEST(ReduceTest, CheckDotThatOverflowsIsNotFinite) {
   const SharedMatrix a = testing::MakeMatrix({1e300, 1e300}, 2, DType::kFloat64);
   const SharedMatrix b = testing::MakeMatrix({1e300, -1e300}, 2, DType::kFloat64);

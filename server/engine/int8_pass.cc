@@ -13,6 +13,7 @@
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
 #include "server/engine/encode.h"
+#include "server/engine/float32_look.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
 #include "server/engine/second_look.h"
@@ -72,7 +73,11 @@ class Int8Pass final : public Pass {
   class TileWorker final : public Worker {
    public:
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer)
-        : pass_(pass), round_(round), scratch_(scratch), scorer_(scorer) {
+        : pass_(pass),
+          round_(round),
+          scratch_(scratch),
+          scorer_(scorer),
+          float32_look_(pass.base_, pass.block_) {
       if (pass.whole_ != nullptr) {
         second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_);
       } else if (pass.rows_.fine() != nullptr) {
@@ -235,8 +240,23 @@ class Int8Pass final : public Pass {
       if (count > 0 && second_look_.has_value()) {
         count = second_look_->Keep({survivors, count}, scratch_);
       }
+      if (float32_look_.Serves(count)) count = LookInFloat32(first, end, count);
       scratch_.pairs_checked += count;
       CheckSurvivors(first, count);
+    }
+
+    size_t LookInFloat32(uint64_t first, uint64_t end, size_t count) {
+      LengthRange lengths = Lengths(pass_.rows_.tile(first));
+      for (uint64_t t = first + 1; t < end; ++t) {
+        const LengthRange next = Lengths(pass_.rows_.tile(t));
+        lengths = {std::min(lengths.least, next.least), std::max(lengths.most, next.most)};
+      }
+      const auto id = [&](int row) { return pass_.rows_.id(first, row); };
+      const auto score = [&](uint32_t q) {
+        return LeastDot(pass_.block_.metric(q), pass_.MeritToReach(q), pass_.block_.measured[q], lengths);
+      };
+      return float32_look_.Keep({scratch_.survivors.data(), count}, active_, lengths.most, id, score,
+                                scratch_);
     }
 
     void Pack() {
@@ -450,6 +470,7 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
     QueryColumns columns_;
     std::optional<SecondLook> second_look_;
+    const Float32Look float32_look_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
   };

@@ -173,6 +173,49 @@ double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, si
       dtype, [&](auto loader) HWY_ATTR { return CheckSquaredDistanceOf<decltype(loader)>(a, b, dim); });
 }
 
+// Each of kSums sums per query waits for the one before it.
+template <size_t kQueries, size_t kSums>
+HWY_INLINE void Float32DotsOf(const float* HWY_RESTRICT row, size_t dim, const float* const* queries,
+                              float* HWY_RESTRICT dots) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const size_t lanes = hn::Lanes(d);
+  V sums[kQueries][kSums];
+  for (auto& of_query : sums) {
+    for (V& sum : of_query) sum = hn::Zero(d);
+  }
+  size_t i = 0;
+  for (; i + kSums * lanes <= dim; i += kSums * lanes) {
+    for (size_t s = 0; s < kSums; ++s) {
+      const V x = hn::LoadU(d, row + i + s * lanes);
+      for (size_t q = 0; q < kQueries; ++q) {
+        sums[q][s] = hn::MulAdd(x, hn::LoadU(d, queries[q] + i + s * lanes), sums[q][s]);
+      }
+    }
+  }
+  for (; i + lanes <= dim; i += lanes) {
+    const V x = hn::LoadU(d, row + i);
+    for (size_t q = 0; q < kQueries; ++q) {
+      sums[q][0] = hn::MulAdd(x, hn::LoadU(d, queries[q] + i), sums[q][0]);
+    }
+  }
+  for (size_t q = 0; q < kQueries; ++q) {
+    V sum = sums[q][0];
+    for (size_t s = 1; s < kSums; ++s) sum = hn::Add(sum, sums[q][s]);
+    dots[q] = hn::GetLane(hn::SumOfLanes(d, sum));
+    for (size_t j = i; j < dim; ++j) dots[q] += row[j] * queries[q][j];
+  }
+}
+
+void Float32Dots(const float* row, size_t dim, absl::Span<const float* const> queries, float* dots) {
+  constexpr size_t kTogether = 4;
+  size_t q = 0;
+  for (; q + kTogether <= queries.size(); q += kTogether) {
+    Float32DotsOf<kTogether, 2>(row, dim, queries.data() + q, dots + q);
+  }
+  for (; q < queries.size(); ++q) Float32DotsOf<1, 4>(row, dim, queries.data() + q, dots + q);
+}
+
 template <class Loader>
 HWY_INLINE double WidenOf(const std::byte* HWY_RESTRICT bytes, size_t dim, double* HWY_RESTRICT to) {
   const hn::ScalableTag<double> d;
@@ -366,6 +409,7 @@ namespace dotmax {
 HWY_EXPORT(CheckDot);
 HWY_EXPORT(CheckDotAndSquares);
 HWY_EXPORT(CheckSquaredDistance);
+HWY_EXPORT(Float32Dots);
 HWY_EXPORT(Widen);
 HWY_EXPORT(DoubleDoubleDot);
 HWY_EXPORT(DoubleDoubleDotAndSquares);
@@ -381,6 +425,10 @@ DotAndSquares CheckDotAndSquares(const double* a, const std::byte* b, DType dtyp
 
 double CheckSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
   return HWY_DYNAMIC_DISPATCH(CheckSquaredDistance)(a, b, dtype, dim);
+}
+
+void Float32Dots(const float* row, size_t dim, absl::Span<const float* const> queries, float* dots) {
+  HWY_DYNAMIC_DISPATCH(Float32Dots)(row, dim, queries, dots);
 }
 
 double Widen(const std::byte* row, DType dtype, size_t dim, double* to) {

@@ -135,7 +135,7 @@ struct Scratch {
   CodeScorer scorer;
   AlignedArray<int32_t> int_thresholds, scores_again, rest_scores;
   AlignedArray<int8_t> codes;
-  AlignedArray<Survivor> survivors;
+  AlignedArray<Survivor> survivors, survivors_by_row;
   LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;

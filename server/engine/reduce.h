@@ -116,6 +116,10 @@ size_t SelectReaching(const double* bounds, const double* least, size_t count, u
 void ScoreSurvivors(const uint8_t* tile, int dim, const int8_t* const* queries,
                     absl::Span<const Survivor> survivors, int32_t* scores);
 
+// dots[i] = Σ row[j] · queries[i][j] in float32, in some order, each operation rounded, the additions perhaps
+// fused. Reads the row once for four queries: a vector of each query per product.
+void Float32Dots(const float* row, size_t dim, absl::Span<const float* const> queries, float* dots);
+
 struct DotSums {
   double sum;      // Σ aᵢ·bᵢ in float64, in some order, each operation rounded
   double sum_abs;  // Σ |aᵢ·bᵢ| likewise
