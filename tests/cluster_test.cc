@@ -34,7 +34,7 @@ Encoded Encode(SharedMatrix rows) {
   }
   std::vector<uint32_t> ids(kRows);
   std::iota(ids.begin(), ids.end(), 0);
-  auto codes = Int8Codes::Encode(out.rows.view, out.norms, RowOrder::Even(ids), IdentityAxes(kDim));
+  auto codes = Int8Codes::Encode(out.rows.view, out.norms, RowOrder::Even(ids), CodeLevels::Whole(kDim));
   EXPECT_TRUE(codes.ok());
   out.codes = *std::move(codes);
   return out;
@@ -53,7 +53,7 @@ Widths Measure(const Encoded& base, RowOrder order, double limit) {
   Widths widths;
   std::set<uint32_t> seen(order.ids.begin(), order.ids.end());
   EXPECT_EQ(seen.size(), order.ids.size()) << "a row stands twice";
-  const auto codes = Int8Codes::Encode(base.rows.view, base.norms, std::move(order), IdentityAxes(kDim));
+  const auto codes = Int8Codes::Encode(base.rows.view, base.norms, std::move(order), CodeLevels::Whole(kDim));
   EXPECT_TRUE(codes.ok());
   for (uint64_t t = 0; t < (*codes)->tiles(); ++t) {
     widths.rows += (*codes)->tile(t).rows;

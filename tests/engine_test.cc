@@ -26,23 +26,30 @@ using testing::Slice;
 absl::Status Never() { return absl::OkStatus(); }
 
 // Every screen that the data allows: as measured, float32, int8 unrotated, along some axes with and without a
-// second level, in clusters, and with a head, which shares codes with the other axes or does not.
+// second level, in clusters, and with a head, which shares codes with the other axes or does not. Whole rows
+// as they are, or seen from their mean.
 std::vector<ScreenOptions> Screens(uint32_t dim) {
-  std::vector<ScreenOptions> screens = {
-      {}, {.kind = ScreenOptions::Kind::kFloat32}, {.kind = ScreenOptions::Kind::kInt8, .axes = dim}};
+  std::vector<ScreenOptions> screens = {{},
+                                        {.kind = ScreenOptions::Kind::kFloat32},
+                                        {.kind = ScreenOptions::Kind::kInt8, .axes = dim},
+                                        {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .centred = true}};
   for (const uint32_t clusters : {1u, 7u, 1000u}) {
     screens.push_back({.kind = ScreenOptions::Kind::kInt8, .clusters = clusters});
   }
   for (const uint32_t axes : {1u, dim / 2}) {
     if (0 < axes && axes < dim && dim <= 1000) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});
-      screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes, .two_levels = true});
+      screens.push_back(
+          {.kind = ScreenOptions::Kind::kInt8, .axes = axes, .two_levels = true, .centred = axes > 1});
     }
   }
   if (1 < dim && dim <= 300) {
     for (const bool two_levels : {false, true}) {
-      screens.push_back(
-          {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .two_levels = two_levels, .head = (dim + 1) / 2});
+      screens.push_back({.kind = ScreenOptions::Kind::kInt8,
+                         .axes = dim,
+                         .two_levels = two_levels,
+                         .head = (dim + 1) / 2,
+                         .centred = two_levels});
     }
   }
   return screens;
@@ -397,6 +404,45 @@ TEST(EngineTest, LongRowsAreLookedAtAgain) {
     ASSERT_TRUE(answer.ok()) << answer.status();
     EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 10, Reduction::kPerRow, metric));
     EXPECT_LT(answer->stats.pairs_checked, 0.9 * answer->stats.pairs_survived) << static_cast<int>(metric);
+  }
+}
+
+// Rows about one direction, at every level that whole rows are codes of.
+TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
+  constexpr uint32_t kDim = 200, kQueries = 4, kTopK = 10;
+  Random random(1);
+  std::vector<double> values(9004 * kDim);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = 1.5 + 0.1 * (i % kDim % 7) + random.Normal();
+  const SharedMatrix all = MakeMatrix(values, kDim);
+  const SharedMatrix rows = Slice(all, kQueries, 9000), queries = Slice(all, 0, kQueries);
+  const Matrix measured(rows);
+  if (measured.codes() == nullptr) GTEST_SKIP() << "8-bit sums are not exact here";
+  EXPECT_NE(measured.screen().find("centred"), std::string::npos) << measured.screen();
+  Engine engine(1);
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+    const Selection selection = {.top_k = kTopK, .metric = metric};
+    const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, kTopK, Reduction::kPerRow, metric);
+    using Kind = ScreenOptions::Kind;
+    for (ScreenOptions screen :
+         {ScreenOptions{.kind = Kind::kInt8, .axes = kDim},
+          ScreenOptions{.kind = Kind::kInt8, .axes = 90, .two_levels = true},
+          ScreenOptions{.kind = Kind::kInt8, .axes = kDim, .two_levels = true, .head = 60}}) {
+      uint64_t checked[2];
+      for (const bool centred : {false, true}) {
+        screen.centred = centred;
+        const Matrix matrix(rows, screen);
+        const absl::StatusOr<Answer> together = engine.Search(matrix, queries.view, selection, Never);
+        ASSERT_TRUE(together.ok()) << together.status();
+        EXPECT_EQ(together->hits, expected) << matrix.screen();
+        checked[centred] = together->stats.pairs_checked;
+        const absl::StatusOr<Answer> alone =
+            engine.Search(matrix, Slice(queries, 0, 1).view, selection, Never);
+        ASSERT_TRUE(alone.ok()) << alone.status();
+        EXPECT_TRUE(std::equal(alone->hits.begin(), alone->hits.end(), expected.begin())) << matrix.screen();
+        checked[centred] += alone->stats.pairs_checked;
+      }
+      EXPECT_LT(checked[true], 0.9 * checked[false]) << static_cast<int>(metric) << ", " << screen.axes;
+    }
   }
 }
 

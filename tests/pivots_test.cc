@@ -45,7 +45,7 @@ class PivotsTest : public ::testing::Test {
     for (uint64_t left = rows.rows; left > 0; left -= order.tile_rows.back()) {
       order.tile_rows.push_back(static_cast<int>(std::min<uint64_t>(ball_rows, left)));
     }
-    auto codes = Int8Codes::Encode(rows, norms, std::move(order), IdentityAxes(rows.dim));
+    auto codes = Int8Codes::Encode(rows, norms, std::move(order), CodeLevels::Whole(rows.dim));
     EXPECT_TRUE(codes.ok()) << codes.status();
     auto pivots = MeasurePivots(**codes, most, kernels_);
     EXPECT_TRUE(pivots.ok()) << pivots.status();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/centring.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -25,9 +27,9 @@ struct Encoded {
 };
 
 // Tiles are of rows of like norm; with `balls` as if they lay near each other. `head`: so many of the axes
-// may be used alone.
+// may be used alone. `centred`: whole rows are seen from their mean.
 Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false,
-               uint32_t head = 0) {
+               uint32_t head = 0, bool centred = false) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -41,7 +43,12 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool
   tiles.by_norm = !balls;
   Axes along = axes < view.dim || head > 0 ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim);
   along.head = head;
-  auto codes = Int8Codes::Encode(view, norms, std::move(tiles), std::move(along), fine);
+  CodeLevels levels = {std::move(along), {}, fine};
+  if (centred) {
+    levels.centring = std::make_shared<const Centring>(Centring::Of(view));
+    if (levels.axes.identity) levels = CodeLevels::Centred(levels.centring);
+  }
+  auto codes = Int8Codes::Encode(view, norms, std::move(tiles), std::move(levels));
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
 }
@@ -52,6 +59,11 @@ std::vector<uint8_t> CodesOf(const Int8Codes& codes, uint64_t t, int row) {
   std::vector<uint8_t> all(head.codes, head.codes + head.dim);
   all.insert(all.end(), rest.codes, rest.codes + rest.dim);
   return all;
+}
+
+double DotWith(const std::vector<float>& centre, const std::vector<float>& query) {
+  return std::inner_product(query.begin(), query.end(), centre.begin(), 0.0, std::plus<>(),
+                            [](double x, double y) { return x * y; });
 }
 
 // The promise of the whole file: the integer score, with its error, is an upper bound of the true one. And it
@@ -73,6 +85,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       }
       projected[i] = sum;
     }
+    if (codes.is_lifted()) codes.centring()->LiftQuery(query.data(), projected.data());
     const QueryCode code =
         codes.EncodeQuery(0, NormUpperBound(dim, squares), projected.data(), query_codes.data());
     for (uint64_t t = 0; t < codes.tiles(); ++t) {
@@ -81,6 +94,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
                            code.tail_excess * tile.scale;
       // Where tiles have balls, codes are of what a row adds to the centre.
       double centre = 0.0, ball = std::numeric_limits<double>::infinity();
+      if (codes.is_lifted()) centre = DotWith(codes.centring()->centre(), query);
       if (codes.centre_codes() != nullptr) {
         for (uint32_t i = 0; i < dim; ++i) centre += static_cast<double>(query[i]) * codes.centre(t)[i];
         ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm * codes.radius(t));
@@ -141,8 +155,9 @@ TEST(QuantizeTest, HeadsAndAllAxesBoundScores) {
 }
 
 // A second look asks each row's own codes what the screen asks a tile's.
-void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack) {
-  const Encoded base = Encode(rows, 1, false, true);
+void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack,
+                           bool centred = false) {
+  const Encoded base = Encode(rows, 1, false, true, 0, centred);
   const FineCodes& fine = *base.codes->fine();
   const uint32_t dim = rows.view.dim;
   std::vector<float> query(dim);
@@ -150,8 +165,16 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
   for (uint64_t q = 0; q < queries.view.rows; ++q) {
     ToFloat32(queries.view.row(q), queries.view.dtype, dim, query.data());
     const double squares = std::inner_product(query.begin(), query.end(), query.begin(), 0.0);
+    std::vector<float> seen = query;
+    double centre = 0.0;
+    if (centred) {
+      const Centring& centring = *base.codes->centring();
+      seen.resize(centring.lifted_dim());
+      centring.LiftQuery(query.data(), seen.data());
+      centre = DotWith(centring.centre(), query);
+    }
     const QueryCode code =
-        fine.EncodeQuery(0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20), query.data(), query_codes.data());
+        fine.EncodeQuery(0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20), seen.data(), query_codes.data());
     for (uint64_t place = 0; place < rows.view.rows; ++place) {
       const uint64_t tile = place / Int8Codes::kTileRows;
       const uint64_t id = base.codes->id(tile, static_cast<int>(place % Int8Codes::kTileRows));
@@ -161,7 +184,7 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
           std::inner_product(row_codes, row_codes + fine.code_dim(), query_codes.begin(), 0);
       const double error = CodeError(code.code_error, code.projection_norm, code.tail_excess, row.code_norm,
                                      row.code_error, row.scale);
-      const double score = testing::ExactScore(queries.view, q, rows.view, id);
+      const double score = testing::ExactScore(queries.view, q, rows.view, id) - centre;
       const double bound = code.scale * row.scale * (integer - code.offset) + error;
       ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound))) << "query " << q << ", row " << id;
       ASSERT_LE(bound, score + slack * code.norm * std::max(1.0 * row.code_norm, 1e-30));
@@ -183,6 +206,38 @@ TEST(QuantizeTest, FineCodesBoundScores) {
   std::fill_n(values.begin() + 60, 60, 1e-38);
   ExpectFineUpperBounds(MakeMatrix(values, 20, DType::kFloat64),
                         MakeMatrix(std::vector<double>(20, 1.0), 20, DType::kFloat64), 1.0);
+}
+
+// Rows and queries about one direction.
+SharedMatrix AboutMean(uint64_t rows, uint32_t dim, uint64_t seed, DType dtype = DType::kFloat32) {
+  Random random(seed);
+  std::vector<double> values(rows * dim);
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = (2.0 + 0.3 * (i % dim % 5) + 0.5 * random.Normal()) * (dtype == DType::kInt8 ? 20.0 : 1.0);
+  }
+  return MakeMatrix(values, dim, dtype);
+}
+
+TEST(QuantizeTest, CentredCodesBoundScores) {
+  for (const uint32_t dim : {1u, 3u, 16u, 61u}) {
+    const SharedMatrix rows = AboutMean(600, dim, 1);
+    const Encoded base = Encode(rows, dim, false, false, 0, /*centred=*/true);
+    ASSERT_TRUE(base.codes->is_lifted());
+    ExpectUpperBounds(base, AboutMean(5, dim, 2), 0.03);
+    ExpectUpperBounds(base, RandomNormal(5, dim, 3), 0.1);  // that lie anywhere
+    if (dim > 1) ExpectFineUpperBounds(rows, AboutMean(5, dim, 2), 1.0, /*centred=*/true);
+  }
+  for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
+    ExpectUpperBounds(Encode(AboutMean(100, 20, 1, dtype), 20, false, false, 0, true),
+                      AboutMean(3, 20, 2, dtype), 0.03);
+    ExpectFineUpperBounds(AboutMean(100, 20, 1, dtype), AboutMean(3, 20, 2, dtype), 1.0, true);
+  }
+  // Equal rows, rows of nothing, and queries of nothing.
+  const Encoded equal = Encode(MakeMatrix(std::vector<double>(60, 0.25), 6), 6, false, false, 0, true);
+  ExpectUpperBounds(equal, RandomNormal(4, 6, 3), 1e-6);
+  const Encoded zeros = Encode(MakeMatrix(std::vector<double>(60, 0.0), 6), 6, false, false, 0, true);
+  ExpectUpperBounds(zeros, RandomNormal(4, 6, 3), 1e300);
+  ExpectUpperBounds(zeros, MakeMatrix(std::vector<double>(6, 0.0), 6), 1e300);
 }
 
 TEST(QuantizeTest, BallsHoldTheirRowsAndCodesWhatIsLeft) {

@@ -92,6 +92,20 @@ inline double TailBound(double norm, double projected, double error) {
   return std::sqrt(std::max(0.0, norm * norm - least * least)) * kOutward;
 }
 
+// Rows and queries from where centring.h sees them, in float32: what is subtracted has length ≤ shift. Per
+// coordinate, with s the float32 value of the row's own and w what is left of it, s errs by u₃₂ of itself
+// (float64 rows alone), the two steps to w in float64 by 2^-52·(|s| + |w − s|), and its float32 value by
+// u₃₂·|w|, and ‖w‖ ≤ ‖s‖ + shift: in all ≤ 2·u₃₂·(1 + 2^-19)·(norm + shift), underflow aside (2^-126 and
+// 2^-150 per coordinate).
+//
+// A row's k·t errs by no more than that times k·‖u‖: s by u₃₂·‖u‖·norm, the float64 products by
+// γ_{dim + 2}(u₆₄) < 2^-36 of ‖u‖·(norm + ‖c‖), and u₃₂ of |t| ≤ ‖u‖·(norm + ‖c‖) when it is rounded.
+inline double LiftError(uint32_t dim, double norm, double shift) {
+  return (Term("lift rounding", 2.0 * kUnitFloat32 * (1.0 + 0x1p-10) * (norm + shift)) +
+          Term("lift underflow", dim * 0x1p-125)) *
+         kOutward;
+}
+
 // With codes q of the query and c of the row, scales s and t, q·s ≈ Pa and c·t ≈ Pb, and for the tails codes
 // V·s/ρ ≥ √(‖a‖² − ‖Pa‖²) and u·ρ·t ≥ √(‖b‖² − ‖Pb‖²):
 //

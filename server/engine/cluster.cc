@@ -240,7 +240,7 @@ void AddGroup(const MatrixView& rows, std::vector<uint32_t> ids, const Grouping&
 
 absl::StatusOr<std::unique_ptr<Int8Codes>> EncodePlain(const MatrixView& rows, absl::Span<const double> norms,
                                                        std::vector<uint32_t> ids) {
-  return Int8Codes::Encode(rows, norms, RowOrder::Even(std::move(ids)), IdentityAxes(rows.dim));
+  return Int8Codes::Encode(rows, norms, RowOrder::Even(std::move(ids)), CodeLevels::Whole(rows.dim));
 }
 
 // Rows by nearest centre. Centres that few rows are nearest to give theirs to the others.

@@ -12,24 +12,32 @@ namespace {
 // that this pays; not after fine codes, which leave few.
 constexpr int kFewestDimsForRests = 256;
 
-// Queries [first, end) of a block for one set of rows' codes. `projected`: the block's coordinates along
-// `axes` axes, which the rows' begin. Codes are at a stride of at least code_dim, zeros beyond that.
+// The coordinates of a block's queries, `count` each.
+struct Coordinates {
+  const float* of(size_t q) const { return first + q * count; }
+
+  const float* first;
+  size_t count;
+};
+
+// Queries [first, end) of a block for one set of rows' codes, whose coordinates `from` begin with. Codes are
+// at a stride of at least code_dim, zeros beyond that.
 template <class Codes>
-void Encode(const Codes& rows, const QueryBlock& block, const float* projected, uint32_t axes, size_t first,
-            size_t end, int8_t* codes, EncodedQueries& encoded) {
+void Encode(const Codes& rows, const QueryBlock& block, const Coordinates& from, size_t first, size_t end,
+            int8_t* codes, EncodedQueries& encoded) {
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
-    encoded.queries[q] = rows.EncodeQuery(block.exponents[q], block.norms[q], projected + q * axes, to);
+    encoded.queries[q] = rows.EncodeQuery(block.exponents[q], block.norms[q], from.of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
 }
 
 // What these codes of queries [first, end) miss; the rest as above.
-void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const float* projected, uint32_t axes,
-                 size_t first, size_t end, int8_t* codes, EncodedRests& encoded) {
+void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const Coordinates& from, size_t first,
+                 size_t end, int8_t* codes, EncodedRests& encoded) {
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
-    encoded.queries[q] = rows.EncodeRest(queries[q], projected + q * axes, queries.codes_of(q), to);
+    encoded.queries[q] = rows.EncodeRest(queries[q], from.of(q), queries.codes_of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
 }
@@ -72,6 +80,15 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     project = *kernel;
     projected = buffers.projected.Reserve(count * axes.count);
   }
+  // Queries as whole rows are seen, for these codes or fine ones.
+  const Centring* const centring = rows.centring();
+  Coordinates whole = {block.scaled, block.dim()};
+  float* lifted = nullptr;
+  if (centring != nullptr) {
+    lifted = buffers.lifted.Reserve(count * centring->lifted_dim());
+    whole = {lifted, centring->lifted_dim()};
+  }
+  const Coordinates along = project != nullptr ? Coordinates{projected, axes.count} : whole;
   const FineCodes* const fine = rows.fine();
   EncodedBlock encoded;
   // The queries of balls are scored where they lie.
@@ -99,20 +116,18 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     if (project != nullptr) {
       Project(axes, *project, block.scaled, first, end, buffers.projections[part], projected);
     }
-    const float* const coordinates = project != nullptr ? projected : block.scaled;
-    Encode(first_rows, block, coordinates, axes.count, first, end, codes, encoded.queries);
-    if (is_joint) {
-      Encode(rows, block, coordinates, axes.count, first, end, codes_again, encoded.again);
-    } else if (by_head) {
-      Encode(rows, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
-    } else if (fine != nullptr) {
-      Encode(*fine, block, block.scaled, axes.dim, first, end, codes_again, encoded.again);
+    for (size_t q = first; q < end && centring != nullptr; ++q) {
+      centring->LiftQuery(block.scaled + q * block.dim(), lifted + q * whole.count);
     }
-    if (!with_rests) return;
+    Encode(first_rows, block, along, first, end, codes, encoded.queries);
     if (by_head) {
-      EncodeRests(rows, encoded.again, block.scaled, axes.dim, first, end, rest_codes, encoded.rests);
-    } else {
-      EncodeRests(rows, encoded.queries, coordinates, axes.count, first, end, rest_codes, encoded.rests);
+      Encode(rows, block, is_joint ? along : whole, first, end, codes_again, encoded.again);
+    } else if (fine != nullptr) {
+      Encode(*fine, block, whole, first, end, codes_again, encoded.again);
+    }
+    if (with_rests) {
+      EncodeRests(rows, by_head ? encoded.again : encoded.queries, by_head ? whole : along, first, end,
+                  rest_codes, encoded.rests);
     }
   });
   return encoded;

@@ -61,8 +61,14 @@ class Int8Pass final : public Pass {
         queries_again_(std::move(queries_again)),
         rests_(std::move(rests)) {
     if (rows.centre_codes() != nullptr) {
-      balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, tile).lower; });
+      balls_.UsePivots(
+          [this](size_t q, uint64_t tile) { return CentreInterval(q, rows_.centre(tile)).lower; });
       return;
+    }
+    if (const Centring* const centring = AllRows().centring(); centring != nullptr) {
+      for (size_t q = 0; q < block.size(); ++q) {
+        centres_.push_back(CentreInterval(q, centring->centre().data()).upper);
+      }
     }
     // oneDNN's kernels take whole tiles.
     sample_ = SampleToGuessBy(rows, all_kernels.has_own() ? kRunRows : Int8Codes::kTileRows, block);
@@ -79,11 +85,11 @@ class Int8Pass final : public Pass {
           scorer_(scorer),
           float32_look_(pass.base_, pass.block_) {
       if (pass.whole_ != nullptr) {
-        second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_);
+        second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.centres_);
       } else if (pass.rows_.fine() != nullptr) {
-        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_);
+        second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.centres_);
       } else if (pass.rests_.codes != nullptr) {
-        second_look_.emplace(pass.rows_, pass.queries_, pass.rests_);
+        second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.centres_);
       }
       active_.resize(pass.block_.size());
       if (pass.rows_.centre_codes() != nullptr) {
@@ -272,6 +278,7 @@ class Int8Pass final : public Pass {
       for (size_t c = 0; c < active_.size(); ++c) {
         std::copy_n(queries.codes_of(active_[c]), dim, codes + c * dim);
         columns_.Set(c, queries[active_[c]]);
+        if (pass_.rows_.is_lifted()) centre_scores_[c] = pass_.centres_[active_[c]];
       }
       if (second_look_.has_value()) second_look_->Pack(active_);
       scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
@@ -305,31 +312,33 @@ class Int8Pass final : public Pass {
     void SeedQueries(absl::Span<const RowRun> runs, bool guess) {
       std::array<float, kMaxColumns> least;
       std::array<bool, kMaxColumns> seeded;
+      std::array<double, kMaxColumns> centres;
       std::array<const MeasuredQuery*, kMaxColumns> measured;
       std::array<Metric, kMaxColumns> metrics;
       std::array<uint64_t, kMaxColumns> wanted;
       uint64_t most_wanted = 0;
       scratch_.seeds.resize(kMaxColumns);
+      const Int8Codes& rows = pass_.AllRows();
       for (size_t c = 0; c < active_.size(); ++c) {
         const uint32_t q = active_[c];
         seeded[c] = !WantsSeeds(q, guess);
         least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(q));
+        centres[c] = rows.is_lifted() ? pass_.centres_[q] : 0.0;
         measured[c] = &pass_.block_.measured[q];
         metrics[c] = pass_.block_.metric(q);
         wanted[c] = guess ? pass_.guesses_[q].rank : pass_.block_.question(q).top_k;
         if (!seeded[c]) most_wanted = std::max(most_wanted, wanted[c]);
         scratch_.seeds[c].clear();
       }
-      const Int8Codes& rows = pass_.whole_ != nullptr ? *pass_.whole_ : pass_.rows_;
       if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits()) {
-        SeedByBest(rows, runs[0].tile, seeded);
+        SeedByBest(rows, runs[0].tile, centres, seeded);
       } else if (most_wanted > 0) {
         const auto may_be_hit = [&](size_t column, uint64_t place) {
           return pass_.all_are_hits() || pass_.IsHit(active_[column], pass_.rows_.id_at(place));
         };
         BestOfRuns(rows, runs, most_wanted,
-                   {columns_.inverse_scale.data(), columns_.offset.data(), measured.data(), metrics.data(),
-                    least.data(), active_.size()},
+                   {columns_.inverse_scale.data(), columns_.offset.data(), centres.data(), measured.data(),
+                    metrics.data(), least.data(), active_.size()},
                    may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
                    scratch_.seeds);
         for (size_t c = 0; c < active_.size(); ++c) {
@@ -345,7 +354,8 @@ class Int8Pass final : public Pass {
     }
 
     // For the one best hit: what scores highest in the tile.
-    void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<bool, kMaxColumns>& seeded) {
+    void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<double, kMaxColumns>& centres,
+                    const std::array<bool, kMaxColumns>& seeded) {
       const CodeTile& tile = rows.tile(t);
       LargestByColumn(scratch_.scorer.Score(rows.codes(t), tile.rows), tile.rows, scratch_.scorer.columns(),
                       scratch_.largest);
@@ -356,7 +366,7 @@ class Int8Pass final : public Pass {
         const uint32_t q = active_[c];
         if (global) {  // only what may be the best of all queries
           const double score = (scratch_.largest.score[c] - columns_.offset[c]) / columns_.inverse_scale[c];
-          const double own = ScaleByPowerOfTwo(score, pass_.queries_[q].exponent);
+          const double own = ScaleByPowerOfTwo(score * tile.scale + centres[c], pass_.queries_[q].exponent);
           if (own <= best) continue;
           best = own;
         }
@@ -383,12 +393,15 @@ class Int8Pass final : public Pass {
       } else {
         AskForScores(Lengths(tile));
       }
-      if (pass_.rows_.centre_codes() != nullptr) {  // a·b = a·centre + a·(b − centre)
+      const double* of_codes = scores_.data();
+      if (pass_.rows_.centre_codes() != nullptr || pass_.rows_.is_lifted()) {
         for (int c = 0; c < columns; ++c) {
-          scores_[c] = centre_scores_[c] == kNotAsked ? kInfinity : scores_[c] - centre_scores_[c];
+          rest_scores_[c] =
+              centre_scores_[c] == kNotAsked ? kInfinity : LessCentre(scores_[c], centre_scores_[c]);
         }
+        of_codes = rest_scores_.data();
       }
-      Int8Thresholds(columns_.Wanting(scores_.data()), columns, tile.code_norm, tile.code_error, tile.scale,
+      Int8Thresholds(columns_.Wanting(of_codes), columns, tile.code_norm, tile.code_error, tile.scale,
                      thresholds);
       std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
                 std::numeric_limits<int32_t>::max());
@@ -412,7 +425,9 @@ class Int8Pass final : public Pass {
     }
 
     // At least a·centre, on the query's scale.
-    double CentreScore(uint32_t q, uint64_t tile) const { return pass_.CentreInterval(q, tile).upper; }
+    double CentreScore(uint32_t q, uint64_t tile) const {
+      return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
+    }
 
     // Those of tiles from one on wait in line while their rows come from memory.
     void CheckSurvivors(uint64_t tile, size_t count) {
@@ -467,7 +482,8 @@ class Int8Pass final : public Pass {
     // By column, too.
     std::array<double, kMaxColumns> merits_;         // to reach
     std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
-    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
+    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
+    std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
     QueryColumns columns_;
     std::optional<SecondLook> second_look_;
     const Float32Look float32_look_;
@@ -503,13 +519,15 @@ class Int8Pass final : public Pass {
   }
 
   // a·centre, on the query's scale.
-  Interval CentreInterval(size_t q, uint64_t tile) const {
-    const auto* const centre = reinterpret_cast<const std::byte*>(rows_.centre(tile));
-    const Interval score = DotInterval(q, centre, DType::kFloat32);
+  Interval CentreInterval(size_t q, const float* centre) const {
+    const Interval score = DotInterval(q, reinterpret_cast<const std::byte*>(centre), DType::kFloat32);
     const int exponent = -queries_[q].exponent;
     return {ScaleByPowerOfTwo(score.lower - std::abs(score.lower) * 0x1p-52, exponent),
             ScaleByPowerOfTwo(score.upper + std::abs(score.upper) * 0x1p-52, exponent)};
   }
+
+  // Those that the rows are the head of, or themselves.
+  const Int8Codes& AllRows() const { return whole_ != nullptr ? *whole_ : rows_; }
 
   const Int8Codes& rows_;
   const Int8Codes* const whole_;
@@ -519,8 +537,10 @@ class Int8Pass final : public Pass {
   const EncodedQueries queries_;
   const EncodedQueries queries_again_;  // for a second look, if there is one
   const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
-  std::vector<RowRun> sample_;          // empty: all are proved
-  std::vector<Guess> guesses_;          // by query; empty likewise
+  // If whole rows are seen from one centre, at least a·centre on the query's scale, by query.
+  std::vector<double> centres_;
+  std::vector<RowRun> sample_;  // empty: all are proved
+  std::vector<Guess> guesses_;  // by query; empty likewise
 };
 
 // Whether the block's queries wait for memory, of which the head's codes take less, and want few hits, so

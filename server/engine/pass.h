@@ -147,6 +147,7 @@ struct Scratch {
 // A block of queries as the screens want them.
 struct QueryBlock {
   size_t size() const { return queries.size(); }
+  uint32_t dim() const { return question(0).queries.dim; }
   const Question& question(size_t q) const { return *queries[q].question; }
   Metric metric(size_t q) const { return question(q).selection.metric; }
   TopK& best(size_t q) const { return *queries[q].best; }
@@ -172,7 +173,7 @@ class PassBuffers {
   QueryBlock Prepare(absl::Span<const BlockQuery> queries);
 
   Kernels kernels;
-  AlignedArray<float> projected;
+  AlignedArray<float> projected, lifted;
   AlignedArray<std::byte> packed;
   AlignedArray<int8_t> codes, codes_again, rest_codes;
   AlignedArray<double> ball_centres;

@@ -64,6 +64,10 @@ constexpr uint32_t kTailsOfJointHead = 8;  // the head's and what all axes have
 // Codes take about as long to make as the float32 products of so many queries.
 constexpr uint64_t kFewestForCodes = 8;
 
+// Of rows' mean square: a shorter mean changes little.
+constexpr double kLeastShareOfMean = 0.1;
+constexpr double kMostSurvivors = 0.8;  // of those without, else it is of no use
+
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
 constexpr double kAboutAsFew = 2.5;    // of the pairs
 
@@ -97,22 +101,28 @@ class Planner {
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
   }
 
-  // Null when that fails.
-  Codes EncodeAxes(uint32_t count, bool two_levels = false, uint32_t head = 0) {
-    if (!buffers_.kernels.has_own()) head = 0;
-    const bool unrotated = count >= view_.dim && (head == 0 || two_levels);
-    count = std::min(count, view_.dim);
-    if (unrotated && head == 0) return Encode(by_norm_, {IdentityAxes(view_.dim)});
+  Codes EncodeWhole() { return Encode(by_norm_, CodeLevels::Whole(view_.dim)); }
+
+  // As options.axes and what follows it ask; null when that fails.
+  Codes EncodeAxes(const ScreenOptions& options) {
+    const uint32_t head = buffers_.kernels.has_own() ? options.head : 0;
+    const bool unrotated = options.axes >= view_.dim && (head == 0 || options.two_levels);
+    const uint32_t count = std::min(options.axes, view_.dim);
+    std::shared_ptr<const Centring> centring;
+    if (options.centred) centring = std::make_shared<const Centring>(Centring::Of(view_));
+    CodeLevels levels = WholeLevels(centring);
+    if (unrotated && head == 0) return Encode(by_norm_, std::move(levels));
     absl::StatusOr<Axes> axes = PrincipalAxes(view_, unrotated ? head : count);
     if (axes.ok()) axes = unrotated ? MixedAxes(*axes, head) : MixedAxes(*axes, count, head);
     if (!axes.ok()) return nullptr;
-    if (unrotated) return Encode(by_norm_, {IdentityAxes(view_.dim), *std::move(axes)});
-    return Encode(by_norm_, {*std::move(axes), {}, two_levels});
+    if (!unrotated) return Encode(by_norm_, {*std::move(axes), {}, options.two_levels, centring});
+    levels.head = *std::move(axes);
+    return Encode(by_norm_, std::move(levels));
   }
 
   // Null when that fails.
   Codes EncodeClusters(uint32_t count) {
-    Codes codes = EncodeAxes(view_.dim);
+    Codes codes = EncodeWhole();
     if (codes == nullptr) return nullptr;
     const auto centres =
         LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, buffers_.kernels);
@@ -121,7 +131,7 @@ class Planner {
 
   // No codes when the float32 screen is fastest, unless int8 is insisted on.
   ScreenPlan EncodeFastest(bool insist) {
-    if (!TakeSample()) return {EncodeAxes(view_.dim), {}};
+    if (!TakeSample()) return {EncodeWhole(), {}};
     if (insist) least_ = std::numeric_limits<double>::infinity();
     // Runs of rows as they will stand in tiles.
     std::vector<uint32_t> rows;
@@ -131,8 +141,15 @@ class Planner {
       rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
     }
 
-    Consider(rows, {IdentityAxes(view_.dim)});
+    Consider(rows, CodeLevels::Whole(view_.dim));
     const Estimate unrotated = last_;
+    auto centring = std::make_shared<const Centring>(Centring::Of(view_));
+    if (const uint64_t survived = survived_; centring->share() >= kLeastShareOfMean) {
+      Consider(rows, CodeLevels::Centred(centring));
+      if (survived_ >= survived * kMostSurvivors) centring = nullptr;
+    } else {
+      centring = nullptr;
+    }
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
@@ -145,8 +162,12 @@ class Planner {
         if (!axes.ok()) return;
         absl::StatusOr<Axes> mixed = MixedAxes(*axes, count, head);
         if (!mixed.ok()) return;
-        if (apart) return Consider(rows, {IdentityAxes(view_.dim), *std::move(mixed)});
-        Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsTwoLevels(count)});
+        if (!apart) {
+          return Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsTwoLevels(count), centring});
+        }
+        CodeLevels levels = WholeLevels(centring);
+        levels.head = *std::move(mixed);
+        Consider(rows, std::move(levels));
       };
       // These are as good as anything for blocks, so they come first.
       for (const uint32_t head : kCandidateHeads) {
@@ -191,21 +212,19 @@ class Planner {
     return std::min(view_.dim, (view_.dim + kChunk - 1) / kChunk * kChunk - kTailsOfJointHead);
   }
 
-  // What rows are encoded along.
-  struct Levels {
-    Axes axes;
-    Axes head = {};  // unless that of `axes`
-    bool with_fine = false;
-  };
+  // Seen from a centre, unless that is null.
+  CodeLevels WholeLevels(std::shared_ptr<const Centring> centring) const {
+    return centring != nullptr ? CodeLevels::Centred(std::move(centring)) : CodeLevels::Whole(view_.dim);
+  }
+
   struct Candidate {
-    Levels levels;
+    CodeLevels levels;
     double cost;
     uint64_t survived;  // pairs of the sample
   };
 
-  Codes Encode(std::vector<uint32_t> ids, Levels levels) {
-    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(levels.axes),
-                                    levels.with_fine, std::move(levels.head)));
+  Codes Encode(std::vector<uint32_t> ids, CodeLevels levels) {
+    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(levels)));
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
@@ -214,7 +233,7 @@ class Planner {
     const absl::StatusOr<Groups> groups = GroupByCentre(view_, norms_, std::move(codes), std::move(centres),
                                                         grouping, buffers_.kernels, deadline);
     if (!groups.ok()) return nullptr;
-    auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), IdentityAxes(view_.dim));
+    auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), CodeLevels::Whole(view_.dim));
     if (!balls.ok()) return nullptr;
     const double elements = static_cast<double>(view_.rows) * view_.dim;
     const double bytes_per_pivot = static_cast<double>((*balls)->tiles()) * sizeof(Pivots::reaches[0]);
@@ -335,7 +354,7 @@ class Planner {
     return estimate;
   }
 
-  void Consider(const std::vector<uint32_t>& rows, Levels levels) {
+  void Consider(const std::vector<uint32_t>& rows, CodeLevels levels) {
     if (ThreadTime() > start_ + kAxesBudget && !candidates_.empty()) return;
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
@@ -379,7 +398,7 @@ class Planner {
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
     for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
-    Codes codes = Encode(std::move(ids), {IdentityAxes(view_.dim)});
+    Codes codes = Encode(std::move(ids), CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
     const auto centres =
@@ -401,7 +420,7 @@ class Planner {
     codes.reset();
     if (codes = EncodeBest(); codes != nullptr) to_beat = std::min(to_beat, MeasureAll(*codes).cost());
     codes.reset();
-    codes = EncodeAxes(view_.dim);
+    codes = EncodeWhole();
     if (codes == nullptr) return nullptr;
     codes = Group(std::move(codes), *centres, {Reach(), kLeastRows}, start_ + 2 * kBudget);
     return codes != nullptr && MeasureAll(*codes).cost() < to_beat ? std::move(codes) : nullptr;
@@ -466,18 +485,19 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
   if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};
-  if (insist && options.axes != 0) {
-    return {planner.EncodeAxes(options.axes, options.two_levels, options.head), {}};
-  }
-  if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeAxes(matrix.view().dim), {}};
+  if (insist && options.axes != 0) return {planner.EncodeAxes(options), {}};
+  if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeWhole(), {}};
   return planner.EncodeFastest(insist);
 }
 
 std::string ScreenName(const Int8Codes* codes) {
   if (codes == nullptr) return "float32";
-  std::string name = absl::StrCat("int8, ", codes->axes().count, " of ", codes->axes().dim, " axes");
+  const Axes& axes = codes->axes();
+  const uint32_t extra = codes->is_lifted() ? axes.dim - codes->centring()->dim() : 0;
+  std::string name = absl::StrCat("int8, ", axes.count - extra, " of ", axes.dim - extra, " axes");
   if (codes->head() != nullptr) absl::StrAppend(&name, ", ", codes->head()->axes().count, " first");
   if (codes->fine() != nullptr) absl::StrAppend(&name, ", then all");
+  if (codes->centring() != nullptr) absl::StrAppend(&name, ", centred");
   if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
   return name;
 }

@@ -64,10 +64,17 @@ double AxesError(const Axes& axes, double norm) {
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
-// A query's codes along some axes, but for its tail.
-QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const float* projected,
+// The same for a row, or a query, that is lifted if `centring` is not null.
+double RowError(const Axes& axes, const Centring* centring, double norm) {
+  return centring != nullptr ? centring->RowError(norm) : AxesError(axes, norm);
+}
+double QueryError(const Axes& axes, const Centring* centring, double norm) {
+  return centring != nullptr ? centring->QueryError(norm) : AxesError(axes, norm);
+}
+
+// A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by.
+QueryCode EncodeCoordinates(uint32_t count, double error, int exponent, double norm, const float* projected,
                             int8_t* codes) {
-  const uint32_t count = axes.count;
   QueryCode query;
   query.exponent = exponent;
   query.norm = norm;
@@ -77,7 +84,6 @@ QueryCode EncodeCoordinates(const Axes& axes, int exponent, double norm, const f
       EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
   query.offset = 1.0 * kZeroCode * sums.codes;
   const CodeLengths lengths = Lengths(sums, count);
-  const double error = AxesError(axes, norm);
   query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
   query.projection_norm =
       (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
@@ -165,16 +171,20 @@ class Int8Codes::Writer {
 
 absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& rows,
                                                              absl::Span<const double> norms, RowOrder order,
-                                                             Axes axes, bool with_fine, Axes head_axes) {
+                                                             CodeLevels levels) {
   std::unique_ptr<Int8Codes> codes(new Int8Codes);
-  if (head_axes.count > 0) {
-    auto head = Encode(rows, norms, order, std::move(head_axes));
+  if (levels.head.count > 0) {
+    auto head = Encode(rows, norms, order, {std::move(levels.head)});
     if (!head.ok()) return head.status();
     codes->head_ = *std::move(head);
     codes->head_->own_order_ = {};
   }
-  if (with_fine && !axes.identity) codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids);
-  codes->axes_ = std::move(axes);
+  if (!levels.axes.identity && !levels.with_fine) levels.centring = nullptr;
+  if (levels.with_fine && !levels.axes.identity) {
+    codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids, levels.centring);
+  }
+  codes->axes_ = std::move(levels.axes);
+  codes->centring_ = std::move(levels.centring);
   codes->own_order_ = std::move(order.ids);
   codes->order_ = codes->own_order_;
   if (codes->head_ != nullptr) codes->head_->order_ = codes->order_;
@@ -183,6 +193,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
+  const Centring* const centring = codes->is_lifted() ? codes->centring() : nullptr;
   // What all axes miss is next to nothing: errors cover it.
   Writer whole(*codes, head_count, kCodeDimMultiple, count < dim ? kMaxTailDims : 0);
   std::optional<Writer> head;
@@ -195,8 +206,9 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     head.emplace(*codes->head_, 0, multiple, std::min(room, kMaxTailDims));
   }
 
-  AlignedArray<float> gathered;
+  AlignedArray<float> gathered, lifted;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
+  if (centring != nullptr) lifted.Reserve(static_cast<size_t>(kTileRows) * count);
   uint64_t first = 0;
   for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
@@ -209,9 +221,14 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       least_norm = std::min(least_norm, norms[id]);
     }
     if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
-    const float* const projected = projector->Project(gathered.data());
+    if (centring != nullptr) {
+      for (size_t r = 0; r < static_cast<size_t>(tile_rows); ++r) {
+        centring->LiftRow(gathered.data() + r * dim, lifted.data() + r * count);
+      }
+    }
+    const float* const projected = centring != nullptr ? lifted.data() : projector->Project(gathered.data());
 
-    const double length = order.by_norm ? norm : codes->radii_.back();
+    const double length = centring != nullptr ? 0.0 : order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
@@ -221,7 +238,9 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       const uint64_t place = first + r;
       const double row_norm = norms[codes->order_[place]];
       // Differences from a centre are rounded once more.
-      const double error = AxesError(codes->axes_, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
+      const double error = centring != nullptr ? centring->RowError(row_norm)
+                                               : AxesError(codes->axes_, row_norm) +
+                                                     (order.by_norm ? 0.0 : length * kUnitFloat32);
       CodeSums sums = {};
       if (head.has_value()) {
         sums = EncodeUnsigned(y, head_count, scale, inverse_scale, kMaxCode, kZeroCode, head->to(place));
@@ -332,7 +351,7 @@ absl::Status Int8Codes::EncodeCentres() {
   std::iota(ids.begin(), ids.end(), 0);
   const MatrixView view = {reinterpret_cast<const std::byte*>(centres_.data()), norms.size(), dim,
                            DType::kFloat32};
-  auto encoded = Encode(view, norms, RowOrder::Even(std::move(ids)), axes_);
+  auto encoded = Encode(view, norms, RowOrder::Even(std::move(ids)), {axes_});
   if (!encoded.ok()) return encoded.status();
   centre_codes_ = *std::move(encoded);
   return absl::OkStatus();
@@ -346,13 +365,14 @@ uint64_t Int8Codes::bytes() const {
          (pivots_ != nullptr
               ? pivots_->norms.size() * sizeof(double) + pivots_->reaches.size() * sizeof(uint16_t)
               : 0) +
-         (fine_ != nullptr ? fine_->bytes() : 0);
+         (fine_ != nullptr ? fine_->bytes() : 0) + (centring_ != nullptr ? centring_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
   const uint32_t count = axes_.count;
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
-  QueryCode query = EncodeCoordinates(axes_, exponent, norm, projected, codes);
+  const double error = QueryError(axes_, is_lifted() ? centring() : nullptr, norm);
+  QueryCode query = EncodeCoordinates(count, error, exponent, norm, projected, codes);
   int8_t* end = codes + count;
   if (axes_.head > 0) {  // zeros meet the head's tails
     const size_t zeros = head_->code_dim_ - head_->axes_.count;
@@ -389,10 +409,11 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   std::fill(rest_codes + count, rest_codes + code_dim_, int8_t{0});
   rest.offset = 1.0 * kZeroCode * sums.codes;
   // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
-  rest.code_error =
-      (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
-       Term("query rest projection error", AxesError(axes_, query.norm)) + query.norm * 0x1p-50) *
-      kOutward;
+  rest.code_error = (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
+                     Term("query rest projection error",
+                          QueryError(axes_, is_lifted() ? centring() : nullptr, query.norm)) +
+                     query.norm * 0x1p-50) *
+                    kOutward;
   return rest;
 }
 
@@ -415,19 +436,26 @@ QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* qu
   return query;
 }
 
-FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order)
-    : axes_(IdentityAxes(rows.dim)), code_dim_(RoundUp(static_cast<int>(rows.dim))) {
-  std::vector<float> row(rows.dim);
+FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
+                     std::shared_ptr<const Centring> centring)
+    : centring_(std::move(centring)),
+      axes_(IdentityAxes(centring_ != nullptr ? centring_->lifted_dim() : rows.dim)),
+      code_dim_(RoundUp(static_cast<int>(axes_.dim))) {
+  const uint32_t dim = axes_.dim;
+  std::vector<float> row(rows.dim), lifted(centring_ != nullptr ? dim : 0);
+  const float* const seen = centring_ != nullptr ? lifted.data() : row.data();
   rows_.reserve(order.size());
   uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
   for (const uint32_t id : order) {
     ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
-    const float scale = NextFloat32(CodeScale(MaxAbs(row.data(), rows.dim), norms[id]));
+    if (centring_ != nullptr) centring_->LiftRow(row.data(), lifted.data());
+    const float scale = NextFloat32(CodeScale(MaxAbs(seen, dim), centring_ != nullptr ? 0.0 : norms[id]));
     const CodeLengths lengths =
-        Lengths(EncodeUnsigned(row.data(), rows.dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), rows.dim);
-    std::fill(to + rows.dim, to + code_dim_, uint8_t{0});
+        Lengths(EncodeUnsigned(seen, dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), dim);
+    std::fill(to + dim, to + code_dim_, uint8_t{0});
     const double error =
-        (lengths.error + Term("row projection error", AxesError(axes_, norms[id]))) * kOutward;
+        (lengths.error + Term("row projection error", RowError(axes_, centring_.get(), norms[id]))) *
+        kOutward;
     rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});
     to += code_dim_;
   }
@@ -436,7 +464,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
 
 QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
   std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
-  return EncodeCoordinates(axes_, exponent, norm, query, codes);
+  return EncodeCoordinates(axes_.count, QueryError(axes_, centring_.get(), norm), exponent, norm, query,
+                           codes);
 }
 
 }  // namespace dotmax

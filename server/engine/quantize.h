@@ -13,6 +13,7 @@
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
+#include "server/engine/centring.h"
 #include "server/engine/code_rows.h"
 #include "server/engine/measure.h"
 #include "server/engine/rotate.h"
@@ -27,6 +28,22 @@ struct RowOrder {
   std::vector<uint32_t> ids;
   std::vector<int> tile_rows;
   bool by_norm = true;  // descending; otherwise tiles are of rows that lie near each other, and get balls
+};
+
+// What rows are encoded along.
+struct CodeLevels {
+  // Unrotated, or seen from their mean.
+  static CodeLevels Whole(uint32_t dim) { return {IdentityAxes(dim)}; }
+  static CodeLevels Centred(std::shared_ptr<const Centring> centring) {
+    return {.axes = IdentityAxes(centring->lifted_dim()), .centring = std::move(centring)};
+  }
+
+  Axes axes;
+  Axes head = {};          // of a head in codes of its own, if any; or axes.head
+  bool with_fine = false;  // with fine codes, too, unless unrotated
+  // From where whole rows are seen: those of the axes, which are the identity of lifted_dim() then, or of
+  // fine codes.
+  std::shared_ptr<const Centring> centring = nullptr;
 };
 
 // A tile's rows, and what holds for every one of them.
@@ -91,8 +108,9 @@ class FineCodes {
     float scale, code_norm, code_error;
   };
 
-  // `order` and the rest as for Int8Codes.
-  FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order);
+  // `order` and the rest as for Int8Codes; `centring` may be null.
+  FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
+            std::shared_ptr<const Centring> centring);
 
   int code_dim() const { return code_dim_; }
   // From a place in the order on; 64 bytes beyond the last are readable.
@@ -103,10 +121,11 @@ class FineCodes {
   const Row& row(uint64_t place) const { return rows_[place]; }
   uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
 
-  // As Int8Codes::EncodeQuery, from the query itself.
+  // As Int8Codes::EncodeQuery, from the query itself, or its lift.
   QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
  private:
+  const std::shared_ptr<const Centring> centring_;
   const Axes axes_;  // the identity
   const int code_dim_;
   std::vector<Row> rows_;
@@ -118,13 +137,11 @@ class FineCodes {
 // for the other axes. Immutable.
 class Int8Codes {
  public:
-  // Encodes rows of `rows` in an order, with `fine` codes too if asked for, or with a head: that of `axes`,
-  // or along other axes, in codes of its own. REQUIRES: magnitudes in the range that the float32 screen takes
-  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; identity axes unless by_norm.
+  // Encodes rows of `rows` in an order. REQUIRES: magnitudes in the range that the float32 screen takes
+  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; whole rows unless by_norm.
   static absl::StatusOr<std::unique_ptr<Int8Codes>> Encode(const MatrixView& rows,
                                                            absl::Span<const double> norms, RowOrder order,
-                                                           Axes axes, bool with_fine = false,
-                                                           Axes head_axes = {});
+                                                           CodeLevels levels);
 
   // Empty: for EncodePlain.
   Int8Codes() = default;
@@ -152,6 +169,11 @@ class Int8Codes {
   // axes().head axes, or along others. Null if there are none of these.
   const Int8Codes* head() const { return head_.get(); }
 
+  // From where whole rows and queries are seen: by these codes, if is_lifted, or by the fine ones. Null if
+  // they are encoded as they are.
+  const Centring* centring() const { return centring_.get(); }
+  bool is_lifted() const { return centring_ != nullptr && axes_.identity; }
+
   // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
   const FineCodes* fine() const { return fine_.get(); }
 
@@ -167,8 +189,8 @@ class Int8Codes {
 
   uint64_t bytes() const;
 
-  // Encodes one query from its float32 values, scaled by 2^-exponent, and their projection; `codes` gets
-  // code_dim signed bytes. `norm` ≥ its length.
+  // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or their lift;
+  // `codes` gets code_dim signed bytes. `norm` ≥ its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
   // What that missed: `rest_codes` gets code_dim signed bytes. REQUIRES: axes().head = 0.
@@ -202,6 +224,7 @@ class Int8Codes {
   std::vector<double> radii_;  // by tile
   std::unique_ptr<const Pivots> pivots_;
   std::unique_ptr<const FineCodes> fine_;
+  std::shared_ptr<const Centring> centring_;
   bool is_plain_ = false;
   AlignedArray<float> plain_rows_;  // a tile in float32
 };

@@ -229,6 +229,19 @@ double ScaleRow(const double* HWY_RESTRICT x, size_t n, double factor, float* HW
   return sum;
 }
 
+void SubtractMultipleOf(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y, double factor, size_t n,
+                        float* HWY_RESTRICT to) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> d32;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto a = hn::PromoteTo(d, hn::LoadU(d32, x + i)), b = hn::PromoteTo(d, hn::LoadU(d32, y + i));
+    hn::StoreU(hn::DemoteTo(d32, hn::NegMulAdd(b, hn::Set(d, factor), a)), d32, to + i);
+  }
+  for (; i < n; ++i) to[i] = static_cast<float>(x[i] - factor * y[i]);
+}
+
 // Plain, for the compiler to vectorise: bound.h's formulas stand there only.
 void Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error, double scale,
                 int32_t* HWY_RESTRICT thresholds) {
@@ -320,6 +333,7 @@ HWY_EXPORT(EncodeU8);
 HWY_EXPORT(EncodePlainS8);
 HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
+HWY_EXPORT(SubtractMultipleOf);
 HWY_EXPORT(Thresholds);
 HWY_EXPORT(BoundCentre);
 HWY_EXPORT(BoundBall);
@@ -360,6 +374,10 @@ PlainSums EncodePlainUnsigned(const float* x, size_t n, float inverse_scale, int
 
 double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {
   return HWY_DYNAMIC_DISPATCH(ScaleRow)(x, n, factor, to);
+}
+
+void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to) {
+  HWY_DYNAMIC_DISPATCH(SubtractMultipleOf)(x, y, factor, n, to);
 }
 
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,

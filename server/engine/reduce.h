@@ -80,6 +80,9 @@ double Widen(const std::byte* row, DType dtype, size_t dim, double* to);
 // to[i] = x[i] · factor, rounded to float32; returns Σ (x[i] · factor)² in float64, in some order.
 double ScaleToFloat32(const double* x, size_t n, double factor, float* to);
 
+// to[i] = x[i] − factor · y[i], in float64, each operation rounded or fused, then rounded to float32.
+void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to);
+
 // Per column of a block, what Int8Threshold (bound.h) asks of its query.
 struct ThresholdColumns {
   const double *score, *code_error, *projection_norm, *tail_excess, *inverse_scale, *offset;

@@ -7,21 +7,30 @@
 
 namespace dotmax {
 
-SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests)
+SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
+                       absl::Span<const double> centres)
     : whole_(&whole),
       fine_(nullptr),
       queries_(queries),
       rests_(rests.codes != nullptr ? &rests : nullptr),
+      centres_(centres),
       has_own_kernel_(true) {}
 
-SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels)
-    : whole_(nullptr), fine_(&fine), queries_(queries), rests_(nullptr), has_own_kernel_(kernels.has_own()) {}
+SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
+                       absl::Span<const double> centres)
+    : whole_(nullptr),
+      fine_(&fine),
+      queries_(queries),
+      rests_(nullptr),
+      centres_(centres),
+      has_own_kernel_(kernels.has_own()) {}
 
 void SecondLook::Pack(absl::Span<const uint32_t> queries) {
   count_ = queries.size();
   for (size_t c = 0; c < queries.size(); ++c) {
     codes_of_[c] = queries_.codes_of(queries[c]);
     columns_.Set(c, queries_[queries[c]]);
+    centre_[c] = centres_.empty() ? 0.0 : centres_[queries[c]];
     if (rests_ == nullptr) continue;
     rest_codes_of_[c] = rests_->codes_of(queries[c]);
     rest_of_[c] = &(*rests_)[queries[c]];
@@ -37,11 +46,11 @@ void SecondLook::Begin(const CodeTile& tile, uint64_t t) {
 
 void SecondLook::AddTile(const double* scores) {
   const size_t i = tiles_++;
-  std::copy_n(scores, count_, scores_[i].data());
+  for (size_t c = 0; c < count_; ++c) scores_[i][c] = LessCentre(scores[c], centre_[c]);
   if (whole_ == nullptr) return;
   const CodeTile& tile = whole_->tile(first_tile_ + i);
-  Int8Thresholds(columns_.Wanting(scores), static_cast<int>(count_), tile.code_norm, tile.code_error,
-                 tile.scale, thresholds_[i].data());
+  Int8Thresholds(columns_.Wanting(scores_[i].data()), static_cast<int>(count_), tile.code_norm,
+                 tile.code_error, tile.scale, thresholds_[i].data());
 }
 
 void SecondLook::Fetch(int row) const {

@@ -23,9 +23,11 @@ class SecondLook {
  public:
   // By `whole`, which the rows of the first look are the head of, or are themselves (REQUIRES: a kernel of
   // our own), and, if there are any, by the `rests` of queries; or by their fine codes. `queries` have codes
-  // for that. All outlive this.
-  SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests);
-  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels);
+  // for that; `centres`: what is added to their scores (centring.h), or empty. All outlive this.
+  SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
+             absl::Span<const double> centres);
+  SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
+             absl::Span<const double> centres);
 
   // The queries by column, from now on.
   void Pack(absl::Span<const uint32_t> queries);
@@ -55,6 +57,7 @@ class SecondLook {
   const FineCodes* const fine_;
   const EncodedQueries& queries_;
   const EncodedRests* const rests_;  // null: none
+  const absl::Span<const double> centres_;
   const bool has_own_kernel_;
   size_t count_ = 0;     // of queries
   CodeRows codes_ = {};  // from the first tile on
@@ -63,7 +66,8 @@ class SecondLook {
   std::array<const int8_t*, kMaxColumns> codes_of_, rest_codes_of_;
   std::array<const QueryRest*, kMaxColumns> rest_of_;
   QueryColumns columns_;
-  // By tile, then by column: of inner products, and of whole codes.
+  std::array<double, kMaxColumns> centre_;
+  // By tile, then by column: of inner products less what is added, and of whole codes.
   std::array<std::array<double, kMaxColumns>, kTilesPerClaim> scores_;
   std::array<std::array<int32_t, kMaxColumns>, kTilesPerClaim> thresholds_;
 };

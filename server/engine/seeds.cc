@@ -125,14 +125,15 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       const int32_t* const some = scores + static_cast<size_t>(done) * width;
       for (size_t c = 0; c < columns.count; ++c) {
         if (columns.least[c] == kNoSeeds) continue;
-        const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths);
+        const double score =
+            LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths) - columns.centre[c];
         thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
       }
       const size_t survived = CollectSurvivors(some, count, width, thresholds, survivors);
       for (size_t j = 0; j < survived; ++j) {
         const Survivor s = survivors[j];
         const double units = some[size_t{s.row} * width + s.column] - columns.offset[s.column];
-        const double score = units * tile.scale / columns.inverse_scale[s.column];
+        const double score = units * tile.scale / columns.inverse_scale[s.column] + columns.centre[s.column];
         const uint64_t place = tile.first + run.first + done + s.row;
         if (!may_be_hit(s.column, place)) continue;
         const double merit = BestMerit(columns.metric[s.column], score, *columns.measured[s.column], lengths);

@@ -54,10 +54,11 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
 std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
                                    absl::Span<const uint32_t> queries, uint64_t fewest);
 
-// Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; their
-// lengths and metrics; the least merit to look for, kNoSeeds for those that want none.
+// Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; what is
+// added to scores (centring.h); their lengths and metrics; the least merit to look for, kNoSeeds for those
+// that want none.
 struct SeedColumns {
-  const double *inverse_scale, *offset;
+  const double *inverse_scale, *offset, *centre;
   const MeasuredQuery* const* measured;
   const Metric* metric;
   float* least;
