@@ -126,6 +126,30 @@ class SelectionTest : public ::testing::TestWithParam<Metric> {
   const Metric metric_ = GetParam();
 };
 
+// Zeros score 0 with every row: ties, of which the first that may be hits are wanted.
+TEST_P(SelectionTest, QueriesOfZerosAmongOthers) {
+  std::vector<double> values(5 * 12);
+  testing::Random random(5);
+  for (size_t i = 12; i < values.size(); ++i) values[i] = i / 12 == 3 ? -0.0 : random.Normal();
+  const SharedMatrix a = testing::MakeMatrix(values, 12), b = RandomNormal(300, 12, 2);
+  const std::vector<Hit> all = AllScores(a, b, metric_);
+  Searched searched(b);
+  for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
+    for (const uint32_t top_k : {1u, 7u, 300u, 1000u}) {
+      Selection selection = {.top_k = top_k, .reduction = reduction, .metric = metric_};
+      searched.Expect(a, all, selection);
+      selection.excluded = {0, 1, 3, 5};
+      selection.excluded_splits = {0, 2, 2, 2, 4, 4};
+      searched.Expect(a, all, selection);
+      selection.tell_truncated = true;
+      for (const double bound : {-0.25, 0.0, 0.25}) {
+        selection.bounds = {metric_ == Metric::kSquaredEuclidean ? 8.0 + bound : bound};
+        searched.Expect(a, all, selection);
+      }
+    }
+  }
+}
+
 TEST_P(SelectionTest, RangesIncludeEqualityAndTellWhatIsMissing) {
   const SharedMatrix a = RandomNormal(6, 24, 1), b = RandomNormal(800, 24, 2);
   const std::vector<Hit> all = AllScores(a, b, metric_);

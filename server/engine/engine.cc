@@ -10,6 +10,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "server/base/dtype.h"
 #include "server/engine/pass.h"
 #include "server/engine/planner.h"
 #include "server/engine/quantize.h"
@@ -101,11 +102,31 @@ absl::Status GuessAndRun(const Base& base, absl::Span<const BlockQuery> queries,
   return status;
 }
 
+// A query of zeros scores 0 with every row, which no screen can tell apart: its hits are the first rows that
+// may be. False, and nothing is offered, for other queries, and where that does not hold.
+bool AnswerZero(const MatrixView& base, const BlockQuery& query) {
+  const Question& question = *query.question;
+  if (question.selection.metric == Metric::kSquaredEuclidean || question.selection.count_only) return false;
+  const MatrixView& queries = question.queries;
+  for (uint32_t i = 0; i < queries.dim; ++i) {  // nearly always one or a few
+    double element;
+    ToFloat64(queries.row(query.row) + i * ByteWidth(queries.dtype), queries.dtype, 1, &element);
+    if (element != 0.0) return false;
+  }
+  uint64_t left = question.top_k;
+  for (uint64_t id = 0; id < base.rows && left > 0; ++id) {
+    if (!question.IsHit(query.row, id)) continue;
+    query.best->Offer({0.0, 0.0, query.row, id}, [](uint64_t, uint64_t) { return 0.0; });
+    --left;
+  }
+  return true;
+}
+
 // The next rows of tasks of one base, at most a block in all.
 absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shares, const Crew& crew) {
   std::deque<Question> questions;  // by share
   std::deque<TopK> by_row;         // of those that are per_row
-  std::vector<BlockQuery> queries;
+  std::vector<BlockQuery> queries, searched;
   for (const auto& [task, rows] : shares) {
     Question& question = questions.emplace_back(task->queries(), task->selection(), task->kept(),
                                                 task->may_guess(), task->stop());
@@ -113,10 +134,11 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
       TopK* const best =
           task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row)) : &task->global();
       queries.push_back({&question, row, best});
+      if (!AnswerZero(base.view, queries.back())) searched.push_back(queries.back());
     }
   }
-  if (base.view.rows > 0) {
-    if (absl::Status s = GuessAndRun(base, queries, crew); !s.ok()) return s;
+  if (base.view.rows > 0 && !searched.empty()) {
+    if (absl::Status s = GuessAndRun(base, searched, crew); !s.ok()) return s;
   }
 
   std::vector<std::vector<Hit>> hits(queries.size());

@@ -94,6 +94,16 @@ double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dty
   return 0.0;
 }
 
+bool Question::IsSelected(uint64_t query_row, uint64_t id) const {
+  const uint64_t self = selection.self_first + query_row;
+  if (selection.self == Selection::Self::kNotItself && id == self) return false;
+  if (selection.self == Selection::Self::kOnce && id <= self) return false;
+  if (selection.excluded_splits.empty()) return true;
+  const auto ids = selection.excluded.begin();
+  return !std::binary_search(ids + selection.excluded_splits[query_row],
+                             ids + selection.excluded_splits[query_row + 1], id);
+}
+
 PairScorer& PairScorer::Of(const Question& question) {
   if (question_ != &question) {
     question_ = &question;
@@ -189,18 +199,6 @@ void Pass::StopQuestions() {
       if (query.question == question) query.best->Withdraw();
     }
   }
-}
-
-bool Pass::IsSelected(size_t q, uint64_t id) const {
-  const Selection& selection = block_.question(q).selection;
-  const uint64_t row = block_.queries[q].row;
-  const uint64_t self = selection.self_first + row;
-  if (selection.self == Selection::Self::kNotItself && id == self) return false;
-  if (selection.self == Selection::Self::kOnce && id <= self) return false;
-  if (selection.excluded_splits.empty()) return true;
-  const auto ids = selection.excluded.begin();
-  return !std::binary_search(ids + selection.excluded_splits[row], ids + selection.excluded_splits[row + 1],
-                             id);
 }
 
 Interval Pass::MeritInterval(size_t q, const std::byte* row) const {

@@ -92,6 +92,9 @@ struct Question {
         all_are_hits(selection.excluded_splits.empty() && selection.self == Selection::Self::kAll),
         stop(its_stop) {}
 
+  // Whether the caller leaves in a query row's pair with a row.
+  bool IsHit(uint64_t query_row, uint64_t id) const { return all_are_hits || IsSelected(query_row, id); }
+
   const MatrixView& queries;  // all its query rows
   const Selection& selection;
   const uint32_t top_k;     // that its TopKs keep, which may be more than are asked for
@@ -99,6 +102,9 @@ struct Question {
   const bool all_are_hits;  // without a look at what is excluded
   const Stop stop;
   absl::Status status;  // why it was stopped, if it was; its queries are withdrawn
+
+ private:
+  bool IsSelected(uint64_t query_row, uint64_t id) const;
 };
 
 // A query row, and where its hits go.
@@ -256,7 +262,7 @@ class Pass {
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
   // Whether query `q` of the block may have row `id` for a hit.
-  bool IsHit(size_t q, uint64_t id) const { return block_.question(q).all_are_hits || IsSelected(q, id); }
+  bool IsHit(size_t q, uint64_t id) const { return block_.question(q).IsHit(block_.queries[q].row, id); }
 
   bool all_are_hits() const { return all_are_hits_; }
   // Whether no question has another metric than kInnerProduct.
@@ -301,7 +307,6 @@ class Pass {
 
  private:
   void StopQuestions();
-  bool IsSelected(size_t q, uint64_t id) const;
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
   const bool all_are_hits_, inner_products_;

@@ -452,7 +452,13 @@ class Planner {
     return std::max(*most, 0.0);
   }
 
-  uint64_t SampleRow(uint64_t i) const { return (2 * i + 1) * view_.rows / (2 * kSampleQueries); }
+  // Not of zeros, if there are others: such queries are not searched for.
+  uint64_t SampleRow(uint64_t i) const {
+    uint64_t row = (2 * i + 1) * view_.rows / (2 * kSampleQueries);
+    for (uint64_t tries = 0; LeastNorm(norms_[row]) == 0.0 && tries < view_.rows; ++tries)
+      row = (row + 1) % view_.rows;
+    return row;
+  }
 
   const Matrix& matrix_;
   const MatrixView& view_;
