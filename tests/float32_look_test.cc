@@ -84,6 +84,44 @@ TEST(Float32LookTest, KeepsWhatReachesTheScore) {
   }
 }
 
+// Of rows of any number, and queries of any magnitude: no more than they score, and hardly less.
+TEST(Float32LookTest, LeastScoresAreLowerBounds) {
+  const SharedMatrix base = RandomNormal(200, kDim, 1);
+  std::vector<double> values;
+  Random random(2);
+  for (int q = 0; q < 6; ++q) {
+    for (uint32_t i = 0; i < kDim; ++i) values.push_back(random.Normal() * std::pow(10.0, 20.0 * q - 50.0));
+  }
+  const SharedMatrix queries = testing::MakeMatrix(values, kDim, DType::kFloat64);
+  const Selection selection;
+  Question question(queries.view, selection, 1, /*may_guess=*/false,
+                    [](absl::Time) { return absl::OkStatus(); });
+  TopK best(1);
+  std::vector<BlockQuery> block_queries;
+  for (uint64_t q = 0; q < 6; ++q) block_queries.push_back({&question, q, &best});
+  PassBuffers buffers;
+  const QueryBlock block = buffers.Prepare(block_queries);
+  const Float32Look look(base.view, block);
+  const double norm = 2.0 * std::sqrt(kDim);
+  for (uint32_t q = 0; q < 6; ++q) {
+    for (const size_t count : {1u, 16u, 17u, 50u}) {
+      double exact = std::numeric_limits<double>::infinity();
+      for (size_t i = 0; i < count; ++i) {
+        exact = std::min(exact, testing::ExactScore(queries.view, q, base.view, 3 * i));
+      }
+      const double least = look.LeastScore(
+          q, count, [](size_t i) { return 3 * i; }, norm);
+      EXPECT_LE(least, exact);
+      EXPECT_GE(least, exact - 1e-4 * norm * block.norms[q] / block.measured[q].unit);
+    }
+  }
+  const SharedMatrix halves = RandomNormal(4, kDim, 1, DType::kFloat16);
+  EXPECT_EQ(Float32Look(halves.view, block)
+                .LeastScore(
+                    0, 1, [](size_t) { return 0; }, norm),
+            -std::numeric_limits<double>::infinity());
+}
+
 TEST(Float32LookTest, ShortRowsAndFewSurvivorsAreLeftToFloat64) {
   const SharedMatrix short_rows = RandomNormal(4, 16, 1), long_rows = RandomNormal(4, kDim, 1);
   const QueryBlock block = {};

@@ -105,10 +105,10 @@ TEST(SeedsTest, BestOfRunsHoldsTheBestOfThem) {
   const auto is_even = [](size_t, uint64_t place) { return place % 2 == 0; };
   const std::vector<Metric> metrics(3, Metric::kInnerProduct);
   const std::vector<double> centre(3);
-  BestOfRuns(
-      codes, runs, 5,
-      {inverse_scale.data(), offset.data(), centre.data(), measured.data(), metrics.data(), least.data(), 3},
-      is_even, scorer, thresholds.data(), survivors.data(), keys);
+  BestOfRuns(codes, runs, 5,
+             {inverse_scale.data(), offset.data(), centre.data(), measured.data(), metrics.data(),
+              least.data(), 3, false},
+             is_even, scorer, thresholds.data(), survivors.data(), keys);
   EXPECT_TRUE(keys[1].empty());
   for (const int q : {0, 2}) {
     KeepLargest(keys[q], 5);

@@ -1,9 +1,13 @@
 #include "server/engine/float32_look.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "server/base/dtype.h"
+#include "server/engine/matrix.h"
 #include "server/engine/quantize.h"
+#include "server/engine/survivors.h"
 
 namespace dotmax {
 namespace {
@@ -12,16 +16,8 @@ namespace {
 constexpr uint32_t kFewestDims = 256;
 constexpr size_t kFewestSurvivors = 32;
 constexpr size_t kCacheLineBytes = 64;
+constexpr size_t kRowsTogether = 16;
 constexpr size_t kRowsOfTiles = kTilesPerClaim * Int8Codes::kTileRows;
-
-void SortByRow(absl::Span<Survivor> survivors, AlignedArray<Survivor>& scratch) {
-  std::array<uint32_t, kRowsOfTiles + 1> ends = {};
-  for (const Survivor& s : survivors) ++ends[s.row + 1];
-  for (size_t row = 1; row < ends.size(); ++row) ends[row] += ends[row - 1];
-  Survivor* const sorted = scratch.Reserve(survivors.size());
-  for (const Survivor& s : survivors) sorted[ends[s.row]++] = s;
-  std::copy_n(sorted, survivors.size(), survivors.begin());
-}
 
 }  // namespace
 
@@ -32,7 +28,7 @@ bool Float32Look::Serves(size_t survivors) const {
 size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, double norm,
                          absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q)> score,
                          Scratch& scratch) const {
-  SortByRow(survivors, scratch.survivors_by_row);
+  SortSurvivors<kRowsOfTiles>(survivors, scratch.sorted, [](const Survivor& s) { return s.row; });
   const size_t dim = base_.dim, row_bytes = base_.row_bytes();
   std::array<const float*, kMaxColumns> of_row;
   std::array<float, kMaxColumns> dots;
@@ -46,11 +42,10 @@ size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32
       const std::byte* const next = base_.row(id(survivors[end].row));
       for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(next + byte);
     }
-    const std::byte* const bytes = base_.row(id(row));
-    const float* values = reinterpret_cast<const float*>(bytes);
-    if (base_.dtype != DType::kFloat32 || reinterpret_cast<uintptr_t>(bytes) % alignof(float) != 0) {
+    const float* values = InPlace(id(row));
+    if (values == nullptr) {
       float* const converted = scratch.tile.Reserve(dim);
-      ToFloat32(bytes, base_.dtype, dim, converted);
+      ToFloat32(base_.row(id(row)), base_.dtype, dim, converted);
       values = converted;
     }
     Float32Dots(values, dim, {of_row.data(), end - first}, dots.data());
@@ -62,6 +57,34 @@ size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32
     }
   }
   return kept;
+}
+
+double Float32Look::LeastScore(uint32_t q, size_t count, absl::FunctionRef<uint64_t(size_t i)> id,
+                               double norm) const {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  std::array<const float*, kRowsTogether> rows;
+  std::array<float, kRowsTogether> dots;
+  float least = std::numeric_limits<float>::infinity();
+  for (size_t first = 0; first < count; first += kRowsTogether) {
+    const size_t together = std::min(kRowsTogether, count - first);
+    for (size_t i = 0; i < together; ++i) {
+      rows[i] = InPlace(id(first + i));
+      if (rows[i] == nullptr) return -kInfinity;
+    }
+    Float32Dots(block_.scaled + size_t{q} * base_.dim, base_.dim, {rows.data(), together}, dots.data());
+    least = std::min(least, *std::min_element(dots.begin(), dots.begin() + together));
+  }
+  const double bound = double{least} - error_(block_.norms[q], norm);
+  const double score = ScaleByPowerOfTwo(bound - std::abs(bound) * 0x1p-50, block_.exponents[q]);
+  // Where the power of two is exact.
+  return 0x1p-1000 < std::abs(score) && std::abs(score) < 0x1p1000 ? score : -kInfinity;
+}
+
+const float* Float32Look::InPlace(uint64_t id) const {
+  const std::byte* const row = base_.row(id);
+  const bool is_float32 =
+      base_.dtype == DType::kFloat32 && reinterpret_cast<uintptr_t>(row) % alignof(float) == 0;
+  return is_float32 ? reinterpret_cast<const float*>(row) : nullptr;
 }
 
 }  // namespace dotmax

@@ -34,7 +34,14 @@ class Float32Look {
               absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q)> score,
               Scratch& scratch) const;
 
+  // What the inner products of query `q` and rows id(0) ... id(count - 1), of lengths ≤ norm, are at least: a
+  // little less than in float64, in a fraction of the time. −infinity where this does not serve.
+  double LeastScore(uint32_t q, size_t count, absl::FunctionRef<uint64_t(size_t i)> id, double norm) const;
+
  private:
+  // A row in float32 as it lies, or null.
+  const float* InPlace(uint64_t id) const;
+
   const MatrixView& base_;
   const QueryBlock& block_;
   const Float32ScreenError error_;

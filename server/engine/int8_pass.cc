@@ -18,6 +18,7 @@
 #include "server/engine/quantize.h"
 #include "server/engine/second_look.h"
 #include "server/engine/seeds.h"
+#include "server/engine/survivors.h"
 
 namespace dotmax {
 namespace {
@@ -25,6 +26,12 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A row comes from anywhere in memory: so many are on their way while one is checked.
 constexpr size_t kChecksInFlight = 16;
+// So many of a query's pairs are kept at once, where there are that many side by side.
+constexpr size_t kOfferedTogether = 16;
+// Of so many hits, nearly all that is left after a look in float32 is one.
+constexpr uint32_t kFewestToResolve = 32;
+// Where a query has so many survivors, they are put side by side.
+constexpr size_t kManyPerQuery = 2;
 constexpr size_t kCacheLineBytes = 64;
 // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
 // the first round: queries are chosen by those at the beginning of a claim.
@@ -116,7 +123,7 @@ class Int8Pass final : public Pass {
           Pack();
         }
         if (!DropFinished(first)) return false;
-        const uint64_t step = pass_.whole_ != nullptr ? kTilesPerClaim : 1;
+        const uint64_t step = pass_.whole_ != nullptr || !pass_.guesses_.empty() ? kTilesPerClaim : 1;
         for (uint64_t t = first; t < end; t += step) SearchTiles(t, std::min(t + step, end));
       } else {
         LookUpMerits();
@@ -246,9 +253,10 @@ class Int8Pass final : public Pass {
       if (count > 0 && second_look_.has_value()) {
         count = second_look_->Keep({survivors, count}, scratch_);
       }
-      if (float32_look_.Serves(count)) count = LookInFloat32(first, end, count);
+      const bool by_row = float32_look_.Serves(count);
+      if (by_row) count = LookInFloat32(first, end, count);
       scratch_.pairs_checked += count;
-      CheckSurvivors(first, count);
+      CheckSurvivors(first, count, by_row);
     }
 
     size_t LookInFloat32(uint64_t first, uint64_t end, size_t count) {
@@ -338,19 +346,32 @@ class Int8Pass final : public Pass {
         };
         BestOfRuns(rows, runs, most_wanted,
                    {columns_.inverse_scale.data(), columns_.offset.data(), centres.data(), measured.data(),
-                    metrics.data(), least.data(), active_.size()},
+                    metrics.data(), least.data(), active_.size(), pass_.all_are_hits()},
                    may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
                    scratch_.seeds);
+        double most_norm = 0.0;
+        for (const RowRun& run : runs) most_norm = std::max(most_norm, rows.tile(run.tile).norm);
         for (size_t c = 0; c < active_.size(); ++c) {
           std::vector<uint64_t>& keys = scratch_.seeds[c];
           if (seeded[c] || keys.size() < wanted[c]) continue;
-          const double bound = pass_.LeastOf(active_[c], keys, wanted[c],
-                                             [&](uint32_t place) { return pass_.rows_.id_at(place); });
+          const double bound = LeastOfSeeds(active_[c], keys, wanted[c], most_norm);
           TopK& best = pass_.block_.best(active_[c]);
           guess ? best.Guess(bound) : best.RaiseThreshold(bound);
         }
       }
       for (size_t c = 0; c < active_.size(); ++c) merits_[c] = pass_.MeritToReach(active_[c]);
+    }
+
+    // What the first `count` of `keys` score at least; their rows' lengths are ≤ norm.
+    double LeastOfSeeds(uint32_t q, std::vector<uint64_t>& keys, size_t count, double norm) {
+      const auto id_at = [&](uint32_t place) { return pass_.rows_.id_at(place); };
+      if (pass_.block_.metric(q) == Metric::kInnerProduct) {
+        KeepLargest(keys, count);
+        const double least = float32_look_.LeastScore(
+            q, count, [&](size_t i) { return id_at(static_cast<uint32_t>(keys[i])); }, norm);
+        if (least != -kInfinity) return least;
+      }
+      return pass_.LeastOf(q, keys, count, id_at);
     }
 
     // For the one best hit: what scores highest in the tile.
@@ -429,13 +450,21 @@ class Int8Pass final : public Pass {
       return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
     }
 
-    // Those of tiles from one on wait in line while their rows come from memory.
-    void CheckSurvivors(uint64_t tile, size_t count) {
+    // Those of tiles from one on wait in line while their rows come from memory. `by_row`: they are in that
+    // order, and better left there.
+    void CheckSurvivors(uint64_t tile, size_t count, bool by_row) {
+      if (!by_row && count > kManyPerQuery * active_.size() && active_.size() > 1) {
+        SortSurvivors<kMaxColumns>({scratch_.survivors.data(), count}, scratch_.sorted,
+                                   [](const Survivor& s) { return s.column; });
+      }
       const MatrixView& view = pass_.base_;
       const size_t row_bytes = view.row_bytes();
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
-        const Waiting next = {active_[survivor.column], pass_.rows_.id(tile, survivor.row)};
+        const uint32_t q = active_[survivor.column];
+        const bool resolve = (by_row && pass_.block_.question(q).top_k >= kFewestToResolve) ||
+                             (!pass_.guesses_.empty() && pass_.guesses_[q].resolve_at_once);
+        const Waiting next = {q, resolve, pass_.rows_.id(tile, survivor.row)};
         if (!pass_.IsHit(next.query, next.id)) continue;
         const std::byte* const row = view.row(next.id);
         for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
@@ -449,21 +478,30 @@ class Int8Pass final : public Pass {
       const size_t first = arrived_ > kChecksInFlight ? arrived_ - kChecksInFlight : 0;
       for (size_t i = first; i < arrived_; ++i) Check(waiting_[i % kChecksInFlight]);
       arrived_ = 0;
+      OfferFound();
     }
 
     struct Waiting {
       uint32_t query;
+      bool resolve;  // at once
       uint64_t id;
     };
     void Check(const Waiting& pair) {
-      TopK& best = pass_.block_.best(pair.query);
-      PairScorer& scorer = scorer_.Of(pass_.block_.question(pair.query));
-      if (!pass_.guesses_.empty() && pass_.guesses_[pair.query].resolve_at_once) {
+      if (found_count_ == kOfferedTogether || pair.query != found_query_) OfferFound();
+      found_query_ = pair.query;
+      if (pair.resolve) {
         ++scratch_.pairs_rescored;
-        best.Offer(pass_.Resolve(pair.query, pair.id), scorer);
+        found_[found_count_++] = pass_.Resolve(pair.query, pair.id);
       } else {
-        best.Offer(pass_.Check(pair.query, pair.id), scorer);
+        found_[found_count_++] = pass_.Check(pair.query, pair.id);
       }
+    }
+
+    void OfferFound() {
+      if (found_count_ == 0) return;
+      pass_.block_.best(found_query_)
+          .Offer({found_.data(), found_count_}, scorer_.Of(pass_.block_.question(found_query_)));
+      found_count_ = 0;
     }
 
     Int8Pass& pass_;
@@ -489,6 +527,9 @@ class Int8Pass final : public Pass {
     const Float32Look float32_look_;
     std::array<Waiting, kChecksInFlight> waiting_;
     size_t arrived_ = 0;
+    std::array<Candidate, kOfferedTogether> found_;  // checked, of one query
+    size_t found_count_ = 0;
+    uint32_t found_query_ = 0;
   };
 
   std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) override {

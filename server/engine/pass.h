@@ -141,7 +141,7 @@ struct Scratch {
   CodeScorer scorer;
   AlignedArray<int32_t> int_thresholds, scores_again, rest_scores;
   AlignedArray<int8_t> codes;
-  AlignedArray<Survivor> survivors, survivors_by_row;
+  AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;

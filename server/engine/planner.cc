@@ -24,8 +24,9 @@ namespace {
 
 // Candidates below dim, which stands for no rotation. More axes than these are as dear as all of them.
 constexpr uint32_t kCandidateAxes[] = {28, 44, 60, 76, 92, 124, 188, 252};
-// A matrix below this is searched in about the time that measuring takes.
-constexpr uint64_t kMinRowsToMeasure = 8192;
+// A matrix below this is searched in about the time that measuring takes; below the second, in about that
+// which it takes to find axes, or clusters.
+constexpr uint64_t kMinRowsToMeasure = 1024, kMinRowsToRotate = 8192;
 constexpr uint64_t kSampleTiles = 16;
 constexpr uint64_t kSampleQueries = 32;
 constexpr uint32_t kDeep = 100;  // of top_k beyond one
@@ -152,6 +153,7 @@ class Planner {
     }
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
+    if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
       const bool with_heads = buffers_.kernels.has_own();
       // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
@@ -331,9 +333,10 @@ class Planner {
     for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_);
     if (!question.status.ok()) return {};
     // So few rows stay in cache; in a search, those that are checked come from memory.
+    const double checked_bytes =
+        view_.bytes() > kCachedBytes ? static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() : 0.0;
     return {absl::ToDoubleSeconds(prepared - start),
-            absl::ToDoubleSeconds(ThreadTime() - prepared) +
-                static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() / kScatteredBytesPerSecond};
+            absl::ToDoubleSeconds(ThreadTime() - prepared) + checked_bytes / kScatteredBytesPerSecond};
   }
 
   // Of such runs over a share of the rows; keeps how many pairs of all queries are screened, and survive.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
@@ -23,6 +24,9 @@ constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
 constexpr size_t kCacheLineBytes = 64;
 constexpr int kFewestRowsAtOnce = 32;
+// Largest scores of so many groups of rows for each that is wanted, in groups of at least so many.
+constexpr size_t kGroupsPerWanted = 2;
+constexpr int kFewestRowsPerGroup = 4;
 
 // Up to so many pairs that reach the guess, resolving them all is cheaper than checking them and fetching the
 // hits' rows again.
@@ -30,6 +34,25 @@ constexpr uint64_t kMostResolvedPerHit = 4;
 
 constexpr uint64_t kSeedRowsPerHit = 256;
 constexpr uint64_t kMostSeedTiles = 16;
+
+// Raises `thresholds` of `count` columns so that about the `wanted` best of some rows, and no fewer, are
+// above: so many groups of rows have their largest there. REQUIRES: kFewestRowsPerGroup of them in each.
+void RaiseByGroups(const int32_t* scores, int rows, int width, size_t count, size_t wanted,
+                   int32_t* thresholds) {
+  const int groups = static_cast<int>(kGroupsPerWanted * wanted);
+  const int each = rows / groups;
+  std::vector<int32_t> largest(static_cast<size_t>(groups) * count);
+  LargestScores of_group;
+  for (int g = 0; g < groups; ++g) {
+    LargestByColumn(scores + static_cast<size_t>(g) * each * width, each, width, of_group);
+    for (size_t c = 0; c < count; ++c) largest[c * groups + g] = of_group.score[c];
+  }
+  for (size_t c = 0; c < count; ++c) {
+    const auto first = largest.begin() + c * groups, nth = first + (wanted - 1);
+    std::nth_element(first, nth, first + groups, std::greater<>());
+    thresholds[c] = std::max(thresholds[c], *nth - 1);
+  }
+}
 
 }  // namespace
 
@@ -118,10 +141,14 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     const CodeTile& tile = rows.tile(run.tile);
     const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
     const LengthRange lengths = {tile.norm, tile.norm};
-    // As many again as before: the best so far leave fewer of the next.
+    // While nothing is known, as many again as before: the best so far leave fewer of the next. If all may be
+    // hits, all at once.
+    const bool by_groups = i == 0 && columns.all_are_hits &&
+                           run.rows >= static_cast<int>(kFewestRowsPerGroup * kGroupsPerWanted * wanted);
     int done = 0;
     for (int count; done < run.rows; done += count) {
       count = std::min(run.rows - done, std::max({done, kFewestRowsAtOnce, static_cast<int>(2 * wanted)}));
+      if (by_groups) count = run.rows;
       const int32_t* const some = scores + static_cast<size_t>(done) * width;
       for (size_t c = 0; c < columns.count; ++c) {
         if (columns.least[c] == kNoSeeds) continue;
@@ -129,6 +156,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
             LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths) - columns.centre[c];
         thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
       }
+      if (by_groups) RaiseByGroups(some, count, width, columns.count, wanted, thresholds);
       const size_t survived = CollectSurvivors(some, count, width, thresholds, survivors);
       for (size_t j = 0; j < survived; ++j) {
         const Survivor s = survivors[j];
@@ -141,7 +169,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       }
       if (survived == 0) continue;
       for (size_t c = 0; c < columns.count; ++c) {
-        if (keys[c].size() < 2 * wanted) continue;
+        if (keys[c].size() < (by_groups ? wanted : 2 * wanted)) continue;
         KeepLargest(keys[c], wanted);
         columns.least[c] = SeedScore(*std::min_element(keys[c].begin(), keys[c].end()));
       }

@@ -63,6 +63,7 @@ struct SeedColumns {
   const Metric* metric;
   float* least;
   size_t count;
+  bool all_are_hits;  // whatever row
 };
 inline constexpr float kNoSeeds = std::numeric_limits<float>::infinity();
 

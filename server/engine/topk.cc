@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "absl/algorithm/container.h"
+
 namespace dotmax {
 namespace {
 
@@ -53,23 +55,31 @@ void TopK::Restart() {
   threshold_.store(proved_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
-void TopK::Offer(const Candidate& candidate, Resolve resolve) {
-  if (candidate.upper < threshold()) return;
+void TopK::Offer(absl::Span<const Candidate> candidates, Resolve resolve) {
+  const auto is_hopeless = [this](const Candidate& c) { return c.upper < threshold(); };
+  if (absl::c_all_of(candidates, is_hopeless)) return;
   absl::MutexLock lock(&mutex_);
-  if (k_ == 0) {
-    const bool known = candidate.lower >= floor_;
-    resolved_ += known ? 0 : 1;
-    counted_ += known || resolve(candidate.query_row, candidate.id) >= floor_ ? 1 : 0;
-    return;
-  }
-  candidates_.push_back(candidate);
-  if (candidates_.size() < next_look_) return;
-  RaiseByLowers();
-  if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
-    ResolveAll(resolve, [](uint64_t) {});
+  for (const Candidate& candidate : candidates) {
+    if (is_hopeless(candidate)) continue;
+    if (k_ == 0) {
+      Count(candidate, resolve);
+      continue;
+    }
+    candidates_.push_back(candidate);
+    if (candidates_.size() < next_look_) continue;
     RaiseByLowers();
+    if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
+      ResolveAll(resolve, [](uint64_t) {});
+      RaiseByLowers();
+    }
+    next_look_ = std::max(k_, candidates_.size() + Slack(k_));
   }
-  next_look_ = std::max(k_, candidates_.size() + Slack(k_));
+}
+
+void TopK::Count(const Candidate& candidate, Resolve resolve) {
+  const bool known = candidate.lower >= floor_;
+  resolved_ += known ? 0 : 1;
+  counted_ += known || resolve(candidate.query_row, candidate.id) >= floor_ ? 1 : 0;
 }
 
 void TopK::RaiseByLowers() {

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "server/base/types.h"
 
 namespace dotmax {
@@ -59,8 +60,9 @@ class TopK {
   // Forgets all pairs, and what was guessed and not proved.
   void Restart();
 
-  // Considers one pair; each pair of a search at most once.
-  void Offer(const Candidate& candidate, Resolve resolve);
+  // Considers pairs; each pair of a search at most once. The more at once, the less each costs.
+  void Offer(absl::Span<const Candidate> candidates, Resolve resolve);
+  void Offer(const Candidate& candidate, Resolve resolve) { Offer({&candidate, 1}, resolve); }
 
   // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
   std::vector<Hit> Take(Resolve resolve, Fetch fetch);
@@ -72,6 +74,7 @@ class TopK {
   uint64_t resolved() const;  // how many scores were resolved
 
  private:
+  void Count(const Candidate& candidate, Resolve resolve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Raises the threshold to the k-th largest lower end, if there are k, and drops what is below it.
   void RaiseByLowers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
