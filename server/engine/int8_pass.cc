@@ -24,15 +24,10 @@ namespace dotmax {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// A row comes from anywhere in memory: so many are on their way while one is checked.
-constexpr size_t kChecksInFlight = 16;
-// So many of a query's pairs are kept at once, where there are that many side by side.
-constexpr size_t kOfferedTogether = 16;
 // Of so many hits, nearly all that is left after a look in float32 is one.
 constexpr uint32_t kFewestToResolve = 32;
 // Where a query has so many survivors, they are put side by side.
 constexpr size_t kManyPerQuery = 2;
-constexpr size_t kCacheLineBytes = 64;
 // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
 // the first round: queries are chosen by those at the beginning of a claim.
 constexpr uint64_t kBallsTogether = 4;
@@ -89,8 +84,8 @@ class Int8Pass final : public Pass {
         : pass_(pass),
           round_(round),
           scratch_(scratch),
-          scorer_(scorer),
-          float32_look_(pass.base_, pass.block_) {
+          float32_look_(pass.base_, pass.block_),
+          checks_(pass, scratch, scorer) {
       if (pass.whole_ != nullptr) {
         second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.centres_);
       } else if (pass.rows_.fine() != nullptr) {
@@ -133,7 +128,7 @@ class Int8Pass final : public Pass {
           SearchBalls(first * kBallsTogether, std::min(end * kBallsTogether, pass_.rows_.tiles()));
         }
       }
-      FinishChecks();
+      checks_.Finish();
       return true;
     }
 
@@ -237,11 +232,10 @@ class Int8Pass final : public Pass {
         const int rows = pass_.rows_.tile(t).rows;
         const RowRun whole = {t, 0, rows};
         if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
-        SetThresholds(t);
+        SetThresholds(t, Lengths(pass_.rows_.tile(t)));
         if (second_look_.has_value()) second_look_->AddTile(scores_.data());
         const size_t before = count;
-        count += scratch_.scorer.Collect(pass_.rows_.codes(t), rows, scratch_.int_thresholds.data(),
-                                         survivors + count);
+        count += CollectTile(t, survivors + count);
         scratch_.pairs_screened += rows * live_;
         const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
         for (size_t i = before; i < count; ++i) {
@@ -405,14 +399,36 @@ class Int8Pass final : public Pass {
       }
     }
 
-    void SetThresholds(uint64_t t) {
+    // The tile's survivors, by the thresholds that are set for it, or, where its rows' lengths differ too
+    // much for these to be of use, by those for each of its parts.
+    size_t CollectTile(uint64_t t, Survivor* survivors) {
+      const int rows = pass_.rows_.tile(t).rows;
+      int32_t* const thresholds = scratch_.int_thresholds.data();
+      const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
+      if (pass_.inner_products() || parts.empty() || !scratch_.scorer.takes_any_rows()) {
+        return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
+      }
+      size_t count = 0;
+      for (size_t p = 0; p < parts.size(); ++p) {
+        const int first = static_cast<int>(p) * Int8Codes::kPartRows;
+        SetThresholds(t, parts[p]);
+        Survivor* const of_part = survivors + count;
+        count += scratch_.scorer.Collect(pass_.rows_.codes(t, first),
+                                         std::min(Int8Codes::kPartRows, rows - first), thresholds, of_part);
+        for (Survivor* s = of_part; s < survivors + count; ++s) s->row += static_cast<uint16_t>(first);
+      }
+      return count;
+    }
+
+    // For rows of a tile, of such lengths.
+    void SetThresholds(uint64_t t, const LengthRange& lengths) {
       int32_t* const thresholds = scratch_.int_thresholds.data();
       const int columns = static_cast<int>(active_.size());
       const CodeTile& tile = pass_.rows_.tile(t);
       if (pass_.inner_products()) {
         std::copy_n(merits_.begin(), columns, scores_.begin());
       } else {
-        AskForScores(Lengths(tile));
+        AskForScores(lengths);
       }
       const double* of_codes = scores_.data();
       if (pass_.rows_.centre_codes() != nullptr || pass_.rows_.is_lifted()) {
@@ -450,64 +466,24 @@ class Int8Pass final : public Pass {
       return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
     }
 
-    // Those of tiles from one on wait in line while their rows come from memory. `by_row`: they are in that
-    // order, and better left there.
+    // Those of tiles from one on. `by_row`: they are in that order, and better left there.
     void CheckSurvivors(uint64_t tile, size_t count, bool by_row) {
       if (!by_row && count > kManyPerQuery * active_.size() && active_.size() > 1) {
         SortSurvivors<kMaxColumns>({scratch_.survivors.data(), count}, scratch_.sorted,
                                    [](const Survivor& s) { return s.column; });
       }
-      const MatrixView& view = pass_.base_;
-      const size_t row_bytes = view.row_bytes();
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
         const uint32_t q = active_[survivor.column];
         const bool resolve = (by_row && pass_.block_.question(q).top_k >= kFewestToResolve) ||
                              (!pass_.guesses_.empty() && pass_.guesses_[q].resolve_at_once);
-        const Waiting next = {q, resolve, pass_.rows_.id(tile, survivor.row)};
-        if (!pass_.IsHit(next.query, next.id)) continue;
-        const std::byte* const row = view.row(next.id);
-        for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
-        Waiting& slot = waiting_[arrived_++ % kChecksInFlight];
-        if (arrived_ > kChecksInFlight) Check(slot);
-        slot = next;
+        checks_.Add(q, pass_.rows_.id(tile, survivor.row), resolve);
       }
-    }
-
-    void FinishChecks() {
-      const size_t first = arrived_ > kChecksInFlight ? arrived_ - kChecksInFlight : 0;
-      for (size_t i = first; i < arrived_; ++i) Check(waiting_[i % kChecksInFlight]);
-      arrived_ = 0;
-      OfferFound();
-    }
-
-    struct Waiting {
-      uint32_t query;
-      bool resolve;  // at once
-      uint64_t id;
-    };
-    void Check(const Waiting& pair) {
-      if (found_count_ == kOfferedTogether || pair.query != found_query_) OfferFound();
-      found_query_ = pair.query;
-      if (pair.resolve) {
-        ++scratch_.pairs_rescored;
-        found_[found_count_++] = pass_.Resolve(pair.query, pair.id);
-      } else {
-        found_[found_count_++] = pass_.Check(pair.query, pair.id);
-      }
-    }
-
-    void OfferFound() {
-      if (found_count_ == 0) return;
-      pass_.block_.best(found_query_)
-          .Offer({found_.data(), found_count_}, scorer_.Of(pass_.block_.question(found_query_)));
-      found_count_ = 0;
     }
 
     Int8Pass& pass_;
     const int round_;
     Scratch& scratch_;
-    PairScorer& scorer_;
     uint64_t claims_ = 0;
     // By query of the block.
     std::vector<double> to_reach_;             // merits, as of some claims ago
@@ -525,11 +501,7 @@ class Int8Pass final : public Pass {
     QueryColumns columns_;
     std::optional<SecondLook> second_look_;
     const Float32Look float32_look_;
-    std::array<Waiting, kChecksInFlight> waiting_;
-    size_t arrived_ = 0;
-    std::array<Candidate, kOfferedTogether> found_;  // checked, of one query
-    size_t found_count_ = 0;
-    uint32_t found_query_ = 0;
+    Checks checks_;
   };
 
   std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) override {

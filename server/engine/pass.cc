@@ -231,4 +231,36 @@ Candidate Pass::Resolve(size_t q, uint64_t id) const {
   return {merit, merit, block_.queries[q].row, id};
 }
 
+void Pass::Checks::Add(uint32_t q, uint64_t id, bool resolve) {
+  if (!pass_.IsHit(q, id)) return;
+  const std::byte* const row = pass_.base_.row(id);
+  const size_t row_bytes = pass_.base_.row_bytes();
+  for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
+  Waiting& slot = waiting_[arrived_++ % kInFlight];
+  if (arrived_ > kInFlight) Check(slot);
+  slot = {q, resolve, id};
+}
+
+void Pass::Checks::Finish() {
+  const size_t first = arrived_ > kInFlight ? arrived_ - kInFlight : 0;
+  for (size_t i = first; i < arrived_; ++i) Check(waiting_[i % kInFlight]);
+  arrived_ = 0;
+  OfferFound();
+}
+
+void Pass::Checks::Check(const Waiting& pair) {
+  if (found_count_ == kOfferedTogether || pair.query != found_query_) OfferFound();
+  found_query_ = pair.query;
+  scratch_.pairs_rescored += pair.resolve ? 1 : 0;
+  found_[found_count_++] =
+      pair.resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
+}
+
+void Pass::Checks::OfferFound() {
+  if (found_count_ == 0) return;
+  pass_.block_.best(found_query_)
+      .Offer({found_.data(), found_count_}, scorer_.Of(pass_.block_.question(found_query_)));
+  found_count_ = 0;
+}
+
 }  // namespace dotmax

@@ -302,6 +302,41 @@ class Pass {
     return least;
   }
 
+  // One worker's pairs that are to be checked: they wait in line while their rows come from memory.
+  class Checks {
+   public:
+    Checks(const Pass& pass, Scratch& scratch, PairScorer& scorer)
+        : pass_(pass), scratch_(scratch), scorer_(scorer) {}
+
+    // Query `q` of the block and row `id`, unless that is no hit; `resolve`: at once.
+    void Add(uint32_t q, uint64_t id, bool resolve);
+    // Checks those that still wait.
+    void Finish();
+
+   private:
+    // A row comes from anywhere in memory: so many are on their way while one is checked.
+    static constexpr size_t kInFlight = 16;
+    // So many of a query's pairs are kept at once, where there are that many side by side.
+    static constexpr size_t kOfferedTogether = 16;
+    struct Waiting {
+      uint32_t query;
+      bool resolve;
+      uint64_t id;
+    };
+
+    void Check(const Waiting& pair);
+    void OfferFound();
+
+    const Pass& pass_;
+    Scratch& scratch_;
+    PairScorer& scorer_;
+    std::array<Waiting, kInFlight> waiting_;
+    size_t arrived_ = 0;
+    std::array<Candidate, kOfferedTogether> found_;  // of one query
+    size_t found_count_ = 0;
+    uint32_t found_query_ = 0;
+  };
+
   const MatrixView& base_;
   const QueryBlock& block_;
 

@@ -19,8 +19,11 @@ constexpr int kMaxCode = 127;      // of coordinates, on both sides
 constexpr int kZeroCode = 128;     // what an unsigned code of a row adds
 constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
-constexpr int kCodeDimMultiple = 4;       // u8 · s8 instructions sum four products at a time
-constexpr int kReadableBytes = 64;        // beyond the last row
+constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
+constexpr int kReadableBytes = 64;   // beyond the last row
+// Beyond this ratio of lengths within a tile, what the longest row asks of a cosine or distance is too
+// little.
+constexpr double kMostSpread = 1.1;
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
 int RoundUp(int dim, int multiple = kCodeDimMultiple) { return (dim + multiple - 1) / multiple * multiple; }
@@ -232,6 +235,17 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
+    if (order.by_norm && norm > kMostSpread * tile.least_norm) {
+      tile.first_part = static_cast<int>(codes->parts_.size());
+      for (int r = 0; r < tile_rows; r += kPartRows) {
+        LengthRange part = {norm, 0.0};
+        for (int i = r; i < std::min(r + kPartRows, tile_rows); ++i) {
+          const double row_norm = norms[codes->order_[first + i]];
+          part = {std::min(part.least, LeastNorm(row_norm)), std::max(part.most, row_norm)};
+        }
+        codes->parts_.push_back(part);
+      }
+    }
     CodeTile head_tile = tile;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
@@ -259,6 +273,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   }
   whole.Finish();
   if (head.has_value()) {
+    codes->head_->parts_ = codes->parts_;
     head->Finish();
     codes->code_dim_ += codes->head_->code_dim_;
   }
@@ -358,7 +373,7 @@ absl::Status Int8Codes::EncodeCentres() {
 }
 
 uint64_t Int8Codes::bytes() const {
-  return tiles_.size() * sizeof(CodeTile) + order_.size() * own_dim() +
+  return tiles_.size() * sizeof(CodeTile) + parts_.size() * sizeof(LengthRange) + order_.size() * own_dim() +
          own_order_.size() * sizeof(order_[0]) + (head_ != nullptr ? head_->bytes() : 0) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
          centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +

@@ -50,11 +50,12 @@ struct CodeLevels {
 struct CodeTile {
   uint64_t first;
   int rows;
-  double scale;       // t: a coordinate is about code · t
-  double norm;        // ≥ ‖b‖
-  double least_norm;  // ≤ ‖b‖
-  double code_norm;   // ≥ ‖ct‖
-  double code_error;  // ≥ ‖Pb − ct‖
+  double scale;         // t: a coordinate is about code · t
+  double norm;          // ≥ ‖b‖
+  double least_norm;    // ≤ ‖b‖
+  double code_norm;     // ≥ ‖ct‖
+  double code_error;    // ≥ ‖Pb − ct‖
+  int first_part = -1;  // see Int8Codes::parts
 };
 
 // One query, encoded. All lengths are of query · 2^-exponent.
@@ -152,11 +153,19 @@ class Int8Codes {
   bool EncodePlain(const MatrixView& rows);
 
   static constexpr int kTileRows = 512;
+  static constexpr int kPartRows = 16;
 
   const Axes& axes() const { return axes_; }
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
+  // The lengths of a tile's rows, kPartRows by kPartRows, where the first are much longer than the last;
+  // empty for other tiles, and in balls.
+  absl::Span<const LengthRange> parts(uint64_t t) const {
+    const CodeTile& tile = tiles_[t];
+    if (tile.first_part < 0) return {};
+    return absl::MakeConstSpan(parts_).subspan(tile.first_part, (tile.rows + kPartRows - 1) / kPartRows);
+  }
   // A tile's codes, from a row on. Tiles follow one another; beyond any, kTileRows rows and 64 bytes are
   // readable.
   CodeRows codes(uint64_t t, int row = 0) const;
@@ -217,6 +226,7 @@ class Int8Codes {
   std::vector<uint32_t> own_order_;  // empty for a head
   absl::Span<const uint32_t> order_;
   std::vector<CodeTile> tiles_;
+  std::vector<LengthRange> parts_;
   std::unique_ptr<Int8Codes> head_;
   AlignedArray<uint8_t> codes_;
   std::vector<float> centres_;  // tiles × dim
