@@ -1,0 +1,165 @@
+// The int8 screen: u8 · s8 products of codes. Rows by norm: queries that no later tile can serve leave the
+// block, which is packed anew. Rows in balls: every query begins with its nearest tiles, and each other tile
+// takes the queries that its ball cannot rule out.
+#ifndef DOTMAX_SERVER_ENGINE_INT8_PASS_H_
+#define DOTMAX_SERVER_ENGINE_INT8_PASS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "server/engine/balls.h"
+#include "server/engine/bound.h"
+#include "server/engine/encode.h"
+#include "server/engine/float32_look.h"
+#include "server/engine/pass.h"
+#include "server/engine/quantize.h"
+#include "server/engine/second_look.h"
+#include "server/engine/seeds.h"
+
+namespace dotmax {
+
+class Int8Pass final : public Pass {
+ public:
+  // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
+  static constexpr size_t kSeededTogether = 16;
+  // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
+  // the first round: queries are chosen by those at the beginning of a claim.
+  static constexpr uint64_t kBallsTogether = 4;
+
+  // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
+  // of, for a second look, or null.
+  Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
+           const Kernels& all_kernels, KernelByColumns kernels, Balls balls, EncodedQueries queries,
+           EncodedQueries queries_again, EncodedRests rests);
+
+ private:
+  class TileWorker final : public Worker {
+   public:
+    TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer);
+
+    bool Search(uint64_t first, uint64_t end) override;
+
+   private:
+    void SearchBall(uint64_t tile);
+    void SearchBalls(uint64_t first, uint64_t end);
+
+    // As of now, for a few tiles: other workers keep raising them.
+    void LookUpMerits();
+
+    // Lets go of queries that neither this tile nor a later one can serve; false if none is left. Their
+    // columns stay, with merits out of reach, until packing anew saves more than it costs.
+    bool DropFinished(uint64_t tile);
+
+    // Of the queries, those that a tile of near rows may serve; false if there are none.
+    bool ChooseQueries(uint64_t tile);
+
+    // At most kTilesPerClaim tiles, side by side: what survives a head's codes has the others on their way
+    // while the next tiles are screened.
+    void SearchTiles(uint64_t first, uint64_t end);
+
+    // The same of what is left of so many survivors by a look in float32, by row.
+    size_t LookInFloat32(uint64_t first, uint64_t end, size_t count);
+
+    // The active queries for the scorer, by the pass's kernels, or another, and for their codes, or others.
+    void Pack();
+    void Pack(const TileMatmul* kernel) { Pack(kernel, pass_.rows_, pass_.queries_); }
+    void Pack(const TileMatmul* kernel, const Int8Codes& rows, const EncodedQueries& queries);
+
+    // The active queries' thresholds before any tile is searched.
+    void Seed();
+
+    bool WantsSeeds(uint32_t q, bool guess) const;
+
+    // The active queries that know nothing yet, and guess or don't, see the scores of some rows first: what
+    // the best of these score at least is their threshold.
+    void SeedQueries(absl::Span<const RowRun> runs, bool guess);
+
+    // What the first `count` of `keys` score at least; their rows' lengths are ≤ norm.
+    double LeastOfSeeds(uint32_t q, std::vector<uint64_t>& keys, size_t count, double norm);
+
+    // For the one best hit: what scores highest in the tile.
+    void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<double, kMaxColumns>& centres,
+                    const std::array<bool, kMaxColumns>& seeded);
+
+    // The inner products that queries need for their merits, in a tile of rows of such lengths.
+    void AskForScores(const LengthRange& lengths);
+
+    // The tile's survivors, by the thresholds that are set for it, or, where its rows' lengths differ too
+    // much for these to be of use, by those for each of its parts.
+    size_t CollectTile(uint64_t t, Survivor* survivors);
+
+    // For rows of a tile, of such lengths.
+    void SetThresholds(uint64_t t, const LengthRange& lengths);
+
+    // The inner products that queries need for the merits that they have to reach, in a tile.
+    void AskOfTile(uint64_t tile);
+
+    // The bound again, without the error of the centre's code: half of what is close goes. Keeps a·centre.
+    bool CentreCanReach(uint32_t q, uint64_t tile);
+
+    // At least a·centre, on the query's scale.
+    double CentreScore(uint32_t q, uint64_t tile) const;
+
+    // Those of tiles from one on. `by_row`: they are in that order, and better left there.
+    void CheckSurvivors(uint64_t tile, size_t count, bool by_row);
+
+    Int8Pass& pass_;
+    const int round_;
+    Scratch& scratch_;
+    uint64_t claims_ = 0;
+    // By query of the block.
+    std::vector<double> to_reach_;             // merits, as of some claims ago
+    std::vector<double> to_reach_in_tile_;     // inner products, for these
+    std::array<double, kMaxColumns> bounds_;   // of those in the tile
+    std::array<double, kMaxColumns> centres_;  // a·centre of the tile
+    size_t live_ = 0;                          // those of `active_` that are not finished
+    std::vector<uint32_t> active_;             // the queries of the block by column
+    std::vector<uint32_t> packed_;             // those that were packed last, for a tile of near rows
+    // By column, too.
+    std::array<double, kMaxColumns> merits_;         // to reach
+    std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
+    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
+    std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
+    QueryColumns columns_;
+    std::optional<SecondLook> second_look_;
+    const Float32Look float32_look_;
+    Checks checks_;
+  };
+
+  std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) override;
+  uint64_t tiles(int round) const override;
+  // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
+  int rounds() const override;
+  // Whether all queries want the best of all of them.
+  bool IsGlobal() const;
+  bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
+  const TileMatmul* SampleKernel(size_t queries) const;
+
+  // a·centre, on the query's scale.
+  Interval CentreInterval(size_t q, const float* centre) const;
+
+  // Those that the rows are the head of, or themselves.
+  const Int8Codes& AllRows() const { return whole_ != nullptr ? *whole_ : rows_; }
+
+  const Int8Codes& rows_;
+  const Int8Codes* const whole_;
+  const Kernels& all_kernels_;
+  const KernelByColumns kernels_;
+  Balls balls_;
+  const EncodedQueries queries_;
+  const EncodedQueries queries_again_;  // for a second look, if there is one
+  const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
+  // If whole rows are seen from one centre, at least a·centre on the query's scale, by query.
+  std::vector<double> centres_;
+  std::vector<RowRun> sample_;  // empty: all are proved
+  std::vector<Guess> guesses_;  // by query; empty likewise
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_INT8_PASS_H_

@@ -1,0 +1,305 @@
+// How a worker of the int8 screen searches tiles.
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "server/engine/centring.h"
+#include "server/engine/int8_pass.h"
+#include "server/engine/survivors.h"
+
+namespace dotmax {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Of so many hits, nearly all that is left after a look in float32 is one.
+constexpr uint32_t kFewestToResolve = 32;
+// Where a query has so many survivors, they are put side by side.
+constexpr size_t kManyPerQuery = 2;
+// In place of a·centre, for a query that is packed but not to be served by the tile.
+constexpr double kNotAsked = -kInfinity;
+
+}  // namespace
+
+Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer)
+    : pass_(pass),
+      round_(round),
+      scratch_(scratch),
+      float32_look_(pass.base_, pass.block_),
+      checks_(pass, scratch, scorer) {
+  if (pass.whole_ != nullptr) {
+    second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.centres_);
+  } else if (pass.rows_.fine() != nullptr) {
+    second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.centres_);
+  } else if (pass.rests_.codes != nullptr) {
+    second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.centres_);
+  }
+  active_.resize(pass.block_.size());
+  if (pass.rows_.centre_codes() != nullptr) {
+    to_reach_.resize(active_.size());
+    to_reach_in_tile_.resize(active_.size());
+    return;
+  }
+  if (round < pass.rounds() - 1) return;
+  std::iota(active_.begin(), active_.end(), 0);
+  Pack();
+}
+
+bool Int8Pass::TileWorker::Search(uint64_t first, uint64_t end) {
+  if (pass_.rows_.centre_codes() == nullptr) {
+    if (round_ < pass_.rounds() - 1) {
+      const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.size());
+      active_.resize(last - first * kSeededTogether);
+      std::iota(active_.begin(), active_.end(), first * kSeededTogether);
+      Seed();
+      return true;
+    }
+    if (claims_++ == 0 && pass_.rounds() == 1) {
+      Seed();
+      Pack();
+    }
+    if (!DropFinished(first)) return false;
+    const uint64_t step = pass_.whole_ != nullptr || !pass_.guesses_.empty() ? kTilesPerClaim : 1;
+    for (uint64_t t = first; t < end; t += step) SearchTiles(t, std::min(t + step, end));
+  } else {
+    LookUpMerits();
+    if (round_ == 0) {
+      for (uint64_t i = first; i < end; ++i) SearchBall(pass_.balls_.first_tiles()[i]);
+    } else {
+      SearchBalls(first * kBallsTogether, std::min(end * kBallsTogether, pass_.rows_.tiles()));
+    }
+  }
+  checks_.Finish();
+  return true;
+}
+
+void Int8Pass::TileWorker::SearchBall(uint64_t tile) {
+  if (ChooseQueries(tile)) SearchTiles(tile, tile + 1);
+}
+
+void Int8Pass::TileWorker::SearchBalls(uint64_t first, uint64_t end) {
+  if (to_reach_.size() > 1 || !pass_.inner_products()) {
+    for (uint64_t t = first; t < end; ++t) SearchBall(t);
+    return;
+  }
+  // A single query sees them side by side.
+  std::array<double, kTilesPerClaim * kBallsTogether> bounds;
+  pass_.balls_.BoundScoresOf(0, first, end, bounds.data());
+  for (uint64_t t = first; t < end; ++t) {
+    if (bounds[t - first] >= to_reach_[0]) SearchBall(t);
+  }
+}
+
+void Int8Pass::TileWorker::LookUpMerits() {
+  for (uint32_t q = 0; q < to_reach_.size(); ++q) to_reach_[q] = pass_.MeritToReach(q);
+  to_reach_in_tile_ = to_reach_;
+}
+
+bool Int8Pass::TileWorker::DropFinished(uint64_t tile) {
+  // Norms descend: this one bounds those of all later rows.
+  const double row_norm = pass_.rows_.tile(tile).norm;
+  live_ = 0;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const double merit = pass_.MeritToReach(active_[c]);
+    const bool finished = merit == kInfinity || Finished(pass_.block_.metric(active_[c]), merit,
+                                                         pass_.block_.measured[active_[c]], row_norm);
+    merits_[c] = finished ? kInfinity : merit;
+    live_ += finished ? 0 : 1;
+  }
+  if (live_ == 0) return false;
+  const int columns = scratch_.scorer.columns();
+  if (pass_.all_kernels_.Int8Columns(live_, pass_.rows_.code_dim()) >= columns - columns / 16) return true;
+  size_t kept = 0;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    if (merits_[c] == kInfinity) continue;
+    active_[kept] = active_[c];
+    merits_[kept++] = merits_[c];
+  }
+  active_.resize(kept);
+  Pack();
+  return true;
+}
+
+bool Int8Pass::TileWorker::ChooseQueries(uint64_t tile) {
+  active_.clear();
+  if (round_ == 0) {
+    const absl::Span<const uint32_t> beginners = pass_.balls_.beginners(tile);
+    active_.assign(beginners.begin(), beginners.end());
+  } else {
+    AskOfTile(tile);
+    pass_.balls_.BoundScores(tile, bounds_.data());
+    active_.resize(to_reach_.size() + kSurvivorPadding);
+    active_.resize(
+        SelectReaching(bounds_.data(), to_reach_in_tile_.data(), to_reach_.size(), active_.data()));
+    std::erase_if(active_, [&](uint32_t q) { return !CentreCanReach(q, tile); });
+  }
+  if (active_.empty()) return false;
+  live_ = active_.size();
+  // Most of them: then all, as packing anew for each tile would cost more.
+  if (round_ > 0 && live_ < to_reach_.size() && 4 * live_ >= 3 * to_reach_.size()) {
+    std::vector<uint32_t> chosen = std::move(active_);
+    active_.resize(to_reach_.size());
+    std::iota(active_.begin(), active_.end(), 0);
+    for (uint32_t q = 0, i = 0; q < active_.size(); ++q) {
+      const bool is_chosen = i < chosen.size() && chosen[i] == q;
+      i += is_chosen ? 1 : 0;
+      if (!is_chosen) centres_[q] = kNotAsked;
+    }
+  }
+  for (size_t c = 0; c < active_.size(); ++c) {
+    merits_[c] = pass_.MeritToReach(active_[c]);
+    centre_scores_[c] = round_ == 0 ? CentreScore(active_[c], tile) : centres_[active_[c]];
+  }
+  if (active_ != packed_) {
+    Pack();
+    packed_ = active_;
+  }
+  return true;
+}
+
+void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
+  Survivor* const survivors = scratch_.survivors.data();
+  size_t count = 0;
+  if (second_look_.has_value()) second_look_->Begin(pass_.rows_.tile(first), first);
+  for (uint64_t t = first; t < end; ++t) {
+    const int rows = pass_.rows_.tile(t).rows;
+    const RowRun whole = {t, 0, rows};
+    if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
+    SetThresholds(t, Lengths(pass_.rows_.tile(t)));
+    if (second_look_.has_value()) second_look_->AddTile(scores_.data());
+    const size_t before = count;
+    count += CollectTile(t, survivors + count);
+    scratch_.pairs_screened += rows * live_;
+    const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
+    for (size_t i = before; i < count; ++i) {
+      survivors[i].row += static_cast<uint16_t>(rows_before);
+      if (pass_.whole_ != nullptr) second_look_->Fetch(survivors[i].row);
+    }
+  }
+  scratch_.pairs_survived += count;
+  if (count > 0 && second_look_.has_value()) {
+    count = second_look_->Keep({survivors, count}, scratch_);
+  }
+  const bool by_row = float32_look_.Serves(count);
+  if (by_row) count = LookInFloat32(first, end, count);
+  scratch_.pairs_checked += count;
+  CheckSurvivors(first, count, by_row);
+}
+
+void Int8Pass::TileWorker::Pack() {
+  Pack(pass_.kernels_[pass_.all_kernels_.Int8Columns(active_.size(), pass_.rows_.code_dim())]);
+}
+
+void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
+                                const EncodedQueries& queries) {
+  const int dim = rows.code_dim();
+  const int columns = pass_.all_kernels_.Int8Columns(active_.size(), dim);
+  int8_t* const codes = scratch_.codes.Reserve(active_.size() * dim);
+  for (size_t c = 0; c < active_.size(); ++c) {
+    std::copy_n(queries.codes_of(active_[c]), dim, codes + c * dim);
+    columns_.Set(c, queries[active_[c]]);
+    if (pass_.rows_.is_lifted()) centre_scores_[c] = pass_.centres_[active_[c]];
+  }
+  if (second_look_.has_value()) second_look_->Pack(active_);
+  scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
+  scratch_.int_thresholds.Reserve(columns);
+  scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
+}
+
+void Int8Pass::TileWorker::AskForScores(const LengthRange& lengths) {
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const double score =
+        LeastDot(pass_.block_.metric(active_[c]), merits_[c], pass_.block_.measured[active_[c]], lengths);
+    scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
+  }
+}
+
+size_t Int8Pass::TileWorker::CollectTile(uint64_t t, Survivor* survivors) {
+  const int rows = pass_.rows_.tile(t).rows;
+  int32_t* const thresholds = scratch_.int_thresholds.data();
+  const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
+  if (pass_.inner_products() || parts.empty() || !scratch_.scorer.takes_any_rows()) {
+    return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
+  }
+  size_t count = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const int first = static_cast<int>(p) * Int8Codes::kPartRows;
+    SetThresholds(t, parts[p]);
+    Survivor* const of_part = survivors + count;
+    count += scratch_.scorer.Collect(pass_.rows_.codes(t, first),
+                                     std::min(Int8Codes::kPartRows, rows - first), thresholds, of_part);
+    for (Survivor* s = of_part; s < survivors + count; ++s) s->row += static_cast<uint16_t>(first);
+  }
+  return count;
+}
+
+void Int8Pass::TileWorker::SetThresholds(uint64_t t, const LengthRange& lengths) {
+  int32_t* const thresholds = scratch_.int_thresholds.data();
+  const int columns = static_cast<int>(active_.size());
+  const CodeTile& tile = pass_.rows_.tile(t);
+  if (pass_.inner_products()) {
+    std::copy_n(merits_.begin(), columns, scores_.begin());
+  } else {
+    AskForScores(lengths);
+  }
+  const double* of_codes = scores_.data();
+  if (pass_.rows_.centre_codes() != nullptr || pass_.rows_.is_lifted()) {
+    for (int c = 0; c < columns; ++c) {
+      rest_scores_[c] =
+          centre_scores_[c] == kNotAsked ? kInfinity : LessCentre(scores_[c], centre_scores_[c]);
+    }
+    of_codes = rest_scores_.data();
+  }
+  Int8Thresholds(columns_.Wanting(of_codes), columns, tile.code_norm, tile.code_error, tile.scale,
+                 thresholds);
+  std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
+            std::numeric_limits<int32_t>::max());
+}
+
+void Int8Pass::TileWorker::AskOfTile(uint64_t tile) {
+  if (pass_.inner_products()) return;  // they are these
+  const LengthRange lengths = Lengths(pass_.rows_.tile(tile));
+  for (size_t q = 0; q < to_reach_.size(); ++q) {
+    if (to_reach_[q] == kInfinity) continue;
+    to_reach_in_tile_[q] = LeastDot(pass_.block_.metric(q), to_reach_[q], pass_.block_.measured[q], lengths);
+  }
+}
+
+bool Int8Pass::TileWorker::CentreCanReach(uint32_t q, uint64_t tile) {
+  centres_[q] = CentreScore(q, tile);
+  return pass_.balls_.BoundScore(q, tile, centres_[q]) >= to_reach_in_tile_[q];
+}
+
+double Int8Pass::TileWorker::CentreScore(uint32_t q, uint64_t tile) const {
+  return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
+}
+
+void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_row) {
+  if (!by_row && count > kManyPerQuery * active_.size() && active_.size() > 1) {
+    SortSurvivors<kMaxColumns>({scratch_.survivors.data(), count}, scratch_.sorted,
+                               [](const Survivor& s) { return s.column; });
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const Survivor survivor = scratch_.survivors.data()[i];
+    const uint32_t q = active_[survivor.column];
+    const bool resolve = (by_row && pass_.block_.question(q).top_k >= kFewestToResolve) ||
+                         (!pass_.guesses_.empty() && pass_.guesses_[q].resolve_at_once);
+    checks_.Add(q, pass_.rows_.id(tile, survivor.row), resolve);
+  }
+}
+
+size_t Int8Pass::TileWorker::LookInFloat32(uint64_t first, uint64_t end, size_t count) {
+  LengthRange lengths = Lengths(pass_.rows_.tile(first));
+  for (uint64_t t = first + 1; t < end; ++t) {
+    const LengthRange next = Lengths(pass_.rows_.tile(t));
+    lengths = {std::min(lengths.least, next.least), std::max(lengths.most, next.most)};
+  }
+  const auto id = [&](int row) { return pass_.rows_.id(first, row); };
+  const auto score = [&](uint32_t q) {
+    return LeastDot(pass_.block_.metric(q), pass_.MeritToReach(q), pass_.block_.measured[q], lengths);
+  };
+  return float32_look_.Keep({scratch_.survivors.data(), count}, active_, lengths.most, id, score, scratch_);
+}
+
+}  // namespace dotmax
