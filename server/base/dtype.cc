@@ -47,6 +47,14 @@ bool AnyNonFinite(const std::byte* from, size_t count, Bits exponent_mask) {
   return found != 0;
 }
 
+template <typename Bits>
+bool AllZero(const std::byte* from, size_t count, Bits but_sign) {
+  for (size_t i = 0; i < count; ++i) {
+    if ((Load<Bits>(from, i) & but_sign) != 0) return false;
+  }
+  return true;
+}
+
 bool AnyNonFinite(const std::byte* from, DType dtype, size_t count) {
   switch (dtype) {
     case DType::kFloat32:
@@ -95,6 +103,21 @@ void ToFloat64(const std::byte* from, DType dtype, size_t count, double* to) {
 }
 
 void ToFloat32(const std::byte* from, DType dtype, size_t count, float* to) { Widen(from, dtype, count, to); }
+
+bool IsZero(const std::byte* from, DType dtype, size_t count) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return AllZero<uint32_t>(from, count, 0x7fffffffu);
+    case DType::kFloat64:
+      return AllZero<uint64_t>(from, count, 0x7fffffffffffffffu);
+    case DType::kFloat16:
+    case DType::kBFloat16:
+      return AllZero<uint16_t>(from, count, 0x7fffu);
+    case DType::kInt8:
+      return AllZero<uint8_t>(from, count, 0xffu);
+  }
+  return false;
+}
 
 std::optional<ElementPosition> FirstNonFinite(const MatrixView& matrix) {
   for (uint64_t row = 0; row < matrix.rows; ++row) {

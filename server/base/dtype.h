@@ -26,6 +26,10 @@ void ToFloat64(const std::byte* from, DType dtype, size_t count, double* to);
 // infinity beyond float32's range).
 void ToFloat32(const std::byte* from, DType dtype, size_t count, float* to);
 
+// Whether all `count` elements at `from` (any alignment) are zero, of either sign. Nearly always looks at
+// one.
+bool IsZero(const std::byte* from, DType dtype, size_t count);
+
 struct ElementPosition {
   uint64_t row = 0;
   uint32_t column = 0;

@@ -52,10 +52,36 @@ struct Base {
   const Matrix* const matrix = nullptr;
 };
 
+// Of the lengths of scaled queries: zeros', and those of very few others (matrix.h).
+bool IsShort(double norm) { return norm < 1.0; }
+
+// A query of zeros scores 0 with every row, which no screen can tell apart: its hits are the first rows that
+// may be. False, and nothing is offered, for other queries, and where that does not hold.
+bool AnswerZero(const MatrixView& base, const BlockQuery& query) {
+  const Question& question = *query.question;
+  if (question.selection.metric == Metric::kSquaredEuclidean || question.selection.count_only) return false;
+  if (!IsZero(question.queries.row(query.row), question.queries.dtype, question.queries.dim)) return false;
+  uint64_t left = question.top_k;
+  for (uint64_t id = 0; id < base.rows && left > 0; ++id) {
+    if (!question.IsHit(query.row, id)) continue;
+    query.best->Offer({0.0, 0.0, query.row, id}, [](uint64_t, uint64_t) { return 0.0; });
+    --left;
+  }
+  return true;
+}
+
 // One pass of at least one query against every row of at least one. What stops it is in the questions'
 // status.
 absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, const Crew& crew) {
-  const QueryBlock block = crew.buffers.Prepare(queries);
+  QueryBlock block = crew.buffers.Prepare(queries);
+  std::vector<BlockQuery> others;
+  if (absl::c_any_of(block.norms, IsShort)) {
+    for (size_t q = 0; q < queries.size(); ++q) {
+      if (!IsShort(block.norms[q]) || !AnswerZero(base.view, queries[q])) others.push_back(queries[q]);
+    }
+    if (others.empty()) return absl::OkStatus();
+    block = crew.buffers.Prepare(others);
+  }
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
                                                    : absl::UnimplementedError("no codes");
@@ -102,31 +128,11 @@ absl::Status GuessAndRun(const Base& base, absl::Span<const BlockQuery> queries,
   return status;
 }
 
-// A query of zeros scores 0 with every row, which no screen can tell apart: its hits are the first rows that
-// may be. False, and nothing is offered, for other queries, and where that does not hold.
-bool AnswerZero(const MatrixView& base, const BlockQuery& query) {
-  const Question& question = *query.question;
-  if (question.selection.metric == Metric::kSquaredEuclidean || question.selection.count_only) return false;
-  const MatrixView& queries = question.queries;
-  for (uint32_t i = 0; i < queries.dim; ++i) {  // nearly always one or a few
-    double element;
-    ToFloat64(queries.row(query.row) + i * ByteWidth(queries.dtype), queries.dtype, 1, &element);
-    if (element != 0.0) return false;
-  }
-  uint64_t left = question.top_k;
-  for (uint64_t id = 0; id < base.rows && left > 0; ++id) {
-    if (!question.IsHit(query.row, id)) continue;
-    query.best->Offer({0.0, 0.0, query.row, id}, [](uint64_t, uint64_t) { return 0.0; });
-    --left;
-  }
-  return true;
-}
-
 // The next rows of tasks of one base, at most a block in all.
 absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shares, const Crew& crew) {
   std::deque<Question> questions;  // by share
   std::deque<TopK> by_row;         // of those that are per_row
-  std::vector<BlockQuery> queries, searched;
+  std::vector<BlockQuery> queries;
   for (const auto& [task, rows] : shares) {
     Question& question = questions.emplace_back(task->queries(), task->selection(), task->kept(),
                                                 task->may_guess(), task->stop());
@@ -134,11 +140,10 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
       TopK* const best =
           task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row)) : &task->global();
       queries.push_back({&question, row, best});
-      if (!AnswerZero(base.view, queries.back())) searched.push_back(queries.back());
     }
   }
-  if (base.view.rows > 0 && !searched.empty()) {
-    if (absl::Status s = GuessAndRun(base, searched, crew); !s.ok()) return s;
+  if (base.view.rows > 0) {
+    if (absl::Status s = GuessAndRun(base, queries, crew); !s.ok()) return s;
   }
 
   std::vector<std::vector<Hit>> hits(queries.size());
