@@ -2,7 +2,8 @@
 
 What an exact search can rule out cheaply depends on the data. Lengths that differ (glove), few strong directions
 (images, low-rank) and neighbours that stand out (clusters) help; white noise, where every direction is as good as any
-other and all scores are close, is the worst case.
+other and all scores are close, is the worst case. So would rows about one direction be (embeddings, as language models
+make them), were it not for that direction.
 """
 
 import json
@@ -45,6 +46,19 @@ def clusters(rows, dim, centres=1000, spread=0.75):
     return unit(out)
 
 
+def embeddings(rows, dim, mean=0.85, decay=0.3):
+    """Unit vectors about one, which is `mean` of each (cosines are about 0.7); the i-th of the other directions is as
+    strong as i**-decay."""
+    random = numpy.random.default_rng(SEED)
+    out = random.standard_normal((rows, dim), dtype=numpy.float32)
+    out *= numpy.arange(1, dim + 1, dtype=numpy.float32) ** -decay
+    directions = numpy.linalg.qr(random.standard_normal((dim, dim)))[0].astype(numpy.float32)
+    out = unit(out @ directions)
+    out *= (1 - mean**2) ** 0.5
+    out += mean * unit(random.standard_normal((1, dim))).astype(numpy.float32)
+    return unit(out)
+
+
 def images():
     """70,000 grey pictures of clothes, 28 x 28: Fashion-MNIST, from the npm package of that name, in random order."""
     parts = []
@@ -71,6 +85,7 @@ SETS = {
     "noise-768": lambda _, most: noise(min(most, 100_000), 768),
     "low-rank-768": lambda _, most: low_rank(min(most, 200_000), 768),
     "clusters-384": lambda _, most: clusters(min(most, 200_000), 384),
+    "embeddings-1024": lambda _, most: embeddings(min(most, 100_000), 1024),
 }
 
 
