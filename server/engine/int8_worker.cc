@@ -17,6 +17,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr uint32_t kFewestToResolve = 32;
 // Where a query has so many survivors, they are put side by side.
 constexpr size_t kManyPerQuery = 2;
+// And where a row has so many, a look at it costs less than one at more codes of each.
+constexpr size_t kManyPerRow = 4;
 // In place of a·centre, for a query that is packed but not to be served by the tile.
 constexpr double kNotAsked = -kInfinity;
 
@@ -160,7 +162,7 @@ bool Int8Pass::TileWorker::ChooseQueries(uint64_t tile) {
 
 void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
   Survivor* const survivors = scratch_.survivors.data();
-  size_t count = 0;
+  size_t count = 0, all_rows = 0;
   if (second_look_.has_value()) second_look_->Begin(pass_.rows_.tile(first), first);
   for (uint64_t t = first; t < end; ++t) {
     const int rows = pass_.rows_.tile(t).rows;
@@ -171,6 +173,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     const size_t before = count;
     count += CollectTile(t, survivors + count);
     scratch_.pairs_screened += rows * live_;
+    all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
     for (size_t i = before; i < count; ++i) {
       survivors[i].row += static_cast<uint16_t>(rows_before);
@@ -178,7 +181,10 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     }
   }
   scratch_.pairs_survived += count;
-  if (count > 0 && second_look_.has_value()) {
+  // Rests spare rows their way from memory: where every row comes, float32 takes less.
+  const bool by_rests = pass_.whole_ == nullptr && pass_.rows_.fine() == nullptr;
+  const bool is_dense = float32_look_.Serves(count) && count >= kManyPerRow * all_rows;
+  if (count > 0 && second_look_.has_value() && !(by_rests && is_dense)) {
     count = second_look_->Keep({survivors, count}, scratch_);
   }
   const bool by_row = float32_look_.Serves(count);
