@@ -98,36 +98,40 @@ TEST(SeedsTest, BestOfRunsHoldsTheBestOfThem) {
   thresholds.Reserve(kColumns);
   std::vector<Survivor> survivors(Int8Codes::kTileRows * kColumns + kSurvivorPadding);
   const std::vector<RowRun> runs = RunsOfTiles(codes, 1, 4);
-  std::vector<std::vector<uint64_t>> keys(3);
-  std::vector<float> least = {-INFINITY, kNoSeeds, -INFINITY};
   const MeasuredQuery any;  // inner products ask for no lengths
   const std::vector<const MeasuredQuery*> measured(3, &any);
-  const auto is_even = [](size_t, uint64_t place) { return place % 2 == 0; };
   const std::vector<Metric> metrics(3, Metric::kInnerProduct);
   const std::vector<double> centre(3);
-  BestOfRuns(codes, runs, 5,
-             {inverse_scale.data(), offset.data(), centre.data(), measured.data(), metrics.data(),
-              least.data(), 3, false},
-             is_even, scorer, thresholds.data(), survivors.data(), keys);
-  EXPECT_TRUE(keys[1].empty());
-  for (const int q : {0, 2}) {
-    KeepLargest(keys[q], 5);
-    ASSERT_EQ(keys[q].size(), 5);
-    std::vector<std::pair<double, uint64_t>> expected;
-    for (uint64_t place = codes.tile(1).first; place < codes.tile(4).first; place += 2) {
-      const auto* const a = reinterpret_cast<const float*>(queries.view.row(q));
-      const auto* const b = reinterpret_cast<const float*>(matrix.view().row(codes.id_at(place)));
-      double sum = 0.0;
-      for (uint32_t i = 0; i < kDim; ++i) sum += 1.0 * a[i] * b[i];
-      expected.emplace_back(-sum, place);
-    }
-    std::sort(expected.begin(), expected.end());
-    // But for the error of codes.
-    for (const uint64_t key : keys[q]) {
-      const auto found = std::find_if(expected.begin(), expected.end(), [key](const auto& e) {
-        return e.second == static_cast<uint32_t>(key);
-      });
-      EXPECT_LT(found - expected.begin(), 30);
+  for (const uint64_t step : {1, 2}) {  // of places whose rows may be hits
+    std::vector<std::vector<uint64_t>> keys(3);
+    std::vector<float> least = {-INFINITY, kNoSeeds, -INFINITY};
+    BestOfRuns(
+        codes, runs, 5,
+        {inverse_scale.data(), offset.data(), centre.data(), measured.data(), metrics.data(), least.data(), 3,
+         step == 1},
+        [&](size_t, uint64_t place) { return place % step == 0; }, scorer, thresholds.data(),
+        survivors.data(), keys);
+    EXPECT_TRUE(keys[1].empty());
+    for (const int q : {0, 2}) {
+      EXPECT_LT(keys[q].size(), 100);
+      KeepLargest(keys[q], 5);
+      ASSERT_EQ(keys[q].size(), 5);
+      std::vector<std::pair<double, uint64_t>> expected;
+      for (uint64_t place = codes.tile(1).first; place < codes.tile(4).first; place += step) {
+        const auto* const a = reinterpret_cast<const float*>(queries.view.row(q));
+        const auto* const b = reinterpret_cast<const float*>(matrix.view().row(codes.id_at(place)));
+        double sum = 0.0;
+        for (uint32_t i = 0; i < kDim; ++i) sum += 1.0 * a[i] * b[i];
+        expected.emplace_back(-sum, place);
+      }
+      std::sort(expected.begin(), expected.end());
+      // But for the error of codes.
+      for (const uint64_t key : keys[q]) {
+        const auto found = std::find_if(expected.begin(), expected.end(), [key](const auto& e) {
+          return e.second == static_cast<uint32_t>(key);
+        });
+        EXPECT_LT(found - expected.begin(), 30);
+      }
     }
   }
 }

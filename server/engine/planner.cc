@@ -151,6 +151,7 @@ class Planner {
     } else {
       centring = nullptr;
     }
+    if (centring != nullptr) whole_dim_ = centring->lifted_dim();
     uint32_t most = 0;
     for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
     if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
@@ -202,9 +203,9 @@ class Planner {
 
   // Whether codes along so many axes beside those of whole rows, with lengths of their own, are within the
   // memory that codes may take. Then a second level costs little and saves much.
-  bool AffordsTwoLevels(uint32_t axes) const { return Affords(axes + kOtherCodeBytes + view_.dim); }
+  bool AffordsTwoLevels(uint32_t axes) const { return Affords(axes + kOtherCodeBytes + whole_dim_); }
   // The same for a head beside whole rows, and for one that shares their memory.
-  bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + view_.dim); }
+  bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + whole_dim_); }
   bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
   bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
 
@@ -467,7 +468,8 @@ class Planner {
   const MatrixView& view_;
   const absl::Span<const double> norms_;
   const absl::Duration start_ = ThreadTime();
-  std::vector<uint32_t> by_norm_;  // descending
+  std::vector<uint32_t> by_norm_;   // descending
+  uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
   Sample sample_;
   Estimate float32_;
   double least_ = 0.0;  // cost of the fastest so far
