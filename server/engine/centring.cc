@@ -14,7 +14,7 @@ constexpr uint64_t kSampleRows = 4096;
 constexpr uint32_t kDimMultiple = 4;   // of what kernels multiply at once
 constexpr double kMostCopies = 0.125;  // per dimension
 constexpr double kRare = 0.9;          // of a sample's largest coordinates, those beyond are outliers
-constexpr int kMostExponent = 20;      // of the scale
+constexpr int kMostExponent = 8;       // of the scale, which multiplies float32 errors
 // αu is about a query's part along u, and so no longer than the query but for roundings.
 constexpr double kLongest = 1.0 + 0x1p-10;
 
