@@ -1,4 +1,5 @@
-// A block of memory aligned for SIMD and for oneDNN, reused from one search to the next.
+// Memory: blocks aligned for SIMD and for oneDNN, reused from one search to the next, and what is asked for
+// ahead.
 #ifndef DOTMAX_SERVER_ENGINE_ALIGNED_H_
 #define DOTMAX_SERVER_ENGINE_ALIGNED_H_
 
@@ -43,6 +44,13 @@ class AlignedArray {
   std::unique_ptr<T, Free> data_;
   size_t capacity_ = 0;
 };
+
+// Asks for memory that is soon to be read.
+inline void Prefetch(const void* from, size_t bytes) {
+  constexpr size_t kCacheLineBytes = 64;
+  const auto* const first = static_cast<const std::byte*>(from);
+  for (size_t byte = 0; byte < bytes; byte += kCacheLineBytes) __builtin_prefetch(first + byte);
+}
 
 }  // namespace dotmax
 

@@ -80,7 +80,7 @@ absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, con
       if (!IsShort(block.norms[q]) || !AnswerZero(base.view, queries[q])) others.push_back(queries[q]);
     }
     if (others.empty()) return absl::OkStatus();
-    block = crew.buffers.Prepare(others);
+    if (others.size() < queries.size()) block = crew.buffers.Prepare(others);
   }
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "server/base/dtype.h"
+#include "server/engine/aligned.h"
 #include "server/engine/matrix.h"
 #include "server/engine/quantize.h"
 #include "server/engine/survivors.h"
@@ -15,7 +16,6 @@ namespace {
 // Of shorter rows, or fewer survivors, float64 takes little more, and several rows wait for memory at once.
 constexpr uint32_t kFewestDims = 256;
 constexpr size_t kFewestSurvivors = 32;
-constexpr size_t kCacheLineBytes = 64;
 constexpr size_t kRowsTogether = 16;
 constexpr size_t kRowsOfTiles = kTilesPerClaim * Int8Codes::kTileRows;
 
@@ -29,7 +29,7 @@ size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32
                          absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q)> score,
                          Scratch& scratch) const {
   SortSurvivors<kRowsOfTiles>(survivors, scratch.sorted, [](const Survivor& s) { return s.row; });
-  const size_t dim = base_.dim, row_bytes = base_.row_bytes();
+  const size_t dim = base_.dim;
   std::array<const float*, kMaxColumns> of_row;
   std::array<float, kMaxColumns> dots;
   size_t kept = 0;
@@ -38,10 +38,7 @@ size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32
     for (end = first; end < survivors.size() && survivors[end].row == row; ++end) {
       of_row[end - first] = block_.scaled + queries[survivors[end].column] * dim;
     }
-    if (end < survivors.size()) {
-      const std::byte* const next = base_.row(id(survivors[end].row));
-      for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(next + byte);
-    }
+    if (end < survivors.size()) Prefetch(base_.row(id(survivors[end].row)), base_.row_bytes());
     const float* values = InPlace(id(row));
     if (values == nullptr) {
       float* const converted = scratch.tile.Reserve(dim);

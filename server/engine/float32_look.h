@@ -1,5 +1,5 @@
 // What codes cannot rule out is looked at in float32 before it is checked in float64: where rows are long and
-// many survive, that takes a tenth of the time, and rows come from memory once for all queries.
+// many survive, that takes a fraction of the time, and rows come from memory once for all queries.
 #ifndef DOTMAX_SERVER_ENGINE_FLOAT32_LOOK_H_
 #define DOTMAX_SERVER_ENGINE_FLOAT32_LOOK_H_
 

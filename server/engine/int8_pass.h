@@ -25,12 +25,6 @@ namespace dotmax {
 
 class Int8Pass final : public Pass {
  public:
-  // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
-  static constexpr size_t kSeededTogether = 16;
-  // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
-  // the first round: queries are chosen by those at the beginning of a claim.
-  static constexpr uint64_t kBallsTogether = 4;
-
   // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
   // of, for a second look, or null.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
@@ -38,6 +32,12 @@ class Int8Pass final : public Pass {
            EncodedQueries queries_again, EncodedRests rests);
 
  private:
+  // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
+  static constexpr size_t kSeededTogether = 16;
+  // Most tiles of near rows are left out, so more of them make a claim. Thresholds hardly rise any more after
+  // the first round: queries are chosen by those at the beginning of a claim.
+  static constexpr uint64_t kBallsTogether = 4;
+
   class TileWorker final : public Worker {
    public:
     TileWorker(Int8Pass& pass, int round, Scratch& scratch, PairScorer& scorer);
@@ -62,7 +62,8 @@ class Int8Pass final : public Pass {
     // while the next tiles are screened.
     void SearchTiles(uint64_t first, uint64_t end);
 
-    // The same of what is left of so many survivors by a look in float32, by row.
+    // Of the first `count` survivors, those that a look in float32 leaves, moved to the front by row: how
+    // many.
     size_t LookInFloat32(uint64_t first, uint64_t end, size_t count);
 
     // The active queries for the scorer, by the pass's kernels, or another, and for their codes, or others.

@@ -23,7 +23,6 @@ constexpr int kTrials = 9;
 constexpr int kFewestForAmx = 5;
 constexpr int kFewestForAmxIfLong = 9;
 constexpr int kLongDim = 256;
-constexpr size_t kCacheLineBytes = 64;
 // Of a block's queries, when they are prepared: fewer take less time than waking another worker.
 constexpr size_t kFewestTogether = 16;
 
@@ -122,10 +121,7 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
   return ExactMerit(question_->selection.metric, query_, queries.dtype, base_.row(id), base_.dtype);
 }
 
-void PairScorer::Fetch(uint64_t id) const {
-  const std::byte* const row = base_.row(id);
-  for (size_t byte = 0; byte < base_.row_bytes(); byte += kCacheLineBytes) __builtin_prefetch(row + byte);
-}
+void PairScorer::Fetch(uint64_t id) const { Prefetch(base_.row(id), base_.row_bytes()); }
 
 size_t PassBuffers::PartSize(size_t queries) const {
   const size_t workers = workers_ != nullptr ? workers_->count() : 1;
@@ -233,9 +229,7 @@ Candidate Pass::Resolve(size_t q, uint64_t id) const {
 
 void Pass::Checks::Add(uint32_t q, uint64_t id, bool resolve) {
   if (!pass_.IsHit(q, id)) return;
-  const std::byte* const row = pass_.base_.row(id);
-  const size_t row_bytes = pass_.base_.row_bytes();
-  for (size_t byte = 0; byte < row_bytes; byte += kCacheLineBytes) __builtin_prefetch(row + byte);
+  Prefetch(pass_.base_.row(id), pass_.base_.row_bytes());
   Waiting& slot = waiting_[arrived_++ % kInFlight];
   if (arrived_ > kInFlight) Check(slot);
   slot = {q, resolve, id};

@@ -21,8 +21,8 @@ constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
 constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
 constexpr int kReadableBytes = 64;   // beyond the last row
-// Beyond this ratio of lengths within a tile, what the longest row asks of a cosine or distance is too
-// little.
+// Beyond this ratio of lengths within a tile, what a cosine or distance asks of the shortest row is too
+// little for the others.
 constexpr double kMostSpread = 1.1;
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
@@ -196,7 +196,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
-  const Centring* const centring = codes->is_lifted() ? codes->centring() : nullptr;
+  const Centring* const centring = codes->lift();
   // What all axes miss is next to nothing: errors cover it.
   Writer whole(*codes, head_count, kCodeDimMultiple, count < dim ? kMaxTailDims : 0);
   std::optional<Writer> head;
@@ -252,9 +252,8 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       const uint64_t place = first + r;
       const double row_norm = norms[codes->order_[place]];
       // Differences from a centre are rounded once more.
-      const double error = centring != nullptr ? centring->RowError(row_norm)
-                                               : AxesError(codes->axes_, row_norm) +
-                                                     (order.by_norm ? 0.0 : length * kUnitFloat32);
+      const double error =
+          RowError(codes->axes_, centring, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
       CodeSums sums = {};
       if (head.has_value()) {
         sums = EncodeUnsigned(y, head_count, scale, inverse_scale, kMaxCode, kZeroCode, head->to(place));
@@ -386,7 +385,7 @@ uint64_t Int8Codes::bytes() const {
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
   const uint32_t count = axes_.count;
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
-  const double error = QueryError(axes_, is_lifted() ? centring() : nullptr, norm);
+  const double error = QueryError(axes_, lift(), norm);
   QueryCode query = EncodeCoordinates(count, error, exponent, norm, projected, codes);
   int8_t* end = codes + count;
   if (axes_.head > 0) {  // zeros meet the head's tails
@@ -424,11 +423,10 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   std::fill(rest_codes + count, rest_codes + code_dim_, int8_t{0});
   rest.offset = 1.0 * kZeroCode * sums.codes;
   // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
-  rest.code_error = (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
-                     Term("query rest projection error",
-                          QueryError(axes_, is_lifted() ? centring() : nullptr, query.norm)) +
-                     query.norm * 0x1p-50) *
-                    kOutward;
+  rest.code_error =
+      (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
+       Term("query rest projection error", QueryError(axes_, lift(), query.norm)) + query.norm * 0x1p-50) *
+      kOutward;
   return rest;
 }
 

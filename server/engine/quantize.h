@@ -181,7 +181,7 @@ class Int8Codes {
   // From where whole rows and queries are seen: by these codes, if is_lifted, or by the fine ones. Null if
   // they are encoded as they are.
   const Centring* centring() const { return centring_.get(); }
-  bool is_lifted() const { return centring_ != nullptr && axes_.identity; }
+  bool is_lifted() const { return lift() != nullptr; }
 
   // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
   const FineCodes* fine() const { return fine_.get(); }
@@ -208,6 +208,9 @@ class Int8Codes {
 
  private:
   class Writer;
+
+  // By which these codes are lifted; null if they are not.
+  const Centring* lift() const { return axes_.identity ? centring_.get() : nullptr; }
 
   // Of a row's codes, those that are not the head's.
   int own_dim() const { return code_dim_ - (axes_.head > 0 ? head_->code_dim_ : 0); }

@@ -22,7 +22,6 @@ constexpr double kPassingCost = 200.0;
 constexpr double kLeastShare = 8.0;
 constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
-constexpr size_t kCacheLineBytes = 64;
 constexpr int kFewestRowsAtOnce = 32;
 // Largest scores of so many groups of rows for each that is wanted, in groups of at least so many.
 constexpr size_t kGroupsPerWanted = 2;
@@ -132,11 +131,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     if (i + kRunsAhead < runs.size()) {
       const RowRun& next = runs[i + kRunsAhead];
       const auto [head, rest] = rows.codes(next.tile, next.first);
-      for (const CodeRows::Plane& plane : {head, rest}) {
-        for (size_t byte = 0; byte < next.rows * plane.dim; byte += kCacheLineBytes) {
-          __builtin_prefetch(plane.codes + byte);
-        }
-      }
+      for (const CodeRows::Plane& plane : {head, rest}) Prefetch(plane.codes, next.rows * plane.dim);
     }
     const CodeTile& tile = rows.tile(run.tile);
     const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
