@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/commands.h"
 #include "client/cli/common.h"
 #include "server/base/config.h"
@@ -68,6 +69,7 @@ ExitCode Main(int argc, const char* const* argv) {
 }  // namespace dotmax
 
 int main(int argc, char** argv) {
-  setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);  // our own line says what failed
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
+  setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);                      // our own line says what failed
   return dotmax::Main(argc, argv);
 }

@@ -254,8 +254,12 @@ void Dispatcher::Enqueue(std::unique_ptr<Job> job) {
     } else if (job->rows > 0) {
       const PassCosts& costs = CostsOf(*job);
       std::unique_ptr<Scheduler::Job> waits = std::move(job);
-      status = scheduler_.Admit(waits, costs, absl::Now(), busy_until_);
-      if (status.ok()) return;
+      const absl::Time deadline = waits->limits.deadline, now = absl::Now();
+      status = scheduler_.Admit(waits, costs, now, busy_until_);
+      if (status.ok()) {
+        urgent_ = urgent_ || gathering_.IsUrgent(deadline, now);
+        return;
+      }
       job.reset(static_cast<Job*>(waits.release()));
     }
   }
@@ -263,6 +267,19 @@ void Dispatcher::Enqueue(std::unique_ptr<Job> job) {
   absl::AnyInvocable<void()> call = job->Finish(status);
   job.reset();
   call();
+}
+
+void Dispatcher::AwaitOthers() {
+  const Gathering::Wait wait = gathering_.From(absl::Now());
+  const Job& next = static_cast<const Job&>(scheduler_.Next());
+  wanted_requests_ = next.ResidentMatrix() == nullptr ? 0 : wait.requests;
+  wanted_rows_ = CostsOf(next).EnoughRows(next.MostRows());
+  while (!HasEnough()) {
+    const uint64_t before = scheduler_.requests();
+    mutex_.AwaitWithDeadline(absl::Condition(this, &Dispatcher::HasEnough),
+                             std::min(absl::Now() + wait.gap, wait.end));
+    if (scheduler_.requests() == before || absl::Now() >= wait.end) return;
+  }
 }
 
 void Dispatcher::Loop() {
@@ -274,6 +291,7 @@ void Dispatcher::Loop() {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Dispatcher::HasWork));
+      if (!scheduler_.empty()) AwaitOthers();
       start = absl::Now();
       if (!scheduler_.empty()) {
         const Job& next = static_cast<const Job&>(scheduler_.Next());
@@ -281,6 +299,7 @@ void Dispatcher::Loop() {
         turns = scheduler_.Take(costs.EnoughRows(next.MostRows()), costs, start);
         report.requests = turns.size();
         for (const Scheduler::Turn& turn : turns) report.rows += turn.rows;
+        urgent_ = false;
         busy_until_ = start + absl::Seconds(costs.Seconds(report.rows).value_or(0.0));
       } else if (!scheduler_.has_unwanted()) {
         return;  // drained
@@ -309,6 +328,7 @@ void Dispatcher::Loop() {
       busy_until_ = absl::InfinitePast();
       if (first.ResidentMatrix() != nullptr) {
         CostsOf(first).Record(report.rows, seconds);
+        gathering_.PassEnded(report.requests, scheduler_.requests(), seconds);
       } else {
         scheduler_.Charge(first, seconds);
       }
@@ -333,6 +353,8 @@ void Dispatcher::Loop() {
       job.reset();
       call();
     }
+    absl::MutexLock lock(&mutex_);
+    gathering_.Answered(absl::Now());
   }
 }
 

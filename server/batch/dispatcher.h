@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "server/base/searcher.h"
 #include "server/batch/catalog.h"
+#include "server/batch/gathering.h"
 #include "server/batch/pass_costs.h"
 #include "server/batch/scheduler.h"
 #include "server/engine/engine.h"
@@ -26,9 +27,9 @@ namespace dotmax {
 // Thread-safe. Done is called on the dispatcher's thread, which answers nobody else meanwhile, or within
 // Search for what is refused at once. It must not call Shutdown.
 //
-// The next pass forms while one runs, of whatever has come by its end: a lone question never waits for
-// others, and many share passes. Between its passes a large question waits for its next turn as if it had
-// just come.
+// The next pass forms while one runs, of whatever has come by its end, and of those that ask again at once
+// (Gathering): a lone question never waits for others, and many share passes. Between its passes a large
+// question waits for its next turn as if it had just come.
 class Dispatcher : public Searcher {
  public:
   using Limits = Scheduler::Limits;
@@ -79,9 +80,15 @@ class Dispatcher : public Searcher {
   Waiting WhatWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return {scheduler_.requests(), scheduler_.rows(), scheduler_.bytes()};
   }
+  // Before a pass, with somebody waiting: lets others come, where that is worth while.
+  void AwaitOthers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Loop();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return draining_ || !scheduler_.empty() || scheduler_.has_unwanted();
+  }
+  bool HasEnough() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return draining_ || urgent_ || scheduler_.requests() >= wanted_requests_ ||
+           scheduler_.rows() >= wanted_rows_;
   }
 
   const std::unique_ptr<Engine> engine_;  // used by thread_ alone
@@ -93,6 +100,9 @@ class Dispatcher : public Searcher {
   Matrices costs_ ABSL_GUARDED_BY(mutex_);  // of those that live
   PassCosts unknown_costs_ ABSL_GUARDED_BY(mutex_);
   absl::Time busy_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // as expected
+  Gathering gathering_ ABSL_GUARDED_BY(mutex_);
+  uint64_t wanted_requests_ ABSL_GUARDED_BY(mutex_) = 0, wanted_rows_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool urgent_ ABSL_GUARDED_BY(mutex_) = false;  // somebody that waits
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::Mutex join_mutex_;                           // so that Shutdown may be called twice, and at once
