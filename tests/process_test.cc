@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <thread>
@@ -13,6 +14,18 @@
 
 namespace dotmax {
 namespace {
+
+int Niceness() { return getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid))); }
+
+TEST(ProcessTest, AThreadThatGivesWayDoesSoForThoseThatItStarts) {
+  const int before = Niceness();
+  std::thread([before] {
+    GiveWay(before + 3);
+    EXPECT_EQ(Niceness(), before + 3);
+    std::thread([before] { EXPECT_EQ(Niceness(), before + 3); }).join();
+  }).join();
+  EXPECT_EQ(Niceness(), before);
+}
 
 TEST(ProcessTest, FiguresFollowWhatTheProcessDoes) {
   const ProcessStats before = ReadProcessStats();

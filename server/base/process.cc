@@ -1,6 +1,7 @@
 #include "server/base/process.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -65,6 +66,11 @@ ProcessStats ReadProcessStats() {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) stats.max_fds = limit.rlim_cur;
   return stats;
+}
+
+void GiveWay(int niceness) {
+  // Linux keeps it by thread.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), niceness);
 }
 
 void RaiseFileLimit() {

@@ -1,9 +1,5 @@
 #include "server/load/loader.h"
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -13,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/errors.h"
+#include "server/base/process.h"
 #include "server/engine/matrix.h"
 #include "server/load/budget.h"
 #include "server/store/ingest.h"
@@ -26,10 +23,7 @@ constexpr size_t kMostNameBytes = 200;
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(250);
 constexpr absl::Duration kLogInterval = absl::Seconds(1);
 constexpr absl::Duration kWatchInterval = absl::Seconds(1);
-constexpr int kNiceness = 10;  // of 19: searches get about nine times as much of a processor that both want
-
-// Linux keeps niceness by thread.
-void GiveWay() { setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNiceness); }
+constexpr int kNiceness = 10;  // searches get about nine times as much of a processor that both want
 
 absl::Status CheckName(const std::string& name) {
   const bool printable = std::all_of(name.begin(), name.end(),
@@ -201,7 +195,7 @@ absl::Status Loader::StopReason(const Job& job) const {
 }
 
 void Loader::Loop() {
-  GiveWay();
+  GiveWay(kNiceness);
   for (;;) {
     std::optional<Job> job;
     {

@@ -7,18 +7,23 @@
 #include <grpcpp/support/server_interceptor.h>
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
+#include "server/base/process.h"
 #include "server/rpc/metadata.h"
 
 namespace dotmax {
 namespace {
 
 constexpr const char* kServices[] = {v1::Dotmax::service_full_name(), v1::Collections::service_full_name()};
+
+// Searches get about five times as much of a processor that gRPC wants, too.
+constexpr int kNiceness = 7;
 
 // A few round trips; see Shutdown.
 constexpr absl::Duration kSettle = absl::Milliseconds(200);
@@ -137,7 +142,11 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, std::move(credentials));
   builder.RegisterService(&listener->search_);
   builder.RegisterService(&listener->collections_);
-  listener->server_ = builder.BuildAndStart();
+  // Whoever has been let in is ahead of whoever asks: gRPC's threads give way to the engine's.
+  std::thread([&] {
+    GiveWay(kNiceness);
+    listener->server_ = builder.BuildAndStart();
+  }).join();
   if (listener->server_ == nullptr) return absl::InternalError("gRPC does not start");
   listener->SetServing(false);
   listener->acceptor_->Start([connections = listener->connections_.get()](int socket) {
