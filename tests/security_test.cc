@@ -233,6 +233,21 @@ TEST_F(TokensTest, HealthIsOpenAndReflectionNeedsAnyToken) {
   }
 }
 
+TEST_F(TokensTest, ChannelzNeedsAnAdminsToken) {
+  ASSERT_NO_FATAL_FAILURE(StartWithTokens());
+  const auto servers = [&](const std::string& token, grpc::Status* status) {
+    return testing::CallRaw(channel_, "/grpc.channelz.v1.Channelz/GetServers", "", status, token);
+  };
+  for (const char* token : {"", kNew, kWeb}) {
+    grpc::Status status;
+    EXPECT_EQ(servers(token, &status), "");
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED) << status.error_message();
+  }
+  grpc::Status status;
+  EXPECT_NE(servers(kOperator, &status), "");
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 TEST_F(TokensTest, ARateIsKeptAndSaysWhenToTryAgain) {
   ASSERT_NO_FATAL_FAILURE(StartWithTokens());
   EXPECT_TRUE(Search(kSlow).ok());

@@ -375,6 +375,14 @@ TEST_F(ServerTest, ReflectionListsTheServices) {
   EXPECT_THAT(reply, HasSubstr("dotmax.v1.Dotmax"));
   EXPECT_THAT(reply, HasSubstr("dotmax.v1.Collections"));
   EXPECT_THAT(reply, HasSubstr("grpc.health.v1.Health"));
+  EXPECT_THAT(reply, HasSubstr("grpc.channelz.v1.Channelz"));
+}
+
+TEST_F(ServerTest, ChannelzTellsOfItsConnections) {
+  grpc::Status status;
+  // GetServersRequest{}; each Server has ServerData with counts of calls, and the sockets that it listens on.
+  EXPECT_NE(CallRaw(shared_->channel, "/grpc.channelz.v1.Channelz/GetServers", "", &status), "");
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST_F(ServerTest, MetricsCountRequestsByCodeAndWhatTheyCost) {

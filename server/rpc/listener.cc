@@ -1,5 +1,6 @@
 #include "server/rpc/listener.h"
 
+#include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -7,6 +8,7 @@
 #include <grpcpp/support/server_interceptor.h>
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -67,34 +69,46 @@ void SetBounds(const Backend& backend, grpc::ServerBuilder& builder) {
   for (const auto& [key, value] : arguments) builder.AddChannelArgument(key, value);
 }
 
-// Cancels a call that comes without a token.
+// Cancels a call that comes without a token that is good for it.
 class TokenGuard final : public grpc::experimental::Interceptor {
  public:
-  TokenGuard(const Tokens& tokens, grpc::ServerContextBase* context) : tokens_(tokens), context_(context) {}
+  TokenGuard(const Tokens& tokens, std::optional<Scope> scope, grpc::ServerContextBase* context)
+      : tokens_(tokens), scope_(scope), context_(context) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(
             grpc::experimental::InterceptionHookPoints::POST_RECV_INITIAL_METADATA) &&
-        !tokens_.Identify(ReadMetadata(*methods->GetRecvInitialMetadata()).authorization).ok()) {
+        !Admit(ReadMetadata(*methods->GetRecvInitialMetadata()).authorization).ok()) {
       context_->TryCancel();
     }
     methods->Proceed();
   }
 
  private:
+  absl::Status Admit(absl::string_view authorization) const {
+    if (!scope_.has_value()) return tokens_.Identify(authorization);
+    return tokens_.Admit(authorization, *scope_, absl::Now()).status();
+  }
+
   const Tokens& tokens_;
+  const std::optional<Scope> scope_;  // none: any token will do
   grpc::ServerContextBase* const context_;
 };
 
-// Guards reflection, which gRPC itself serves to anyone. Our own calls are guarded by CallRecord, which can
-// say more than that they are cancelled, and health is open.
-class ReflectionGuard final : public grpc::experimental::ServerInterceptorFactoryInterface {
+// Guards what gRPC itself serves to anyone: reflection, and channelz, which names who is connected. Our own
+// calls are guarded by CallRecord, which can say more than that they are cancelled, and health is open.
+class GrpcServicesGuard final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  explicit ReflectionGuard(const Tokens& tokens) : tokens_(tokens) {}
+  explicit GrpcServicesGuard(const Tokens& tokens) : tokens_(tokens) {}
 
   grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
-    if (!absl::StartsWith(info->method(), "/grpc.reflection.")) return nullptr;
-    return new TokenGuard(tokens_, info->server_context());
+    if (absl::StartsWith(info->method(), "/grpc.reflection.")) {
+      return new TokenGuard(tokens_, std::nullopt, info->server_context());
+    }
+    if (absl::StartsWith(info->method(), "/grpc.channelz.")) {
+      return new TokenGuard(tokens_, Scope::kAdmin, info->server_context());
+    }
+    return nullptr;
   }
 
  private:
@@ -127,15 +141,16 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
   auto listener = absl::WrapUnique(new Listener(backend));
   listener->acceptor_ = *std::move(acceptor);
   for (const char* service : kServices) Declare(service, backend.metrics);
-  // Both are switches of the process: gRPC has no others.
+  // Switches of the process: gRPC has no others.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::channelz::experimental::InitChannelzService();
 
   grpc::ServerBuilder builder;
   SetBounds(backend, builder);
   if (backend.tokens != nullptr) {
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
-    guards.push_back(std::make_unique<ReflectionGuard>(*backend.tokens));
+    guards.push_back(std::make_unique<GrpcServicesGuard>(*backend.tokens));
     builder.experimental().SetInterceptorCreators(std::move(guards));
   }
   listener->connections_ = builder.experimental().AddExternalConnectionAcceptor(
