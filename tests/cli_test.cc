@@ -65,6 +65,34 @@ TEST_F(CliTest, WordsFindTheirNeighboursByName) {
   EXPECT_THAT(lines[7], ContainsRegex("^queen +3 +654 +king +27\\.589091958478093$"));
 }
 
+TEST_F(CliTest, NoRowNeedsToFindItself) {
+  const std::string search = absl::StrCat("search --table --exclude-self --top-k=3 --queries=", kSample);
+  const Ran ran = Run(search + " --words=king,queen");
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  const std::vector<std::string> lines = absl::StrSplit(ran.output, '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 7) << ran.output;
+  EXPECT_THAT(lines[3], ContainsRegex("^king +3 +1948 +queen +27\\.589091958478093$"));
+  EXPECT_THAT(lines[5], ContainsRegex("^queen +2 +654 +king +27\\.589091958478093$"));
+
+  const NpyFile other(testing::RandomNormal(3, 100, 1).view);
+  const Ran wrong = Run(absl::StrCat("search --exclude-self --queries=", other.path()));
+  EXPECT_EQ(wrong.exit_code, 3);
+  EXPECT_THAT(wrong.output, HasSubstr(absl::StrCat("--exclude-self: ", other.path(),
+                                                   " has 3 rows, collection \"glove-10k\" has 10000")));
+}
+
+TEST_F(CliTest, EachRowsBestOthers) {
+  const std::string form = "--json --metric=cosine --top-k=2";
+  const Ran file = Shell(absl::StrCat("pairs --per-row ", form, " ", kSample));
+  EXPECT_EQ(file.exit_code, 0) << file.output;
+  const std::vector<std::string> lines = absl::StrSplit(file.output, '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 10'000);
+  EXPECT_THAT(lines[654], StartsWith("{\"query_row\":654,\"query\":\"king\",\"hits\":[{"));
+  const Ran excluded = Run(absl::StrCat("search --exclude-self ", form, " --words=king --queries=", kSample));
+  const auto hits = [](absl::string_view line) { return std::string(line.substr(line.find("\"hits\""))); };
+  EXPECT_EQ(hits(excluded.output), hits(lines[654]) + "\n");
+}
+
 TEST_F(CliTest, PipesGetJsonLines) {
   const Ran ran = Run(absl::StrCat("search --words=king,queen --queries=", kSample));
   EXPECT_EQ(ran.exit_code, 0);
@@ -191,14 +219,14 @@ TEST_F(CliTest, TheBestPairsOfTwoFiles) {
 TEST_F(CliTest, TheClosestPairsOfOneMatrix) {
   for (const std::string form :
        {"--top-k=3", "--metric=cosine --top-k=1000", "--metric=cosine --min-score=0.9 --count",
-        "--metric=squared_euclidean --max-score=3"}) {
+        "--metric=squared_euclidean --max-score=3", "--per-row --top-k=2", "--per-row --metric=cosine"}) {
     const Ran file = Shell(absl::StrCat("pairs --json ", kSample, " ", form));
     const Ran collection = Run(absl::StrCat("pairs --json --collection=glove-10k ", form));
     EXPECT_EQ(file.exit_code, 0) << file.output;
     EXPECT_EQ(collection.exit_code, 0) << collection.output;
     // A file's rows have names.
     const std::string unnamed =
-        std::regex_replace(file.output, std::regex(",\"(query|name)\":\"[^\"]*\""), "");
+        std::regex_replace(file.output, std::regex(R"re(,"(query|name)":"([^"\\]|\\.)*")re"), "");
     EXPECT_EQ(unnamed, collection.output) << form;
   }
   const Ran nearest = Shell(absl::StrCat("pairs --local --table --metric=cosine --top-k=2 ", kSample));
@@ -331,6 +359,7 @@ TEST(CliWithoutServerTest, WrongUseIsExit2) {
                                       "search --top-k=0 --queries=-",
                                       "search --quries=-",
                                       "search --words=king --queries=-",
+                                      "search --exclude-self --queries=-",
                                       "info extra",
                                       "search --queries=- --metric=dot",
                                       "search --queries=- --min-score=x",

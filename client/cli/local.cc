@@ -164,7 +164,7 @@ absl::StatusOr<SearchResult> LocalPairs(const SharedMatrix& rows, const std::str
                                         const SearchOptions& options, int threads) {
   const auto searcher = Serve(rows, name, ScreenForOnce(rows.view.rows), threads);
   Selection selection = SelectionOf(options);
-  selection.self = Selection::Self::kOnce;
+  selection.self = options.global ? Selection::Self::kOnce : Selection::Self::kNotItself;
   return InBlocks(*searcher, selection, options, rows.view.rows, [](uint64_t first, uint64_t count) {
     Query query;
     query.resident = ResidentRows{"", first, count};

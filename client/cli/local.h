@@ -34,7 +34,8 @@ class LocalCollection {
   const std::unique_ptr<Searcher> searcher_;
 };
 
-// The pairs of different rows of one matrix, each pair once: as Client::SearchRows with kEachOnce.
+// The best pairs of different rows of one matrix, each once, with options.global, or else each row's best
+// others: as Client::SearchRows with kEachOnce or kNotItself.
 absl::StatusOr<SearchResult> LocalPairs(const SharedMatrix& rows, const std::string& name,
                                         const SearchOptions& options, int threads);
 

@@ -1,4 +1,4 @@
-// dotmax pairs: the closest pairs of rows within one matrix.
+// dotmax pairs: the closest pairs of rows within one matrix, or what is closest to each of its rows.
 #include <string>
 #include <vector>
 
@@ -20,6 +20,7 @@ struct PairsFlags {
   CommonFlags common;
   QuestionFlags question;
   std::string collection;
+  bool per_row = false;
   bool local = false;
   int64_t threads = DefaultThreads();
 };
@@ -38,7 +39,7 @@ absl::StatusOr<SearchResult> OfCollection(const PairsFlags& flags, SearchOptions
   const absl::StatusOr<Client> client = flags.common.Connect();
   if (!client.ok()) return client.status();
   options.collection = flags.collection;
-  return client->SearchRows({}, SelfPairs::kEachOnce, options);
+  return client->SearchRows({}, flags.per_row ? SelfPairs::kNotItself : SelfPairs::kEachOnce, options);
 }
 
 ExitCode Run(const PairsFlags& flags, const std::vector<std::string>& files) {
@@ -50,7 +51,7 @@ ExitCode Run(const PairsFlags& flags, const std::vector<std::string>& files) {
   }
   absl::StatusOr<SearchOptions> options = flags.question.Options();
   if (!options.ok()) return WrongUse(std::string(options.status().message()));
-  options->global = true;
+  options->global = !flags.per_row;
   Names names;
   absl::StatusOr<SearchResult> result;
   {
@@ -70,10 +71,13 @@ ExitCode Pairs(int argc, const char* const* argv) {
   Flags flags(
       "dotmax pairs FILE.npy [FLAGS]   or   dotmax pairs --collection=NAME [FLAGS]",
       "Finds the closest pairs of different rows of one matrix, each pair once: with\n"
-      "--metric=squared_euclidean the nearest ones, with cosine the most alike. A file is searched\n"
-      "in this process, a collection by the server that holds it. A file's rows are shown by the names in\n"
-      "the .ids file beside it (one name per line), if there is one.");
+      "--metric=squared_euclidean the nearest ones, with cosine the most alike; or for each row the\n"
+      "others that are closest to it. A file is searched in this process, a collection by the server that\n"
+      "holds it. A file's rows are shown by the names in the .ids file beside it (one name per line), if\n"
+      "there is one.");
   flags.Add({"collection", "NAME", "The pairs of a server's collection.", ""}, &f.collection);
+  flags.Add({"per-row", "", "The best other rows for each row, instead of the best pairs of all.", ""},
+            &f.per_row);
   f.question.AddTo(flags);
   flags.Add({"local", "", "Search in this process, as is done for files anyway.", ""}, &f.local);
   flags.Add({"threads", "N", "For a file: how many threads search.", ""}, 1, 1024, &f.threads);

@@ -74,23 +74,26 @@ absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in) {
   return all_float32 ? Pack<float>(values, dim, DType::kFloat32) : Pack<double>(values, dim, DType::kFloat64);
 }
 
-absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std::vector<std::string>& ids,
-                                          const std::vector<std::string>& words) {
-  if (ids.size() != matrix.view.rows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("there are ", ids.size(), " names for ", matrix.view.rows, " rows"));
-  }
+absl::StatusOr<std::vector<uint64_t>> FindByName(const std::vector<std::string>& ids,
+                                                 const std::vector<std::string>& words) {
   absl::flat_hash_map<absl::string_view, uint64_t> rows;
   for (uint64_t i = 0; i < ids.size(); ++i) rows.emplace(ids[i], i);
-  const size_t row_bytes = matrix.view.row_bytes();
-  auto selected = std::make_shared<std::vector<std::byte>>(words.size() * row_bytes);
-  for (size_t i = 0; i < words.size(); ++i) {
-    const auto at = rows.find(words[i]);
-    if (at == rows.end())
-      return absl::NotFoundError(absl::StrCat("there is no row named \"", words[i], "\""));
-    std::memcpy(selected->data() + i * row_bytes, matrix.view.row(at->second), row_bytes);
+  std::vector<uint64_t> found;
+  for (const std::string& word : words) {
+    const auto at = rows.find(word);
+    if (at == rows.end()) return absl::NotFoundError(absl::StrCat("there is no row named \"", word, "\""));
+    found.push_back(at->second);
   }
-  return SharedMatrix{{selected->data(), words.size(), matrix.view.dim, matrix.view.dtype}, selected};
+  return found;
+}
+
+SharedMatrix SelectRows(const SharedMatrix& matrix, const std::vector<uint64_t>& rows) {
+  const size_t row_bytes = matrix.view.row_bytes();
+  auto selected = std::make_shared<std::vector<std::byte>>(rows.size() * row_bytes);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(selected->data() + i * row_bytes, matrix.view.row(rows[i]), row_bytes);
+  }
+  return {{selected->data(), rows.size(), matrix.view.dim, matrix.view.dtype}, selected};
 }
 
 SharedMatrix StandardNormalRows(uint64_t rows, uint32_t dim, uint64_t seed) {

@@ -22,10 +22,13 @@ std::vector<std::string> NamesBeside(const std::string& path, uint64_t rows);
 // number is one exactly, float64 otherwise. kInvalidArgument names the line and what is wrong with it.
 absl::StatusOr<SharedMatrix> ReadTextMatrix(std::istream& in);
 
-// The rows of `matrix` whose names in `ids` are `words`, in the order of `words`. kNotFound names the first
-// word that is not there; kInvalidArgument when ids and rows differ in number.
-absl::StatusOr<SharedMatrix> SelectByName(const SharedMatrix& matrix, const std::vector<std::string>& ids,
-                                          const std::vector<std::string>& words);
+// The rows whose names in `ids` are `words`, in the order of `words`. kNotFound names the first word that is
+// not there.
+absl::StatusOr<std::vector<uint64_t>> FindByName(const std::vector<std::string>& ids,
+                                                 const std::vector<std::string>& words);
+
+// These rows of a matrix, which has them, in their order.
+SharedMatrix SelectRows(const SharedMatrix& matrix, const std::vector<uint64_t>& rows);
 
 // Independent standard normal numbers, float32; the same for the same seed.
 SharedMatrix StandardNormalRows(uint64_t rows, uint32_t dim, uint64_t seed);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +30,17 @@ struct SearchFlags {
   std::string ids;
   std::string collection;
   bool global = false;
+  bool exclude_self = false;
   QuestionFlags question;
 };
+
+// The collection that is searched, if the server has it.
+const CollectionDescription* Searched(const SearchFlags& flags, const ServerDescription& server) {
+  for (const CollectionDescription& c : server.collections) {
+    if (c.name == flags.collection || (flags.collection.empty() && server.collections.size() == 1)) return &c;
+  }
+  return nullptr;  // the search says so
+}
 
 // The names of the rows of the collection that is searched: --ids, or what lies beside the query file if it
 // fits the collection.
@@ -39,37 +49,66 @@ absl::Status FindRowNames(const SearchFlags& flags, const ServerDescription& ser
   if (flags.ids.empty() && access(path.c_str(), R_OK) != 0) return absl::OkStatus();
   absl::StatusOr<std::vector<std::string>> ids = ReadIds(path);
   if (!ids.ok()) return ids.status();
-  for (const CollectionDescription& c : server.collections) {
-    if (c.name != flags.collection && !(flags.collection.empty() && server.collections.size() == 1)) continue;
-    if (c.rows == ids->size()) {
-      names.rows = *std::move(ids);
-    } else if (!flags.ids.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("--ids: ", path, " has ", ids->size(),
-                                                     " names, collection \"", c.name, "\" has ", c.rows,
-                                                     " rows"));
-    }
-    return absl::OkStatus();
+  const CollectionDescription* const searched = Searched(flags, server);
+  if (searched == nullptr) return absl::OkStatus();
+  if (searched->rows == ids->size()) {
+    names.rows = *std::move(ids);
+  } else if (!flags.ids.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--ids: ", path, " has ", ids->size(),
+                                                   " names, collection \"", searched->name, "\" has ",
+                                                   searched->rows, " rows"));
   }
-  return absl::OkStatus();  // no such collection: the search says so
+  return absl::OkStatus();
+}
+
+// That query i is not to find row rows[i], as it is that row.
+absl::StatusOr<Exclusions> ExcludeSelf(const SearchFlags& flags, const ServerDescription& server,
+                                       uint64_t file_rows, const std::vector<uint64_t>& rows) {
+  const CollectionDescription* const searched = Searched(flags, server);
+  if (searched != nullptr && searched->rows != file_rows) {
+    return absl::InvalidArgumentError(absl::StrCat("--exclude-self: ", flags.queries, " has ", file_rows,
+                                                   " rows, collection \"", searched->name, "\" has ",
+                                                   searched->rows, ": they cannot be the same"));
+  }
+  Exclusions exclude;
+  for (uint64_t i = 0; i <= rows.size(); ++i) exclude.row_splits.push_back(i);
+  exclude.ids = rows;
+  return exclude;
 }
 
 absl::StatusOr<SearchResult> RunSearch(const SearchFlags& flags, SearchOptions& options, Names& names) {
   absl::StatusOr<SharedMatrix> queries =
       flags.queries == "-" ? ReadTextMatrix(std::cin) : ReadMatrixFile(flags.queries, {.dataset = "test"});
   if (!queries.ok()) return queries.status();
+  const uint64_t file_rows = queries->view.rows;
+  std::vector<uint64_t> rows;  // of the file, that are asked for
   if (!flags.words.empty()) {
     names.queries = absl::StrSplit(flags.words, ',', absl::SkipEmpty());
     if (names.queries.empty()) return absl::InvalidArgumentError("--words names no row");
     const absl::StatusOr<std::vector<std::string>> ids = ReadIds(NamesPathBeside(flags.queries));
     if (!ids.ok()) return ids.status();
-    queries = SelectByName(*queries, *ids, names.queries);
-    if (!queries.ok()) return queries.status();
+    if (ids->size() != file_rows) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there are ", ids->size(), " names for ", file_rows, " rows"));
+    }
+    absl::StatusOr<std::vector<uint64_t>> found = FindByName(*ids, names.queries);
+    if (!found.ok()) return found.status();
+    rows = *std::move(found);
+    queries = SelectRows(*queries, rows);
+  } else if (flags.exclude_self) {
+    rows.resize(file_rows);
+    std::iota(rows.begin(), rows.end(), uint64_t{0});
   }
   const absl::StatusOr<Client> client = flags.common.Connect();
   if (!client.ok()) return client.status();
   const absl::StatusOr<ServerDescription> server = client->Describe();
   if (!server.ok()) return server.status();
   if (absl::Status s = FindRowNames(flags, *server, names); !s.ok()) return s;
+  if (flags.exclude_self) {
+    absl::StatusOr<Exclusions> exclude = ExcludeSelf(flags, *server, file_rows, rows);
+    if (!exclude.ok()) return exclude.status();
+    options.exclude = *std::move(exclude);
+  }
   options.collection = flags.collection;
   options.global = flags.global;
   options.max_message_bytes = server->max_message_bytes;
@@ -106,6 +145,11 @@ ExitCode Search(int argc, const char* const* argv) {
             &f.collection);
   f.question.AddTo(flags);
   flags.Add({"global", "", "The best pairs of all query vectors together.", ""}, &f.global);
+  flags.Add({"exclude-self", "",
+             "--queries is the file that the collection was loaded from, and none of its rows is to find "
+             "itself.",
+             ""},
+            &f.exclude_self);
   f.common.AddTo(flags);
   f.common.AddFormatTo(flags);
   return WithFlags(flags, argc, argv, {}, [&f](const std::vector<std::string>&) {
@@ -113,6 +157,7 @@ ExitCode Search(int argc, const char* const* argv) {
     if (f.queries == "-" && !f.words.empty()) {
       return WrongUse("--words needs --queries=FILE, which has its names beside it");
     }
+    if (f.queries == "-" && f.exclude_self) return WrongUse("--exclude-self needs --queries=FILE");
     absl::StatusOr<SearchOptions> options = f.question.Options();
     if (!options.ok()) return WrongUse(std::string(options.status().message()));
     Names names;
