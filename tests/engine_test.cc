@@ -170,6 +170,34 @@ TEST(EngineTest, AllZeros) {
   ExpectExact(RandomNormal(3, 6, 1), MakeMatrix(Constant(300 * 6, 0.0), 6));
 }
 
+TEST(EngineTest, SparseRowsThatMostlyScoreZero) {
+  Random random(4);
+  const auto sparse = [&](uint64_t rows) {
+    std::vector<double> values(rows * 24);
+    for (double& x : values) x = random.Uniform() < 0.08 ? random.Normal() : 0.0;
+    return MakeMatrix(values, 24);
+  };
+  ExpectExact(sparse(40), sparse(900), {3, 500});
+}
+
+// Sums of products that round to zero, or to one of the few numbers next to it, and so to what others do.
+TEST(EngineTest, ScoresThatUnderflow) {
+  Random random(4);
+  const auto rows = [&](uint64_t count, double share, double scale, DType dtype) {
+    std::vector<double> values(count * 24);
+    for (double& x : values) x = random.Uniform() < share ? scale * random.Normal() : 0.0;
+    return MakeMatrix(values, 24, dtype);
+  };
+  for (const double share : {0.08, 1.0}) {
+    ExpectExact(rows(12, share, 0x1p-540, DType::kFloat64), rows(400, share, 0x1p-537, DType::kFloat64),
+                {3, 250});
+    ExpectExact(rows(12, share, 0x1p-1070, DType::kFloat64), rows(400, share, 1.0, DType::kFloat32),
+                {3, 250});
+    ExpectExact(rows(12, share, 0x1p-950, DType::kFloat64), rows(400, share, 0x1p-130, DType::kFloat32),
+                {3, 250});
+  }
+}
+
 TEST(EngineTest, DuplicatedRowsTieByIdAcrossTiles) {
   const SharedMatrix few = RandomNormal(20, 6, 1);
   std::vector<double> values;

@@ -83,6 +83,8 @@ TEST(ExactTest, DenormalResultsRoundOnce) {
   ExpectExact({0x1p-1074, 0x1p-1074}, {0.5, 0x1p-50});
   ExpectExact({0x1.fffffffffffffp-1022, 0x1p-1074}, {0.5, 0.25});
   ExpectExact({0x1p-540, 0x1p-538}, {0x1p-540, -0x1p-537});
+  // Each product rounds to zero, and their sum does not.
+  ExpectExact({0x1p-538, 0x1p-538, 0x1p-538, 0x1p-538}, {0x1p-538, 0x1p-538, 0x1p-538, 0x1p-538});
 }
 
 TEST(ExactTest, RandomVectorsOfEveryScale) {

@@ -113,7 +113,8 @@ TEST(TopKTest, EqualsSortingWhateverTheIntervals) {
     for (uint64_t i = 0; i < n; ++i) truth[i] = {static_cast<double>(random.Next() % 12), i % 7, i};
     const auto resolve = [&truth](uint64_t, uint64_t id) { return truth[id].score; };
     TopK top(k);
-    for (const Hit& hit : truth) {
+    for (uint64_t i = 0; i < n; ++i) {
+      const Hit& hit = truth[i * 307 % n];  // a prime: in any order, each once
       const double below = width * random.Uniform(), above = width * random.Uniform();
       top.Offer({hit.score - below, hit.score + above, hit.query_row, hit.id}, resolve);
     }

@@ -243,6 +243,7 @@ double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> 
 
 double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
   const DoubleDoubleSums sums = DoubleDoubleDot(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
+  if (sums.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype)) return 0.0;  // only zeros: none underflows
   if (sums.sum_abs < kNoOverflow) {
     const double error = DoubleDoubleDotError(static_cast<uint32_t>(a.size()), sums.sum_abs);
     if (const std::optional<double> certified = Certified(sums.hi, sums.lo, error)) return *certified;
@@ -306,6 +307,7 @@ double AccumulatedCosine(absl::Span<const double> a, absl::Span<const double> b)
 
 double CorrectlyRoundedCosine(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
   const DoubleDoubleDots sums = DoubleDoubleDotAndSquares(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
+  if (sums.dot.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype)) return 0.0;
   const std::optional<double> certified = CertifiedCosine(sums, static_cast<uint32_t>(a.size()));
   return certified ? *certified : AccumulatedCosine(a, Widened(b, b_dtype, a.size()));
 }

@@ -93,7 +93,7 @@ class Float32Pass final : public Pass {
       if (std::isinf(block.best(q).threshold()) && block.best(q).threshold() > 0.0)
         return block.best(q).threshold();
       if (block.metric(q) == Metric::kInnerProduct) {  // at once: either step could overflow
-        return ScaleByPowerOfTwo(block.best(q).threshold(), -(block.exponents[q] + tile.exponent));
+        return ScaleByPowerOfTwo(pass_.LeastMerit(q), -(block.exponents[q] + tile.exponent));
       }
       const LengthRange lengths = {tile.least, ScaleByPowerOfTwo(tile.norm, tile.exponent)};
       const double score = LeastDot(block.metric(q), pass_.MeritToReach(q), block.measured[q], lengths);

@@ -18,6 +18,10 @@
 
 namespace dotmax {
 
+inline constexpr double kInward = 0x1p-45;  // of the terms that are added; many roundings' worth
+// What terms lose by underflow, at least.
+inline constexpr double kTermsUnderflow = 0x1p-1000;
+
 // least ≤ ‖b‖ ≤ most for a row, or for all rows of a tile.
 struct LengthRange {
   double least, most;
@@ -31,21 +35,22 @@ struct MeasuredQuery {
       : least(least_length),
         most(most_length),
         unit(std::ldexp(1.0, -exponent)),
-        squares(std::ldexp(least_length * least_length, exponent)) {}
+        squares(std::ldexp(least_length * least_length, exponent)),
+        underflow(exponent < -60
+                      ? Term("squares underflow", std::ldexp(1.0, -1070 - exponent), kTermsUnderflow)
+                      : kTermsUnderflow) {}
 
   double least = 0.0, most = 0.0;
   double unit = 1.0;     // 2^-e
   double squares = 0.0;  // ≤ ‖a‖²·2^-e
+  // More than what squares of rows, and merits that are rounded, lose by underflow, on that scale.
+  double underflow = kTermsUnderflow;
 };
 
 // A merit on the scale on which screens compare: what LeastDot and Finished take and BestMerit returns.
 inline double ScaledMerit(Metric metric, double merit, double unit) {
   return metric == Metric::kCosine ? merit : merit * unit;
 }
-
-inline constexpr double kInward = 0x1p-45;  // of the terms that are added; many roundings' worth
-// What terms of squares may lose by underflow: nothing beside a query's length, which is 0 or at least 1.
-inline constexpr double kSquaresUnderflow = 0x1p-1000;
 
 // A pair of the tile with at least this merit has (a·2^-e)·b ≥ the result; −infinity where nothing can be
 // said.
@@ -56,16 +61,18 @@ inline double LeastDot(Metric metric, double scaled_merit, const MeasuredQuery& 
                        const LengthRange& rows) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (metric == Metric::kInnerProduct) return scaled_merit;
-  double terms, least;
+  double terms, least, underflow;
   if (metric == Metric::kCosine) {
     least = scaled_merit * (scaled_merit > 0.0 ? query.least * rows.least : query.most * rows.most);
     terms = std::abs(least);
+    underflow = kTermsUnderflow;  // of longer rows, screens' errors leave 2^-47 of their lengths (bound.h)
   } else {
     const double squares = query.squares + rows.least * rows.least * query.unit;
     least = 0.5 * (scaled_merit + squares);
     terms = squares + std::abs(scaled_merit);
+    underflow = query.underflow;
   }
-  return terms < kInfinity ? least - Term("least dot", terms * kInward) - kSquaresUnderflow : -kInfinity;
+  return terms < kInfinity ? least - Term("least dot", terms * kInward) - underflow : -kInfinity;
 }
 
 // The other way round: no pair of the tile with (a·2^-e)·b ≤ `dot` has a larger scaled merit than this;
@@ -83,7 +90,7 @@ inline double BestMerit(Metric metric, double dot, const MeasuredQuery& query, c
     terms = squares + 2.0 * std::abs(dot);
   }
   // 0 / 0 compares false, too.
-  return terms < kInfinity ? best + Term("best merit", terms * kInward) + kSquaresUnderflow : kInfinity;
+  return terms < kInfinity ? best + Term("best merit", terms * kInward) + query.underflow : kInfinity;
 }
 
 // Whether no row of length ≤ `row_norm` has at least this merit:
@@ -96,7 +103,7 @@ inline bool Finished(Metric metric, double scaled_merit, const MeasuredQuery& qu
   if (metric == Metric::kCosine) return scaled_merit > 1.0;
   const double apart = query.least * (1.0 - kInward) - row_norm * query.unit;
   // (‖a‖ − row_norm)²·2^-e = apart²·2^e, where apart is on the query's scale.
-  return apart > 0.0 && apart * (apart / query.unit) * (1.0 - kInward) > -scaled_merit;
+  return apart > 0.0 && apart * (apart / query.unit) * (1.0 - kInward) - query.underflow > -scaled_merit;
 }
 
 }  // namespace dotmax

@@ -232,6 +232,10 @@ class Pass {
         all_are_hits_(absl::c_all_of(block.questions, [](const Question* q) { return q->all_are_hits; })),
         inner_products_(absl::c_all_of(
             block.questions, [](const Question* q) { return q->selection.metric == Metric::kInnerProduct; })),
+        products_are_exact_(
+            base.dtype != DType::kFloat64 &&
+            absl::c_none_of(block.questions,
+                            [](const Question* q) { return q->queries.dtype == DType::kFloat64; })),
         check_error_(base.dim),
         distance_error_(base.dim),
         cosine_interval_(base.dim, DType::kFloat32, base.dtype),
@@ -261,6 +265,10 @@ class Pass {
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
+  // Whether a float64 holds all products of the block's queries and rows of a dtype: then only zeros add up
+  // to nothing, which is worth knowing of sparse rows, many of which score 0 with a query.
+  bool ProductsAreExact(DType dtype) const { return products_are_exact_ && dtype != DType::kFloat64; }
+
   // Whether query `q` of the block may have row `id` for a hit.
   bool IsHit(size_t q, uint64_t id) const { return block_.question(q).IsHit(block_.queries[q].row, id); }
 
@@ -279,9 +287,17 @@ class Pass {
   // The same, resolved: dearer, but then the row need not be fetched again.
   Candidate Resolve(size_t q, uint64_t id) const;
 
-  // A query's merit to reach, on the screens' scale.
+  // A query's merit to reach, before it is rounded to a score.
+  double LeastMerit(size_t q) const {
+    const double merit = block_.best(q).threshold();
+    // Sums of products that a float64 holds are 0 or far from where it runs out, and other metrics' screens
+    // leave room for that.
+    if (products_are_exact_ || block_.metric(q) != Metric::kInnerProduct) return merit;
+    return LeastRoundedTo(merit);
+  }
+  // The same, on the screens' scale.
   double MeritToReach(size_t q) const {
-    return ScaledMerit(block_.metric(q), block_.best(q).threshold(), block_.measured[q].unit);
+    return ScaledMerit(block_.metric(q), LeastMerit(q), block_.measured[q].unit);
   }
 
   // A query that knows nothing yet tries the top_k rows that `keys` name, by screened merit, and raises its
@@ -345,6 +361,7 @@ class Pass {
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
   const bool all_are_hits_, inner_products_;
+  const bool products_are_exact_;  // of queries and rows of the base
   const Float64DotError check_error_;
   const Float64DistanceError distance_error_;
   const Float64CosineInterval cosine_interval_, float64_cosine_interval_;  // by the query's dtype

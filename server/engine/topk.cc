@@ -51,6 +51,7 @@ bool TopK::GuessHolds() {
 void TopK::Restart() {
   absl::MutexLock lock(&mutex_);
   candidates_.clear();
+  worst_.reset();
   next_look_ = k_;
   threshold_.store(proved_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
@@ -65,6 +66,7 @@ void TopK::Offer(absl::Span<const Candidate> candidates, Resolve resolve) {
       Count(candidate, resolve);
       continue;
     }
+    if (IsBeaten(candidate)) continue;
     candidates_.push_back(candidate);
     if (candidates_.size() < next_look_) continue;
     RaiseByLowers();
@@ -112,6 +114,7 @@ void TopK::ResolveAll(Resolve resolve, Fetch fetch) {
   if (candidates_.size() <= k_) return;
   std::nth_element(candidates_.begin(), candidates_.begin() + (k_ - 1), candidates_.end(), better);
   candidates_.resize(k_);
+  worst_ = Hit{candidates_.back().lower, candidates_.back().query_row, candidates_.back().id};
 }
 
 std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {

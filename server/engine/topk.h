@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -78,6 +79,10 @@ class TopK {
   // Raises the threshold to the k-th largest lower end, if there are k, and drops what is below it.
   void RaiseByLowers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropHopeless() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether k others are known to be better, as those are that score the same and come first.
+  bool IsBeaten(const Candidate& candidate) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return worst_.has_value() && !Better(Hit{candidate.upper, candidate.query_row, candidate.id}, *worst_);
+  }
   // Resolves every candidate and keeps the k best.
   void ResolveAll(Resolve resolve, Fetch fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -89,6 +94,7 @@ class TopK {
   uint64_t resolved_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t counted_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Candidate> candidates_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Hit> worst_ ABSL_GUARDED_BY(mutex_);  // of the k best when all were last resolved
   size_t next_look_ ABSL_GUARDED_BY(mutex_);  // so many candidates, and their lower ends are looked at
 };
 
