@@ -345,9 +345,9 @@ inline double LeastNorm(double upper) {
   return upper * (1.0 - Term("least norm rounding", 0x1p-36));
 }
 
-// What a pair's inner product is at least, as the rows have it, if its score, which is that rounded to float64,
-// is at least `score`. The screens' errors leave room for what rounding takes of normal numbers; what is less
-// than 2^-1022 errs by up to 2^-1075 whatever its magnitude.
+// What a pair's inner product is at least, as the rows have it, if its score, which is that rounded to
+// float64, is at least `score`. The screens' errors leave room for what rounding takes of normal numbers;
+// what is less than 2^-1022 errs by up to 2^-1075 whatever its magnitude.
 inline double LeastRoundedTo(double score) {
   return std::abs(score) < 0x1p-1000 ? score - Term("score underflow", 0x1p-1074) : score;
 }
