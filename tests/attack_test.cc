@@ -154,29 +154,51 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
   return values;
 }
 
+int Within(Random& random, int low, int high) {
+  return low + static_cast<int>(random.Next() % (high - low + 1));
+}
+
 // Binary exponent of the elements: mostly moderate, sometimes to the ends of what `dtype` holds.
 int Magnitude(Random& random, DType dtype) {
+  if (dtype == DType::kInt8) return 5;
   if (random.Next() % 2 == 0) return 0;
-  const auto within = [&random](int low, int high) {
-    return low + static_cast<int>(random.Next() % (high - low + 1));
-  };
   switch (dtype) {
     case DType::kFloat64:
-      return random.Next() % 4 == 0 ? within(-1070, 1010) : within(-100, 100);
+      return random.Next() % 4 == 0 ? Within(random, -1070, 1010) : Within(random, -100, 100);
     case DType::kFloat32:
     case DType::kBFloat16:
-      return random.Next() % 4 == 0 ? within(-148, 126) : within(-100, 100);
+      return random.Next() % 4 == 0 ? Within(random, -148, 126) : Within(random, -100, 100);
     case DType::kFloat16:
-      return within(-26, 14);
+      return Within(random, -26, 14);
     case DType::kInt8:
-      return 0;
+      break;
   }
   return 0;
 }
 
-// `values` as `dtype` holds them. Powers of two keep what nearly ties nearly tied.
-SharedMatrix Build(Random& random, std::vector<double> values, uint32_t dim, DType dtype) {
-  const int exponent = Magnitude(random, dtype) + (dtype == DType::kInt8 ? 5 : 0);
+// The magnitudes of queries and rows. Sometimes, where there is float64, such that scores are about where it
+// underflows, and tie as they are rounded.
+struct Magnitudes {
+  Magnitudes(Random& random, DType query_dtype, DType row_dtype)
+      : queries(Magnitude(random, query_dtype)), rows(Magnitude(random, row_dtype)) {
+    constexpr int kLeast = -1074;
+    const bool queries_go = query_dtype == DType::kFloat64, rows_go = row_dtype == DType::kFloat64;
+    if (!(queries_go || rows_go) || random.Next() % 8 != 0) return;
+    const int sum = kLeast + Within(random, -16, 24);
+    if (queries_go && rows_go && random.Next() % 2 == 0) {  // distances, too
+      queries = rows = sum / 2;
+    } else if (queries_go) {
+      queries = std::clamp(sum - rows, kLeast, 1010);
+    } else {
+      rows = std::clamp(sum - queries, kLeast, 1010);
+    }
+  }
+
+  int queries, rows;
+};
+
+// `values` · 2^exponent as `dtype` holds them. Powers of two keep what nearly ties nearly tied.
+SharedMatrix Build(std::vector<double> values, int exponent, uint32_t dim, DType dtype) {
   const double most = LargestFinite(dtype);
   for (double& x : values) x = std::clamp(std::ldexp(x, exponent), -most, most);
   return MakeMatrix(values, dim, dtype);
@@ -227,8 +249,9 @@ Case MakeCase(uint64_t seed) {
     const Kind kind = static_cast<Kind>(random.Next() % static_cast<int>(Kind::kCancelling));
     a = Rows(random, kind, queries, dim, query_dtype);
   }
-  c.queries = Build(random, std::move(a), dim, query_dtype);
-  c.rows = Build(random, std::move(b), dim, row_dtype);
+  const Magnitudes magnitudes(random, query_dtype, row_dtype);
+  c.queries = Build(std::move(a), magnitudes.queries, dim, query_dtype);
+  c.rows = Build(std::move(b), magnitudes.rows, dim, row_dtype);
 
   using enum ScreenOptions::Kind;
   c.screens = {

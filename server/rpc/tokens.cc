@@ -7,7 +7,6 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -108,12 +107,14 @@ absl::StatusOr<Tokens::List> Tokens::Read(const std::string& path) {
       if (known == std::end(kScopeNames)) return wrong("expected search, admin or search,admin as SCOPES");
       token->scopes[known - kScopeNames] = true;
     }
-    const bool is_hex = std::all_of(words[2].begin(), words[2].end(), absl::ascii_isxdigit);
-    if (!is_hex || words[2].size() != 2 * token->hash.size()) {
-      return wrong("expected the 64 hexadecimal digits of the token's SHA-256");
+    bool is_hash = words[2].size() == 2 * token->hash.size() &&
+                   std::all_of(words[2].begin(), words[2].end(), absl::ascii_isxdigit);
+    for (size_t i = 0; is_hash && i < token->hash.size(); ++i) {
+      uint32_t byte = 0;
+      is_hash = absl::SimpleHexAtoi(words[2].substr(2 * i, 2), &byte);
+      token->hash[i] = static_cast<uint8_t>(byte);
     }
-    const std::string hash = absl::HexStringToBytes(words[2]);
-    std::copy(hash.begin(), hash.end(), token->hash.begin());
+    if (!is_hash) return wrong("expected the 64 hexadecimal digits of the token's SHA-256");
     if (words.size() == 4) {
       double rate = 0;
       if (!absl::SimpleAtod(words[3], &rate) || !(rate > 0) || rate > kMaxRate) {
