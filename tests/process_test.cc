@@ -20,7 +20,7 @@ int Niceness() { return getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_
 TEST(ProcessTest, AThreadThatGivesWayDoesSoForThoseThatItStarts) {
   const int before = Niceness();
   std::thread([before] {
-    GiveWay(before + 3);
+    GiveWay(3);
     EXPECT_EQ(Niceness(), before + 3);
     std::thread([before] { EXPECT_EQ(Niceness(), before + 3); }).join();
   }).join();

@@ -69,8 +69,8 @@ ProcessStats ReadProcessStats() {
 }
 
 void GiveWay(int niceness) {
-  // Linux keeps it by thread.
-  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), niceness);
+  const auto thread = static_cast<id_t>(syscall(SYS_gettid));  // Linux keeps it by thread, and stops at 19
+  setpriority(PRIO_PROCESS, thread, getpriority(PRIO_PROCESS, thread) + niceness);
 }
 
 void RaiseFileLimit() {

@@ -20,8 +20,8 @@ struct ProcessStats {
 // Reads /proc: some 100 µs.
 ProcessStats ReadProcessStats();
 
-// From now on the calling thread, and those that it starts, give way: others that want the same processor get
-// 1.25^niceness times as much of it. Of 0 to 19; a thread cannot take it back.
+// From now on the calling thread, and those that it starts, give way: others of this process that want the
+// same processor get 1.25^niceness times as much of it. A thread cannot take it back.
 void GiveWay(int niceness);
 
 // Lets the process open as many files, and so hold as many connections, as it may without being root.

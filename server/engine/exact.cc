@@ -243,8 +243,8 @@ double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> 
 
 double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
   const DoubleDoubleSums sums = DoubleDoubleDot(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
-  if (sums.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype))
-    return 0.0;  // only zeros: none underflows
+  // Only zeros: no other product of narrow elements underflows.
+  if (sums.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype)) return 0.0;
   if (sums.sum_abs < kNoOverflow) {
     const double error = DoubleDoubleDotError(static_cast<uint32_t>(a.size()), sums.sum_abs);
     if (const std::optional<double> certified = Certified(sums.hi, sums.lo, error)) return *certified;
