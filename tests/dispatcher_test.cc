@@ -202,11 +202,10 @@ TEST_F(DispatcherTest, CallersThatAskAgainAtOnceGoOnSharingPasses) {
   constexpr uint64_t kCallers = 8, kRounds = 50;
   const auto catalog = std::make_shared<Catalog>();
   catalog->Publish("a", std::make_shared<const Matrix>(RandomNormal(200'000, kDim, 1)));
-  uint64_t passes = 0;
-  const auto passes_of_rounds = [&] {
-    passes = 0;
+  const auto passes_of_rounds = [&catalog] {
+    uint64_t passes = 0;
     Dispatcher dispatcher(std::make_unique<Engine>(1), catalog, {},
-                          [&](const Dispatcher::PassReport& pass) { passes += pass.rows > 0 ? 1 : 0; });
+                          [&passes](const Dispatcher::PassReport& pass) { passes += pass.rows > 0 ? 1 : 0; });
     std::vector<std::thread> callers;
     for (uint64_t caller = 0; caller < kCallers; ++caller) {
       callers.emplace_back([&dispatcher, caller] {

@@ -272,7 +272,8 @@ void Dispatcher::Enqueue(std::unique_ptr<Job> job) {
 void Dispatcher::AwaitOthers() {
   const Gathering::Wait wait = gathering_.From(absl::Now());
   const Job& next = static_cast<const Job&>(scheduler_.Next());
-  wanted_requests_ = next.ResidentMatrix() == nullptr ? 0 : wait.requests;
+  if (wait.requests == 0 || next.ResidentMatrix() == nullptr) return;
+  wanted_requests_ = wait.requests;
   wanted_rows_ = CostsOf(next).EnoughRows(next.MostRows());
   while (!HasEnough()) {
     const uint64_t before = scheduler_.requests();

@@ -1,7 +1,5 @@
 #include "server/batch/gathering.h"
 
-#include <algorithm>
-
 namespace dotmax {
 namespace {
 
@@ -19,7 +17,7 @@ void Gathering::PassEnded(uint64_t requests, uint64_t waiting, double seconds) {
   seconds_ = seconds;
   // Up at once, and down in a few passes: of those under way some are always being sent.
   const uint64_t now = requests + waiting;
-  under_way_ = std::max(now, under_way_ - (under_way_ - std::min(now, under_way_) + 3) / 4);
+  under_way_ = now >= under_way_ ? now : under_way_ - (under_way_ - now + 3) / 4;
 }
 
 Gathering::Wait Gathering::From(absl::Time now) const {

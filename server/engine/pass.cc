@@ -215,7 +215,7 @@ Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
 Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
-  if (dot.sum_abs == 0.0 && ProductsAreExact(dtype)) return {0.0, 0.0};
+  if (dot.sum_abs == 0.0 && products_are_exact_) return {0.0, 0.0};
   // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.
   const double error = check_error_(dot.sum_abs);
   const Interval interval = {dot.sum - error, dot.sum + error};

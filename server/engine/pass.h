@@ -265,10 +265,6 @@ class Pass {
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
 
-  // Whether a float64 holds all products of the block's queries and rows of a dtype: then only zeros add up
-  // to nothing, which is worth knowing of sparse rows, many of which score 0 with a query.
-  bool ProductsAreExact(DType dtype) const { return products_are_exact_ && dtype != DType::kFloat64; }
-
   // Whether query `q` of the block may have row `id` for a hit.
   bool IsHit(size_t q, uint64_t id) const { return block_.question(q).IsHit(block_.queries[q].row, id); }
 
@@ -361,7 +357,9 @@ class Pass {
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
   const bool all_are_hits_, inner_products_;
-  const bool products_are_exact_;  // of queries and rows of the base
+  // Whether a float64 holds all products of queries and rows, or centres of rows: then only zeros add up to
+  // nothing, which is worth knowing of sparse rows, many of which score 0 with a query.
+  const bool products_are_exact_;
   const Float64DotError check_error_;
   const Float64DistanceError distance_error_;
   const Float64CosineInterval cosine_interval_, float64_cosine_interval_;  // by the query's dtype
