@@ -24,10 +24,10 @@
 #include "server/batch/catalog.h"
 #include "server/batch/dispatcher.h"
 #include "server/engine/amx.h"
+#include "server/engine/code_kernel.h"
 #include "server/engine/engine.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
-#include "server/engine/vnni.h"
 #include "server/load/loader.h"
 #include "server/load/warm_up.h"
 #include "server/rpc/http.h"
@@ -73,6 +73,12 @@ class DieIfSignalled {
 std::string KernelName(TileKind kind) {
   const auto kernel = TileMatmul::Create(kind, 256, 128, 256);
   return kernel.ok() ? (*kernel)->implementation() : std::string(kernel.status().message());
+}
+
+std::string Int8KernelName() {
+  if (HasAmxKernel()) return "amx_int8";
+  const CodeKernel own;
+  return own.exists() ? own.name() : KernelName(TileKind::kInt8);
 }
 
 absl::Status Serve(const Config& config) {
@@ -130,9 +136,7 @@ absl::Status Serve(const Config& config) {
             {{"version", kVersion},
              {"onednn", OneDnnVersion()},
              {"float32_kernel", KernelName(TileKind::kFloat32)},
-             {"int8_kernel", HasAmxKernel()    ? "amx_int8"
-                             : HasVnniKernel() ? "avx512_vnni"
-                                               : KernelName(TileKind::kInt8)},
+             {"int8_kernel", Int8KernelName()},
              {"simd", SimdName()},
              {"threads", config.threads},
              {"tls", config.security.certificate.empty() ? "off"

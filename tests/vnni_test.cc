@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
 #include "server/engine/aligned.h"
+#include "server/engine/packing.h"
 #include "tests/data.h"
 
 namespace dotmax {
@@ -41,7 +42,7 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
       std::fill_n(queries.data(), dim, int8_t{-128});
       scores.Reserve(kRows * columns);
       const CodeRows rows = {{tile.data(), static_cast<size_t>(dim)}};
-      PackVnni(queries.data(), columns, dim, packed.Reserve(PackedVnniBytes(columns, dim)));
+      PackVnni(queries.data(), columns, dim, packed.Reserve(PackedBytes(columns, dim)));
       ScoreVnni(rows, kRows, packed.data(), columns, scores.data());
       // The same scores, compared: of rows that fill no whole block.
       constexpr int kSomeRows = kRows - 5;
@@ -96,7 +97,7 @@ TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
     AlignedArray<uint8_t> tile;
     std::generate_n(tile.Reserve(kRows * dim + 64), kRows * dim + 64, [&] { return random.Next(); });
     std::fill_n(tile.data(), dim, uint8_t{255});
-    std::vector<std::vector<int8_t>> codes(kColumns, std::vector<int8_t>(PaddedVnniDim(dim)));
+    std::vector<std::vector<int8_t>> codes(kColumns, std::vector<int8_t>(RoundUpToLine(dim)));
     std::vector<const int8_t*> queries;
     for (std::vector<int8_t>& query : codes) {
       std::generate_n(query.begin(), dim, [&] { return random.Next(); });

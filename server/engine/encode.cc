@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "server/engine/vnni.h"
+#include "server/engine/packing.h"
 
 namespace dotmax {
 namespace {
@@ -94,20 +94,20 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   // The queries of balls are scored where they lie.
   const bool with_rests = buffers.kernels.has_own() && rows.centre_codes() == nullptr && fine == nullptr &&
                           rows.axes().head == 0 && rows.code_dim() >= kFewestDimsForRests;
-  encoded.queries.stride = with_rests ? PaddedVnniDim(first_rows.code_dim()) : first_rows.code_dim();
+  encoded.queries.stride = with_rests ? RoundUpToLine(first_rows.code_dim()) : first_rows.code_dim();
   encoded.queries.queries.resize(count);
   int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);
   encoded.queries.codes = codes;
   int8_t* codes_again = nullptr;
   if (by_head || fine != nullptr) {
-    encoded.again.stride = PaddedVnniDim(by_head ? rows.code_dim() : fine->code_dim());
+    encoded.again.stride = RoundUpToLine(by_head ? rows.code_dim() : fine->code_dim());
     encoded.again.queries.resize(count);
     codes_again = buffers.codes_again.Reserve(count * encoded.again.stride);
     encoded.again.codes = codes_again;
   }
   int8_t* rest_codes = nullptr;
   if (with_rests) {
-    encoded.rests.stride = PaddedVnniDim(rows.code_dim());
+    encoded.rests.stride = RoundUpToLine(rows.code_dim());
     encoded.rests.queries.resize(count);
     rest_codes = buffers.rest_codes.Reserve(count * encoded.rests.stride);
     encoded.rests.codes = rest_codes;

@@ -31,11 +31,11 @@ Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, Pa
       float32_look_(pass.base_, pass.block_),
       checks_(pass, scratch, scorer) {
   if (pass.whole_ != nullptr) {
-    second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.centres_);
+    second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.all_kernels_, pass.centres_);
   } else if (pass.rows_.fine() != nullptr) {
     second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.centres_);
   } else if (pass.rests_.codes != nullptr) {
-    second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.centres_);
+    second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.all_kernels_, pass.centres_);
   }
   active_.resize(pass.block_.size());
   if (pass.rows_.centre_codes() != nullptr) {

@@ -19,7 +19,7 @@ namespace {
 // and others waste lanes.
 constexpr int kColumnsToTry = 64;
 constexpr int kTrials = 9;
-// Fewer wait for memory either way, and vnni.h wastes no lanes on them: least of all on long rows.
+// Fewer wait for memory either way, and ours wastes no lanes on them: least of all on long rows.
 constexpr int kFewestForAmx = 5;
 constexpr int kFewestForAmxIfLong = 9;
 constexpr int kLongDim = 256;
@@ -33,7 +33,7 @@ int PaddedColumns(size_t queries) {
   return *std::lower_bound(std::begin(kCompiled), std::end(kCompiled), static_cast<int>(queries));
 }
 
-bool HasInt8Kernel() { return HasVnniKernel() || TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok(); }
+bool HasInt8Kernel() { return CodeKernel().exists() || TileMatmul::Create(TileKind::kInt8, 16, 64, 16).ok(); }
 
 absl::StatusOr<const TileMatmul*> Kernels::Get(TileKind kind, int rows, int dim, int columns) {
   std::unique_ptr<const TileMatmul>& matmul = made_[{kind, rows, dim, columns}];
@@ -49,15 +49,16 @@ int Kernels::Int8Columns(size_t queries, int code_dim) const {
   const int columns = static_cast<int>(queries);
   const int fewest = code_dim < kLongDim ? kFewestForAmx : kFewestForAmxIfLong;
   if (has_amx_ && columns >= fewest) return AmxColumns(columns);
-  return has_own_ ? VnniColumns(columns, code_dim) : PaddedColumns(queries);
+  return has_own() ? own_.Columns(columns, code_dim) : PaddedColumns(queries);
 }
 
 absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int columns) {
   const int dim = codes.code_dim();
-  if (has_own_ && (columns % kColumnsToTry != 0 || codes.head() != nullptr)) return nullptr;
+  if (has_own() && (columns % kColumnsToTry != 0 || codes.head() != nullptr)) return nullptr;
+  if (own_.sums_in_16_bits()) return nullptr;  // as oneDNN's
   if (const auto known = int8_.find({dim, columns}); known != int8_.end()) return known->second;
   const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);
-  if (!has_own_) return matmul;
+  if (!has_own()) return matmul;
   if (!matmul.ok()) return int8_[{dim, columns}] = nullptr;
 
   const std::vector<int8_t> queries(static_cast<size_t>(columns) * dim, 1);

@@ -28,13 +28,13 @@
 #include "server/engine/aligned.h"
 #include "server/engine/amx.h"
 #include "server/engine/bound.h"
+#include "server/engine/code_kernel.h"
 #include "server/engine/matrix.h"
 #include "server/engine/measure.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
-#include "server/engine/vnni.h"
 #include "server/engine/workers.h"
 
 namespace dotmax {
@@ -65,11 +65,13 @@ class Kernels {
   absl::StatusOr<const TileMatmul*> GetInt8(const Int8Codes& codes, int columns);
   // The width of a block of codes for so many queries.
   int Int8Columns(size_t queries, int code_dim) const;
-  // Whether kernels of our own (vnni.h, amx.h) serve codes.
-  bool has_own() const { return has_own_; }
+  // Of our own for codes, which serves if it exists.
+  const CodeKernel& own() const { return own_; }
+  bool has_own() const { return own_.exists(); }
 
  private:
-  const bool has_own_ = HasVnniKernel(), has_amx_ = HasAmxKernel();  // asking takes microseconds
+  const CodeKernel own_;
+  const bool has_amx_ = HasAmxKernel();
   std::map<std::tuple<TileKind, int, int, int>, std::unique_ptr<const TileMatmul>> made_;
   std::map<std::pair<int, int>, const TileMatmul*> int8_;  // by code_dim and columns
 };

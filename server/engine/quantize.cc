@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "server/base/dtype.h"
+#include "server/engine/avx2.h"
 #include "server/engine/bound.h"
+#include "server/engine/packing.h"
 #include "server/engine/reduce.h"
 
 namespace dotmax {
@@ -34,6 +36,48 @@ double CodeScale(double max_abs, double norm) {
   const double reach = std::max(max_abs, norm * 0x1p-10);
   // Of next to nothing the inverse is finite all the same, also as float32.
   return std::max(reach / kMaxCode, 0x1p-100);
+}
+
+// Of numbers 0, 1, 4, 5 and 2, 3, 6, 7 of each kOctet: what the positive ones of four, or the negative ones, sum
+// up to in magnitude, at most.
+float LargestFour(const float* y, uint32_t count) {
+  float largest = 0.0f;
+  const auto add = [&largest](const float* octet) {
+    float positive[kQuad], negative[kQuad];
+    for (int i = 0; i < kQuad; ++i) {
+      positive[i] = std::max(octet[i], 0.0f) + std::max(octet[i + kQuad], 0.0f);
+      negative[i] = std::max(-octet[i], 0.0f) + std::max(-octet[i + kQuad], 0.0f);
+    }
+    const float positives = std::max(positive[0] + positive[1], positive[2] + positive[3]);
+    const float negatives = std::max(negative[0] + negative[1], negative[2] + negative[3]);
+    largest = std::max({largest, positives, negatives});
+  };
+  uint32_t i = 0;
+  for (; i + kOctet <= count; i += kOctet) add(y + i);
+  if (i < count) {
+    float rest[kOctet] = {};
+    std::copy(y + i, y + count, rest);
+    add(rest);
+  }
+  return largest;
+}
+
+// The same for a query's coordinates. Sums in 16 bits ask for small codes (avx2.h), each of which may be rounded
+// up by a half; the first `head` are coded apart.
+double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
+  if (!sums_in_16_bits) return CodeScale(MaxAbs(y, count), norm);
+  const float four = std::max(LargestFour(y, head), LargestFour(y + head, count - head));
+  return CodeScale(four * (kMaxCode / (kMostOfFour - 2.0)), norm);
+}
+
+// The same for a code that follows others in `codes`, zeros from there on: how large it may be.
+int RoomForCode(const int8_t* codes, size_t at, size_t code_dim) {
+  const size_t first = at / kOctet * kOctet + at / 2 % 2 * 2;
+  int sum = 0;
+  for (const size_t i : {first, first + 1, first + kQuad, first + kQuad + 1}) {
+    if (i < code_dim) sum += std::max<int>(codes[i], 0);
+  }
+  return std::max(kMostOfFour - sum, 0);
 }
 
 // ‖y − code · scale‖, ‖code · scale‖ and about ‖y‖ for `count` numbers, the first two outward.
@@ -76,12 +120,12 @@ double QueryError(const Axes& axes, const Centring* centring, double norm) {
 }
 
 // A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by.
-QueryCode EncodeCoordinates(uint32_t count, double error, int exponent, double norm, const float* projected,
-                            int8_t* codes) {
+QueryCode EncodeCoordinates(uint32_t count, double scale, double error, int exponent, double norm,
+                            const float* projected, int8_t* codes) {
   QueryCode query;
   query.exponent = exponent;
   query.norm = norm;
-  query.scale = CodeScale(MaxAbs(projected, count), norm);
+  query.scale = scale;
   query.inverse_scale = 1.0 / query.scale;
   const CodeSums sums =
       EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
@@ -386,7 +430,8 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
   const uint32_t count = axes_.count;
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
   const double error = QueryError(axes_, lift(), norm);
-  QueryCode query = EncodeCoordinates(count, error, exponent, norm, projected, codes);
+  const double scale = QueryScale(projected, axes_.head, count, norm, sums_in_16_bits_);
+  QueryCode query = EncodeCoordinates(count, scale, error, exponent, norm, projected, codes);
   int8_t* end = codes + count;
   if (axes_.head > 0) {  // zeros meet the head's tails
     const size_t zeros = head_->code_dim_ - head_->axes_.count;
@@ -402,7 +447,8 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
     double rest = Term("query tail", tail * tail_unit_ / query.scale * kOutward);
     if (tail_dims_ > 0) rest = std::ceil(rest);
     for (int i = 0; i < tail_dims_; ++i) {
-      const double part = std::min(rest, 1.0 * kMaxCode);
+      const int most = sums_in_16_bits_ ? RoomForCode(codes, end + i - codes, code_dim_) : kMaxCode;
+      const double part = std::min(rest, 1.0 * std::min(most, kMaxCode));
       end[i] = static_cast<int8_t>(part);
       rest -= part;
     }
@@ -417,7 +463,7 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   std::vector<float> missed(count);
   for (uint32_t i = 0; i < count; ++i) missed[i] = static_cast<float>(projected[i] - codes[i] * query.scale);
   QueryRest rest;
-  rest.scale = CodeScale(MaxAbs(missed.data(), count), query.code_error);
+  rest.scale = QueryScale(missed.data(), 0, count, query.code_error, sums_in_16_bits_);
   const CodeSums sums = EncodeSigned(missed.data(), count, rest.scale, static_cast<float>(1.0 / rest.scale),
                                      kMaxCode, rest_codes);
   std::fill(rest_codes + count, rest_codes + code_dim_, int8_t{0});
@@ -435,7 +481,7 @@ QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* qu
   QueryCode query;
   query.exponent = exponent;
   query.norm = norm;
-  query.scale = CodeScale(MaxAbs(query_row, axes_.dim), norm);
+  query.scale = QueryScale(query_row, 0, axes_.dim, norm, sums_in_16_bits_);
   query.inverse_scale = 1.0 / query.scale;
   const PlainSums sums =
       EncodePlainSigned(query_row, axes_.dim, static_cast<float>(query.inverse_scale), codes);
@@ -477,7 +523,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
 
 QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
   std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
-  return EncodeCoordinates(axes_.count, QueryError(axes_, centring_.get(), norm), exponent, norm, query,
+  const double scale = QueryScale(query, 0, axes_.count, norm, sums_in_16_bits_);
+  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), exponent, norm, query,
                            codes);
 }
 

@@ -14,6 +14,7 @@
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
 #include "server/engine/centring.h"
+#include "server/engine/code_kernel.h"
 #include "server/engine/code_rows.h"
 #include "server/engine/measure.h"
 #include "server/engine/rotate.h"
@@ -129,6 +130,7 @@ class FineCodes {
   const std::shared_ptr<const Centring> centring_;
   const Axes axes_;  // the identity
   const int code_dim_;
+  const bool sums_in_16_bits_ = CodeKernel().sums_in_16_bits();
   std::vector<Row> rows_;
   AlignedArray<uint8_t> codes_;
 };
@@ -199,7 +201,7 @@ class Int8Codes {
   uint64_t bytes() const;
 
   // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or their lift;
-  // `codes` gets code_dim signed bytes. `norm` ≥ its length.
+  // `codes` gets code_dim signed bytes, as this machine's kernel wants them. `norm` ≥ its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
   // What that missed: `rest_codes` gets code_dim signed bytes. REQUIRES: axes().head = 0.
@@ -222,6 +224,8 @@ class Int8Codes {
   void AddBall(float* rows, int count, double norm);
   absl::Status EncodeCentres();
 
+  // Asked here, as queries are encoded more often than the processor wants to be looked at.
+  const bool sums_in_16_bits_ = CodeKernel().sums_in_16_bits();
   Axes axes_;
   int tail_dims_ = 0;
   int code_dim_ = 0;

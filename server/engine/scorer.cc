@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "server/engine/quantize.h"
-#include "server/engine/vnni.h"
 
 namespace dotmax {
 void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim) {
@@ -21,8 +20,8 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
       kernel_ = Kernel::kAmx;
       PackAmx(queries, columns, dim, own_.Reserve(PackedAmxBytes(columns, dim)));
     } else {
-      kernel_ = Kernel::kVnni;
-      PackVnni(queries, columns, dim, own_.Reserve(PackedVnniBytes(columns, dim)));
+      kernel_ = Kernel::kOwn;
+      own_kernel_.Pack(queries, columns, dim, own_.Reserve(own_kernel_.PackedBytes(columns, dim)));
     }
     return;
   }
@@ -37,8 +36,8 @@ const int32_t* CodeScorer::Score(const CodeRows& codes, int rows) {
     case Kernel::kOneDnn:
       runner_->Run(codes.head.codes);
       break;
-    case Kernel::kVnni:
-      ScoreVnni(codes, whole_rows, own_.data(), columns_, scores_.data());
+    case Kernel::kOwn:
+      own_kernel_.Score(codes, whole_rows, own_.data(), columns_, scores_.data());
       break;
     case Kernel::kAmx:
       ScoreAmx(codes, whole_rows, own_.data(), columns_, scores_.data());
@@ -51,8 +50,8 @@ size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thres
   switch (kernel_) {
     case Kernel::kOneDnn:
       return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
-    case Kernel::kVnni:
-      return CollectVnni(codes, rows, own_.data(), columns_, thresholds, survivors);
+    case Kernel::kOwn:
+      return own_kernel_.Collect(codes, rows, own_.data(), columns_, thresholds, survivors);
     case Kernel::kAmx:
       return CollectAmx(codes, rows, own_.data(), columns_, thresholds, survivors);
   }

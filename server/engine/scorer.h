@@ -7,6 +7,7 @@
 
 #include "server/engine/aligned.h"
 #include "server/engine/amx.h"
+#include "server/engine/code_kernel.h"
 #include "server/engine/code_rows.h"
 #include "server/engine/reduce.h"
 #include "server/engine/tile.h"
@@ -18,7 +19,7 @@ class CodeScorer {
  public:
   // A block of `count` ≤ `columns` queries of dim codes each, row-major. `matmul` is for tiles of
   // Int8Codes::kTileRows, each row's codes side by side, and outlives the block; null stands for a kernel of
-  // our own: amx.h's where it is to be had, or vnni.h's.
+  // our own: amx.h's where it is to be had, or code_kernel.h's.
   void Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim);
 
   int columns() const { return columns_; }
@@ -36,7 +37,8 @@ class CodeScorer {
  private:
   int columns_ = 0;
   const bool has_amx_ = HasAmxKernel();
-  enum class Kernel { kOneDnn, kVnni, kAmx } kernel_ = Kernel::kOneDnn;
+  const CodeKernel own_kernel_;
+  enum class Kernel { kOneDnn, kOwn, kAmx } kernel_ = Kernel::kOneDnn;
   std::optional<TileRunner> runner_;  // for oneDNN
   AlignedArray<int8_t> padded_, own_;
   AlignedArray<std::byte> packed_, scratch_;

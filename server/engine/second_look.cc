@@ -3,18 +3,17 @@
 #include <algorithm>
 
 #include "server/engine/bound.h"
-#include "server/engine/vnni.h"
 
 namespace dotmax {
 
 SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
-                       absl::Span<const double> centres)
+                       const Kernels& kernels, absl::Span<const double> centres)
     : whole_(&whole),
       fine_(nullptr),
       queries_(queries),
       rests_(rests.codes != nullptr ? &rests : nullptr),
       centres_(centres),
-      has_own_kernel_(true) {}
+      kernel_(kernels.own()) {}
 
 SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
                        absl::Span<const double> centres)
@@ -23,7 +22,7 @@ SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, con
       queries_(queries),
       rests_(nullptr),
       centres_(centres),
-      has_own_kernel_(kernels.has_own()) {}
+      kernel_(kernels.own()) {}
 
 void SecondLook::Pack(absl::Span<const uint32_t> queries) {
   count_ = queries.size();
@@ -60,8 +59,8 @@ void SecondLook::Fetch(int row) const {
 
 size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const {
   int32_t* const scores = scratch.scores_again.Reserve(survivors.size());
-  if (has_own_kernel_) {
-    ScoreSurvivorsVnni(codes_, codes_of_.data(), survivors, scores);
+  if (kernel_.exists()) {
+    kernel_.ScoreSurvivors(codes_, codes_of_.data(), survivors, scores);
   } else {
     ScoreSurvivors(codes_.head.codes, static_cast<int>(codes_.dim()), codes_of_.data(), survivors, scores);
   }
@@ -87,7 +86,7 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
 
 size_t SecondLook::KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores,
                                int32_t* rest_scores) const {
-  ScoreSurvivorsVnni(codes_, rest_codes_of_.data(), survivors, rest_scores);
+  kernel_.ScoreSurvivors(codes_, rest_codes_of_.data(), survivors, rest_scores);
   size_t kept = 0;
   for (size_t i = 0; i < survivors.size(); ++i) {
     const Survivor survivor = survivors[i];

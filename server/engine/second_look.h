@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
+#include "server/engine/code_kernel.h"
 #include "server/engine/encode.h"
 #include "server/engine/pass.h"
 #include "server/engine/quantize.h"
@@ -25,7 +26,7 @@ class SecondLook {
   // our own), and, if there are any, by the `rests` of queries; or by their fine codes. `queries` have codes
   // for that; `centres`: what is added to their scores (centring.h), or empty. All outlive this.
   SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
-             absl::Span<const double> centres);
+             const Kernels& kernels, absl::Span<const double> centres);
   SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
              absl::Span<const double> centres);
 
@@ -58,7 +59,7 @@ class SecondLook {
   const EncodedQueries& queries_;
   const EncodedRests* const rests_;  // null: none
   const absl::Span<const double> centres_;
-  const bool has_own_kernel_;
+  const CodeKernel kernel_;
   size_t count_ = 0;     // of queries
   CodeRows codes_ = {};  // from the first tile on
   uint64_t first_row_ = 0, first_tile_ = 0;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "hwy/targets.h"
+#include "server/engine/packing.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -20,33 +21,16 @@
 namespace dotmax {
 namespace {
 
-constexpr int kQuad = 4;    // products that VNNI sums at once
 constexpr int kChunk = 64;  // bytes of a vector, and of a cache line
 constexpr int kLanes = 16;  // sums of a vector
-constexpr int kHalf = 8;    // sums of half a vector
-constexpr int kGroup = 64;  // queries that are scored together: four sums for every code that is read
-
-// Of `columns` queries to go, how many are scored together: as many vectors as leave registers for enough
-// rows. (Three are slower than two and one.)
-constexpr int Group(int columns) {
-  for (const int group : {kGroup, kGroup / 2, kLanes, kHalf}) {
-    if (columns >= group) return group;
-  }
-  return columns;
-}
 
 constexpr size_t kSurvivorsAhead = 8;  // whose codes are on their way while one is scored
 
-// Whether a group's lanes are queries, or dimensions: rows this long are read nearly in order that way, and
-// summing up their lanes costs next to nothing.
-constexpr size_t kLongDim = 256;
-constexpr bool ByQuery(int group, size_t dim) { return group >= (dim < kLongDim ? kHalf : kLanes); }
-
-constexpr int PaddedDim(int dim) { return (dim + kChunk - 1) / kChunk * kChunk; }
-
-// Of packed queries; a multiple of a vector.
-constexpr size_t GroupBytes(int group, size_t dim) {
-  return group % kLanes == 0 ? group * dim : group * static_cast<size_t>(PaddedDim(static_cast<int>(dim)));
+// Four sums for every code that is read. (Three vectors of queries are slower than two and one.) Long rows are
+// read nearly in order where lanes are dimensions, and summing up their lanes costs next to nothing.
+constexpr int kLongDim = 256;
+constexpr GroupShapes Shapes(int dim) {
+  return {.most = 4 * kLanes, .fewest_by_query = dim < kLongDim ? kHalf : kLanes};
 }
 
 #ifdef DOTMAX_VNNI
@@ -184,7 +168,7 @@ template <int kColumns, class Sink>
 DOTMAX_VNNI void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink sink) {
   constexpr int kRows = kLanes / kColumns;
   constexpr int kRowsAtOnce = kRows < 4 ? kRows : 4;
-  const size_t padded = PaddedDim(static_cast<int>(tile.codes.dim()));
+  const size_t padded = RoundUpToLine(static_cast<int>(tile.codes.dim()));
   typename Sink::template Blocks<kColumns> blocks{sink};
   for (int row = 0; row < tile.rows; row += kRows) {
     __m512i sums[kLanes];
@@ -316,18 +300,19 @@ DOTMAX_VNNI void ScoreByHalf(const Tile& tile, const int8_t* queries, Sink sink)
 
 template <class Sink>
 void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
-  const size_t dim = tile.codes.dim();
+  const int dim = static_cast<int>(tile.codes.dim());
+  const GroupShapes shapes = Shapes(dim);
   for (int group; columns > 0; columns -= group, sink = sink.Next(group), tile.prefetch = false) {
-    group = Group(columns);
+    group = shapes.Group(columns);
     if (group == 1) ScoreByDimension<1>(tile, packed, sink);
     if (group == 2) ScoreByDimension<2>(tile, packed, sink);
     if (group == 4) ScoreByDimension<4>(tile, packed, sink);
-    if (group == 8 && ByQuery(8, dim)) ScoreByHalf(tile, packed, sink);
-    if (group == 8 && !ByQuery(8, dim)) ScoreByDimension<8>(tile, packed, sink);
+    if (group == 8 && shapes.ByQuery(8)) ScoreByHalf(tile, packed, sink);
+    if (group == 8 && !shapes.ByQuery(8)) ScoreByDimension<8>(tile, packed, sink);
     if (group == 16) ScoreByQuery<1, 8>(tile, packed, sink);
     if (group == 32) ScoreByQuery<2, 8>(tile, packed, sink);
     if (group == 64) ScoreByQuery<4, 4>(tile, packed, sink);
-    packed += GroupBytes(group, dim);
+    packed += GroupBytes(shapes, group, dim);
   }
 }
 #endif
@@ -342,30 +327,12 @@ int VnniColumns(int queries, int dim) {
   const int columns = half + static_cast<int>(std::bit_ceil(static_cast<unsigned>(rest - half)));
   // By dimension a query costs dim/64 products and the same to sum up whatever dim is; a vector of queries
   // dim/4 products.
-  const int most = dim >= static_cast<int>(kLongDim) ? 12 : whole == 0 ? 8 : 4;
+  const int most = dim >= kLongDim ? 12 : whole == 0 ? 8 : 4;
   return whole + (columns <= most ? columns : kLanes);
 }
 
-int PaddedVnniDim(int dim) { return PaddedDim(dim); }
-
-size_t PackedVnniBytes(int columns, int dim) { return static_cast<size_t>(columns) * PaddedDim(dim); }
-
 void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed) {
-  const size_t n = static_cast<size_t>(dim);
-  for (int group; columns > 0; columns -= group, queries += group * n) {
-    group = Group(columns);
-    if (!ByQuery(group, n)) {
-      // Zeros meet what a row's last chunk reads of the next row.
-      std::fill_n(packed, PackedVnniBytes(group, dim), int8_t{0});
-      for (int c = 0; c < group; ++c, packed += PaddedDim(dim)) std::copy_n(queries + c * n, n, packed);
-      continue;
-    }
-    int8_t* to = packed;
-    for (size_t i = 0; i < n; i += kQuad) {
-      for (int c = 0; c < group; ++c, to += kQuad) std::memcpy(to, queries + c * n + i, kQuad);
-    }
-    packed += GroupBytes(group, n);
-  }
+  PackGroups(Shapes(dim), queries, columns, dim, packed);
 }
 
 #ifdef DOTMAX_VNNI

@@ -23,7 +23,7 @@ int VnniColumns(int queries, int dim);
 // columns × dim signed ones, packed by PackVnni. Up to 8 columns it runs at the speed at which one core
 // reads memory, from 16 on near the peak of 8-bit products. REQUIRES: HasVnniKernel(); columns =
 // VnniColumns(columns); rows % 16 = 0, dim % 4 = 0, dim ≤ 66,311; 63 bytes beyond the tile's end (either
-// plane's) are readable; packed (PackedVnniBytes) and scores 64-byte aligned.
+// plane's) are readable; packed (PackedBytes of packing.h) and scores 64-byte aligned.
 void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores);
 
 // The same without writing scores: every (row, column) with a score > thresholds[column], in any order, to
@@ -33,12 +33,10 @@ size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int col
                    const int32_t* thresholds, Survivor* survivors);
 
 // ScoreSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
-// PaddedVnniDim(dim) codes, zeros from dim on; 63 bytes beyond the tile's end are readable.
+// RoundUpToLine(dim) codes (packing.h), zeros from dim on; 63 bytes beyond the tile's end are readable.
 void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
                         absl::Span<const Survivor> survivors, int32_t* scores);
-int PaddedVnniDim(int dim);
 
-size_t PackedVnniBytes(int columns, int dim);
 void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed);
 
 }  // namespace dotmax
