@@ -86,7 +86,7 @@ class ClusterTest : public ::testing::Test {
     return Measure(base, *order, kReach);
   }
   void SetUp() override {
-    if (!HasInt8Kernel()) GTEST_SKIP() << "8-bit sums saturate here, and such codes are not made";
+    if (!HasInt8Kernel()) GTEST_SKIP() << "no kernel for codes here, and none are made";
   }
   Kernels kernels_;
 };

@@ -10,7 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "server/base/errors.h"
-#include "server/engine/vnni.h"
+#include "server/engine/code_kernel.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -363,7 +363,7 @@ TEST(EngineTest, StructureIsFoundAndUsed) {
     Engine engine(1);
     const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {}, Never);
     ASSERT_TRUE(answer.ok());
-    if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
+    if (matrix.codes() != nullptr) {  // null where there is no kernel for codes
       const uint64_t pairs = queries.view.rows * rows.view.rows;
       EXPECT_LT(answer->stats.pairs_screened, pairs / 2);
       EXPECT_LT(answer->stats.pairs_checked, pairs / 200);
@@ -379,7 +379,7 @@ TEST(EngineTest, ThePlannerTakesFewAxesWhereTheyServe) {
   const SharedMatrix rows = LowRank(20000, 256, 32, 0.0);
   const SharedMatrix queries = Slice(rows, 500, 20);
   const Matrix matrix(rows);
-  if (matrix.codes() != nullptr) {  // null where 8-bit sums saturate
+  if (matrix.codes() != nullptr) {  // null where there is no kernel for codes
     EXPECT_LT(matrix.codes()->axes().count, 128) << matrix.screen();
   }
   EXPECT_LE(matrix.resident_bytes(), 5.3 * rows.view.rows * rows.view.dim);
@@ -424,7 +424,7 @@ TEST(EngineTest, HeadsComeFirst) {
 TEST(EngineTest, LongRowsAreLookedAtAgain) {
   const SharedMatrix rows = RandomNormal(2000, 700, 1), queries = RandomNormal(20, 700, 2);
   const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 700});
-  if (!HasVnniKernel()) GTEST_SKIP() << "the kernels here score whole tiles alone";
+  if (!CodeKernel().exists()) GTEST_SKIP() << "the kernels here score whole tiles alone";
   Engine engine(1);
   for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
     const Selection selection = {.top_k = 10, .metric = metric};
@@ -440,7 +440,7 @@ TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
   constexpr uint32_t kDim = 200, kQueries = 4, kTopK = 10;
   Random random(1);
   std::vector<double> values(9004 * kDim);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = 1.5 + 0.1 * (i % kDim % 7) + random.Normal();
+  for (size_t i = 0; i < values.size(); ++i) values[i] = 4.0 + 0.1 * (i % kDim % 7) + random.Normal();
   const SharedMatrix all = MakeMatrix(values, kDim);
   const SharedMatrix rows = Slice(all, kQueries, 9000), queries = Slice(all, 0, kQueries);
   const Matrix measured(rows);
@@ -483,7 +483,7 @@ TEST(EngineTest, ClustersAreFoundAndUsed) {
   for (const uint32_t top_k : {1u, 10u, 300u}) {
     const auto answer = engine.Search(matrix, queries.view, {.top_k = top_k}, Never);
     ASSERT_TRUE(answer.ok());
-    if (matrix.codes() != nullptr && top_k <= 10) {  // null where 8-bit sums saturate
+    if (matrix.codes() != nullptr && top_k <= 10) {  // null where there is no kernel for codes
       EXPECT_NE(matrix.codes()->centre_codes(), nullptr) << matrix.screen();
       EXPECT_LT(answer->stats.pairs_screened, queries.view.rows * rows.view.rows / 50);
     }

@@ -35,6 +35,7 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
       {"server/engine", {"server/base"}},
       {"server/engine/tile.cc", {"oneapi", "omp.h"}},
       {"server/engine/amx.cc", {"hwy"}},
+      {"server/engine/avx2.cc", {"hwy"}},
       {"server/engine/vnni.cc", {"hwy"}},
       {"server/engine/reduce.cc", {"server/base", "hwy"}},
       {"server/engine/pair_sums.cc", {"server/base", "hwy"}},

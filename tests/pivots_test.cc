@@ -30,7 +30,7 @@ double Dot(const float* a, const float* b, uint32_t dim) {
 class PivotsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!HasInt8Kernel()) GTEST_SKIP() << "8-bit sums saturate here, and such codes are not made";
+    if (!HasInt8Kernel()) GTEST_SKIP() << "no kernel for codes here, and none are made";
   }
 
   // Rows 0, 1, 2, ... in balls of `ball_rows`, with at most `most` pivots.

@@ -9,8 +9,11 @@
 
 #include "gtest/gtest.h"
 #include "server/base/dtype.h"
+#include "server/engine/avx2.h"
 #include "server/engine/bound.h"
 #include "server/engine/centring.h"
+#include "server/engine/code_kernel.h"
+#include "server/engine/packing.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -66,6 +69,22 @@ double DotWith(const std::vector<float>& centre, const std::vector<float>& query
                             [](double x, double y) { return x * y; });
 }
 
+// A query's codes are what this machine's kernel asks for.
+void ExpectFit(const std::vector<int8_t>& codes) {
+  if (!CodeKernel().sums_in_16_bits()) return;
+  for (size_t octet = 0; octet < codes.size(); octet += kOctet) {
+    for (const size_t first : {octet, octet + 2}) {
+      int positive = 0, negative = 0;
+      for (const size_t i : {first, first + 1, first + kQuad, first + kQuad + 1}) {
+        if (i >= codes.size()) continue;
+        (codes[i] < 0 ? negative : positive) += codes[i];
+      }
+      ASSERT_LE(positive, kMostOfFour) << "from code " << octet;
+      ASSERT_GE(negative, -kMostOfFour) << "from code " << octet;
+    }
+  }
+}
+
 // The promise of the whole file: the integer score, with its error, is an upper bound of the true one. And it
 // is a useful one: within `slack` times the product of the lengths. Of the rows' head by `by_head`.
 void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double slack, bool by_head = false) {
@@ -88,6 +107,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
     if (codes.is_lifted()) codes.centring()->LiftQuery(query.data(), projected.data());
     const QueryCode code =
         codes.EncodeQuery(0, NormUpperBound(dim, squares), projected.data(), query_codes.data());
+    ExpectFit(query_codes);
     for (uint64_t t = 0; t < codes.tiles(); ++t) {
       const CodeTile& tile = codes.tile(t);
       const double error = code.code_error * tile.code_norm + code.projection_norm * tile.code_error +
@@ -119,6 +139,16 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
 TEST(QuantizeTest, UnrotatedCodesBoundScores) {
   for (const uint32_t dim : {1, 3, 16, 61}) {
     ExpectUpperBounds(Encode(RandomNormal(600, dim, 1), dim), RandomNormal(5, dim, 2), 0.1);
+  }
+}
+
+// Queries of one sign have the largest sums of fours, and those with a long tail of large codes for it.
+TEST(QuantizeTest, QueriesOfOneSignBoundScores) {
+  for (const double sign : {1.0, -1.0}) {
+    for (const uint32_t axes : {3, 13, 29}) {
+      ExpectUpperBounds(Encode(RandomNormal(600, 29, 1), axes), MakeMatrix(std::vector<double>(29, sign), 29),
+                        2.1);
+    }
   }
 }
 
@@ -175,6 +205,7 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
     }
     const QueryCode code =
         fine.EncodeQuery(0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20), seen.data(), query_codes.data());
+    ExpectFit(query_codes);
     for (uint64_t place = 0; place < rows.view.rows; ++place) {
       const uint64_t tile = place / Int8Codes::kTileRows;
       const uint64_t id = base.codes->id(tile, static_cast<int>(place % Int8Codes::kTileRows));
@@ -381,6 +412,8 @@ TEST(QuantizeTest, RestsOfQueriesBoundScores) {
       const double norm = NormUpperBound(60, std::inner_product(row, row + 60, row, 0.0));
       const QueryCode query = codes.EncodeQuery(0, norm, y.data(), query_codes.data());
       const QueryRest rest = codes.EncodeRest(query, y.data(), query_codes.data(), rest_codes.data());
+      ExpectFit(query_codes);
+      ExpectFit(rest_codes);
       EXPECT_LT(rest.code_error, query.code_error / 50);
       std::vector<double> missed(y.begin(), y.end());
       for (size_t i = 0; i < missed.size(); ++i) missed[i] -= query_codes[i] * query.scale;

@@ -185,8 +185,8 @@ DOTMAX_AVX2 void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink 
   }
 }
 
-// sums[r][v] += all codes of a plane's row r · those of the 8 queries of vector v. Eight at a time: per vector
-// two products, whose sum is the sum of four in 16 bits, one addition to 32, and one there.
+// sums[r][v] += all codes of a plane's row r · those of the 8 queries of vector v. Eight at a time: per
+// vector two products, whose sum is the sum of four in 16 bits, one addition to 32, and one there.
 template <int kVectors, int kRows>
 DOTMAX_AVX2_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_t* queries,
                                 __m256i (&sums)[kRows][kVectors]) {

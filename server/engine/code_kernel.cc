@@ -28,7 +28,8 @@ void CodeKernel::Score(const CodeRows& tile, int rows, const int8_t* packed, int
 
 size_t CodeKernel::Collect(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                            const int32_t* thresholds, Survivor* survivors) const {
-  return (kind_ == Kind::kVnni ? CollectVnni : CollectAvx2)(tile, rows, packed, columns, thresholds, survivors);
+  return (kind_ == Kind::kVnni ? CollectVnni : CollectAvx2)(tile, rows, packed, columns, thresholds,
+                                                            survivors);
 }
 
 void CodeKernel::ScoreSurvivors(const CodeRows& tile, const int8_t* const* queries,

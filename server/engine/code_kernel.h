@@ -1,5 +1,5 @@
-// Which kernel of our own for 8-bit codes this machine has (vnni.h, avx2.h), and calls to it. AMX's (amx.h) serves
-// beside it.
+// Which kernel of our own for 8-bit codes this machine has (vnni.h, avx2.h), and calls to it. AMX's (amx.h)
+// serves beside it.
 #ifndef DOTMAX_SERVER_ENGINE_CODE_KERNEL_H_
 #define DOTMAX_SERVER_ENGINE_CODE_KERNEL_H_
 

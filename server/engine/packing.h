@@ -1,5 +1,5 @@
-// How queries' codes lie for kernels of our own whose lanes each sum four products at a time: in groups that are
-// scored together, by which each row's codes are read once.
+// How queries' codes lie for kernels of our own whose lanes each sum four products at a time: in groups that
+// are scored together, by which each row's codes are read once.
 #ifndef DOTMAX_SERVER_ENGINE_PACKING_H_
 #define DOTMAX_SERVER_ENGINE_PACKING_H_
 

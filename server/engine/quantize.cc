@@ -38,8 +38,8 @@ double CodeScale(double max_abs, double norm) {
   return std::max(reach / kMaxCode, 0x1p-100);
 }
 
-// Of numbers 0, 1, 4, 5 and 2, 3, 6, 7 of each kOctet: what the positive ones of four, or the negative ones, sum
-// up to in magnitude, at most.
+// Of numbers 0, 1, 4, 5 and 2, 3, 6, 7 of each kOctet: what the positive ones of four, or the negative ones,
+// sum up to in magnitude, at most.
 float LargestFour(const float* y, uint32_t count) {
   float largest = 0.0f;
   const auto add = [&largest](const float* octet) {
@@ -62,8 +62,8 @@ float LargestFour(const float* y, uint32_t count) {
   return largest;
 }
 
-// The same for a query's coordinates. Sums in 16 bits ask for small codes (avx2.h), each of which may be rounded
-// up by a half; the first `head` are coded apart.
+// The same for a query's coordinates. Sums in 16 bits ask for small codes (avx2.h), each of which may be
+// rounded up by a half; the first `head` are coded apart.
 double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
   if (!sums_in_16_bits) return CodeScale(MaxAbs(y, count), norm);
   const float four = std::max(LargestFour(y, head), LargestFour(y + head, count - head));
@@ -524,8 +524,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
 QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
   std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
   const double scale = QueryScale(query, 0, axes_.count, norm, sums_in_16_bits_);
-  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), exponent, norm, query,
-                           codes);
+  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), exponent, norm,
+                           query, codes);
 }
 
 }  // namespace dotmax

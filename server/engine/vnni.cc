@@ -26,8 +26,8 @@ constexpr int kLanes = 16;  // sums of a vector
 
 constexpr size_t kSurvivorsAhead = 8;  // whose codes are on their way while one is scored
 
-// Four sums for every code that is read. (Three vectors of queries are slower than two and one.) Long rows are
-// read nearly in order where lanes are dimensions, and summing up their lanes costs next to nothing.
+// Four sums for every code that is read. (Three vectors of queries are slower than two and one.) Long rows
+// are read nearly in order where lanes are dimensions, and summing up their lanes costs next to nothing.
 constexpr int kLongDim = 256;
 constexpr GroupShapes Shapes(int dim) {
   return {.most = 4 * kLanes, .fewest_by_query = dim < kLongDim ? kHalf : kLanes};

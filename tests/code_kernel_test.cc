@@ -1,18 +1,54 @@
-#include "server/engine/vnni.h"
+#include "server/engine/code_kernel.h"
 
 #include <algorithm>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
 #include "server/engine/aligned.h"
+#include "server/engine/avx2.h"
 #include "server/engine/packing.h"
+#include "server/engine/vnni.h"
 #include "tests/data.h"
 
 namespace dotmax {
 namespace {
+
+struct Kernel {
+  std::string name;
+  bool is_here;
+  bool sums_in_16_bits;
+  int (*columns)(int queries, int dim);
+  decltype(&PackVnni) pack;
+  decltype(&ScoreVnni) score;
+  decltype(&CollectVnni) collect;
+  decltype(&ScoreSurvivorsVnni) score_survivors;
+};
+
+const Kernel kVnni = {"Vnni",   HasVnniKernel(), false,       VnniColumns,
+                      PackVnni, ScoreVnni,       CollectVnni, ScoreSurvivorsVnni};
+const Kernel kAvx2 = {
+    "Avx2",   HasAvx2Kernel(), true,        [](int queries, int) { return Avx2Columns(queries); },
+    PackAvx2, ScoreAvx2,       CollectAvx2, ScoreSurvivorsAvx2};
+
+// Makes codes small enough for sums in 16 bits, and no smaller: what is too much of a four is taken off its
+// last.
+void FitInto16Bits(int8_t* query, int dim) {
+  for (int octet = 0; octet < dim; octet += kOctet) {
+    for (const int first : {octet, octet + 2}) {
+      int room[2] = {kMostOfFour, kMostOfFour};
+      for (const int i : {first, first + 1, first + kQuad, first + kQuad + 1}) {
+        if (i >= dim) continue;
+        int& left = room[query[i] < 0];
+        query[i] = static_cast<int8_t>(std::clamp<int>(query[i], -left, left));
+        left -= std::abs(query[i]);
+      }
+    }
+  }
+}
 
 // The rows of `tile`, `dim` codes each, with the first `head` apart; `planes` has room for all and 64 bytes
 // more.
@@ -25,9 +61,15 @@ CodeRows Apart(const uint8_t* tile, int rows, size_t dim, size_t head, uint8_t* 
   return apart;
 }
 
+class CodeKernelTest : public ::testing::TestWithParam<Kernel> {};
+
+INSTANTIATE_TEST_SUITE_P(All, CodeKernelTest, ::testing::Values(kVnni, kAvx2),
+                         [](const auto& kernel) { return kernel.param.name; });
+
 // Every width, dims around the vectors' 64 bytes, all of the codes' range: equal to the obvious loop.
-TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
-  if (!HasVnniKernel()) GTEST_SKIP() << "no AVX-512 VNNI here";
+TEST_P(CodeKernelTest, ScoresAreThoseOfTheObviousLoop) {
+  const Kernel& kernel = GetParam();
+  if (!kernel.is_here) GTEST_SKIP() << "not to be had here";
   testing::Random random(1);
   constexpr int kRows = 48;
   for (const int columns :
@@ -39,11 +81,15 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
       std::generate_n(tile.Reserve(kRows * dim + 64), kRows * dim + 64, [&] { return random.Next(); });
       std::generate_n(queries.Reserve(columns * dim), columns * dim, [&] { return random.Next(); });
       std::fill_n(tile.data(), dim, uint8_t{255});
+      std::fill_n(tile.data() + dim, dim, uint8_t{0});
       std::fill_n(queries.data(), dim, int8_t{-128});
+      if (columns > 1) std::fill_n(queries.data() + dim, dim, int8_t{127});
+      for (int c = 0; c < columns && kernel.sums_in_16_bits; ++c)
+        FitInto16Bits(queries.data() + c * dim, dim);
       scores.Reserve(kRows * columns);
       const CodeRows rows = {{tile.data(), static_cast<size_t>(dim)}};
-      PackVnni(queries.data(), columns, dim, packed.Reserve(PackedBytes(columns, dim)));
-      ScoreVnni(rows, kRows, packed.data(), columns, scores.data());
+      kernel.pack(queries.data(), columns, dim, packed.Reserve(PackedBytes(columns, dim)));
+      kernel.score(rows, kRows, packed.data(), columns, scores.data());
       // The same scores, compared: of rows that fill no whole block.
       constexpr int kSomeRows = kRows - 5;
       std::vector<int32_t> thresholds(columns);
@@ -51,7 +97,7 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
         thresholds[c] = scores.data()[static_cast<int>(random.Next() % kRows) * columns + c];
       std::vector<Survivor> survivors(kRows * columns + kSurvivorPadding);
       survivors.resize(
-          CollectVnni(rows, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
+          kernel.collect(rows, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
       std::set<std::pair<int, int>> kept, expected_kept;
       for (const Survivor& s : survivors) kept.insert({s.row, s.column});
       EXPECT_EQ(kept.size(), survivors.size());
@@ -65,12 +111,12 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
         AlignedArray<uint8_t> planes;
         const CodeRows apart = Apart(tile.data(), kRows, dim, head, planes.Reserve(kRows * dim + 64));
         std::vector<int32_t> same(kRows * columns);
-        ScoreVnni(apart, kRows, packed.data(), columns, same.data());
+        kernel.score(apart, kRows, packed.data(), columns, same.data());
         EXPECT_TRUE(std::equal(same.begin(), same.end(), scores.data()))
             << columns << ", " << head << " of " << dim;
         survivors.resize(kRows * columns + kSurvivorPadding);
         survivors.resize(
-            CollectVnni(apart, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
+            kernel.collect(apart, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
         kept.clear();
         for (const Survivor& s : survivors) kept.insert({s.row, s.column});
         EXPECT_EQ(kept, expected_kept) << columns << " columns, " << head << " of " << dim;
@@ -89,8 +135,9 @@ TEST(VnniTest, ScoresAreThoseOfTheObviousLoop) {
   }
 }
 
-// For a second look, by both kernels, on survivors in any order.
-TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
+// For a second look, by Highway's kernel, too, on survivors in any order.
+TEST_P(CodeKernelTest, SurvivorsScoreAsTheObviousLoopSays) {
+  const Kernel& kernel = GetParam();
   testing::Random random(2);
   constexpr int kRows = 20, kColumns = 5;
   for (const int dim : {4, 16, 60, 64, 68, 100, 128, 132, 192, 784, 65536}) {
@@ -104,26 +151,30 @@ TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
       queries.push_back(query.data());
     }
     std::fill_n(codes[0].begin(), dim, int8_t{-127});
+    std::fill_n(codes[1].begin(), dim, int8_t{127});
+    if (kernel.sums_in_16_bits) {
+      for (std::vector<int8_t>& query : codes) FitInto16Bits(query.data(), dim);
+    }
     std::vector<Survivor> survivors;
     for (int i = 0; i < 33; ++i) {
       survivors.push_back(
           {static_cast<uint16_t>(random.Next() % kColumns), static_cast<uint16_t>(random.Next() % kRows)});
     }
     survivors[0] = {0, 0};
-    for (const bool vnni : {false, true}) {
-      if (vnni && !HasVnniKernel()) continue;
+    for (const bool own : {false, true}) {
+      if (own && !kernel.is_here) continue;
       std::vector<int32_t> scores(survivors.size());
       const CodeRows rows = {{tile.data(), static_cast<size_t>(dim)}};
-      if (vnni) {
-        ScoreSurvivorsVnni(rows, queries.data(), survivors, scores.data());
+      if (own) {
+        kernel.score_survivors(rows, queries.data(), survivors, scores.data());
       } else {
         ScoreSurvivors(tile.data(), dim, queries.data(), survivors, scores.data());
       }
-      if (vnni && dim > 64) {
+      if (own && dim > 64) {
         AlignedArray<uint8_t> planes;
         const CodeRows apart = Apart(tile.data(), kRows, dim, 64, planes.Reserve(kRows * dim + 64));
         std::vector<int32_t> same(survivors.size());
-        ScoreSurvivorsVnni(apart, queries.data(), survivors, same.data());
+        kernel.score_survivors(apart, queries.data(), survivors, same.data());
         EXPECT_EQ(same, scores) << "dim " << dim;
       }
       for (size_t i = 0; i < survivors.size(); ++i) {
@@ -131,30 +182,44 @@ TEST(VnniTest, SurvivorsScoreAsTheObviousLoopSays) {
         for (int d = 0; d < dim; ++d) {
           expected += int32_t{tile.data()[survivors[i].row * dim + d]} * codes[survivors[i].column][d];
         }
-        ASSERT_EQ(scores[i], expected) << "dim " << dim << ", survivor " << i << ", vnni " << vnni;
+        ASSERT_EQ(scores[i], expected) << "dim " << dim << ", survivor " << i << ", own " << own;
       }
     }
   }
 }
 
-TEST(VnniTest, WidthsHoldTheirQueries) {
+TEST_P(CodeKernelTest, WidthsHoldTheirQueries) {
+  const Kernel& kernel = GetParam();
   for (const int dim : {32, 100, 768}) {
     for (int queries = 1; queries <= 256; ++queries) {
-      const int columns = VnniColumns(queries, dim);
+      const int columns = kernel.columns(queries, dim);
       EXPECT_GE(columns, queries);
-      EXPECT_EQ(VnniColumns(columns, dim), columns);
+      EXPECT_EQ(kernel.columns(columns, dim), columns);
     }
   }
+}
+
+TEST(CodeKernelWidthsTest, LanesAreNotWasted) {
   EXPECT_EQ(VnniColumns(5, 100), 8);
   EXPECT_EQ(VnniColumns(9, 100), 16);
   EXPECT_EQ(VnniColumns(9, 768), 9);
   EXPECT_EQ(VnniColumns(19, 100), 20);
   EXPECT_EQ(VnniColumns(21, 100), 32);
+  EXPECT_EQ(Avx2Columns(3), 4);
+  EXPECT_EQ(Avx2Columns(9), 9);
+  EXPECT_EQ(Avx2Columns(21), 24);
 }
 
-TEST(VnniTest, IsOffWithoutAvx512) {
+// The best of those that there are.
+TEST(CodeKernelChoiceTest, IsWhatTheMachineHas) {
+  const bool has_vnni = HasVnniKernel(), has_avx2 = HasAvx2Kernel();
+  EXPECT_EQ(CodeKernel().exists(), has_vnni || has_avx2);
+  EXPECT_EQ(CodeKernel().sums_in_16_bits(), !has_vnni && has_avx2);
   hwy::SetSupportedTargetsForTest(HWY_AVX2);
   EXPECT_FALSE(HasVnniKernel());
+  EXPECT_EQ(CodeKernel().sums_in_16_bits(), has_avx2);
+  hwy::SetSupportedTargetsForTest(HWY_SSE4);
+  EXPECT_FALSE(CodeKernel().exists());
   hwy::SetSupportedTargetsForTest(0);
 }
 
