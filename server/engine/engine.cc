@@ -128,22 +128,45 @@ absl::Status GuessAndRun(const Base& base, absl::Span<const BlockQuery> queries,
   return status;
 }
 
-// The next rows of tasks of one base, at most a block in all.
-absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shares, const Crew& crew) {
-  std::deque<Question> questions;  // by share
+// The next rows of tasks of one base, by `crew`: a block at most, or a block at most for each of its workers
+// alone, side by side.
+absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shares, const Crew& crew,
+                          absl::Span<const Crew> alone = {}) {
+  uint64_t all_rows = 0;
+  for (const Engine::Share& share : shares) all_rows += share.rows;
+  const uint64_t blocks = std::max<uint64_t>(alone.size(), 1);
+  const auto block_of = [&](uint64_t query) { return query * blocks / all_rows; };
+  std::deque<Question> questions;  // a block's of a task
+  std::vector<Task*> asked_by;     // by question
   std::deque<TopK> by_row;         // of those that are per_row
   std::vector<BlockQuery> queries;
+  std::vector<size_t> begins;  // of blocks
   for (const auto& [task, rows] : shares) {
-    Question& question = questions.emplace_back(task->queries(), task->selection(), task->kept(),
-                                                task->may_guess(), task->stop());
-    for (uint64_t row = task->next_row(); row < task->next_row() + rows; ++row) {
+    for (uint64_t i = 0; i < rows; ++i) {
+      const uint64_t query = queries.size(), row = task->next_row() + i;
+      const bool begins_block = query == 0 || block_of(query) != block_of(query - 1);
+      if (begins_block) begins.push_back(query);
+      if (begins_block || i == 0) {
+        questions.emplace_back(task->queries(), task->selection(), task->kept(), task->may_guess(),
+                               task->stop());
+        asked_by.push_back(task);
+      }
       TopK* const best =
           task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row)) : &task->global();
-      queries.push_back({&question, row, best});
+      queries.push_back({&questions.back(), row, best});
     }
   }
+  begins.push_back(queries.size());
   if (base.view.rows > 0) {
-    if (absl::Status s = GuessAndRun(base, queries, crew); !s.ok()) return s;
+    std::vector<absl::Status> statuses(begins.size() - 1);
+    crew.Share(statuses.size(), [&](int worker, size_t block) {
+      const absl::Span<const BlockQuery> its =
+          absl::MakeConstSpan(queries).subspan(begins[block], begins[block + 1] - begins[block]);
+      statuses[block] = GuessAndRun(base, its, alone.empty() ? crew : alone[worker]);
+    });
+    for (const absl::Status& status : statuses) {
+      if (!status.ok()) return status;
+    }
   }
 
   std::vector<std::vector<Hit>> hits(queries.size());
@@ -154,10 +177,9 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
     PairScorer& scorer = scorers[worker].Of(*question);
     hits[i] = best->Take(scorer, [&scorer](uint64_t id) { scorer.Fetch(id); });
   });
+  for (size_t i = 0; i < questions.size(); ++i) asked_by[i]->Fail(questions[i].status);
   size_t next = 0;
-  for (size_t share = 0; share < shares.size(); ++share) {
-    const auto& [task, rows] = shares[share];
-    task->Fail(questions[share].status);
+  for (const auto& [task, rows] : shares) {
     if (!task->per_row()) {
       task->AddGlobalRows(rows);
       next += rows;
@@ -249,7 +271,11 @@ void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
   impl_->ForgetStats();
   uint64_t all_rows = 0;
   for (const Share& share : shares) all_rows += share.rows;
-  const absl::Status status = AdvanceTasks(Base(matrix), shares, impl_->Everybody());
+  std::vector<Crew> alone;
+  if (all_rows > LargestPass(matrix.view().dim)) {
+    for (int worker = 0; worker < threads(); ++worker) alone.push_back(impl_->Alone(worker));
+  }
+  const absl::Status status = AdvanceTasks(Base(matrix), shares, impl_->Everybody(), alone);
   SearchStats cost;
   impl_->AddStats(cost);
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
@@ -276,7 +302,12 @@ absl::StatusOr<Answer> Engine::Search(const Matrix& matrix, const MatrixView& qu
   const absl::Time start = absl::Now();
   Task task(matrix.view(), queries, selection, [stop](absl::Time) { return stop(); });
   while (task.rows_left() > 0) {
-    const Share share = {&task, std::min(task.rows_left(), LargestPass(queries.dim))};
+    // With a whole block for each worker, nobody waits for anybody, nor begins tiles by what others knew a
+    // while ago: 5% faster with two.
+    const uint64_t largest = LargestPass(queries.dim), side_by_side = threads() * largest;
+    const uint64_t rows =
+        task.rows_left() < side_by_side ? std::min(task.rows_left(), largest) : side_by_side;
+    const Share share = {&task, rows};
     Advance(matrix, {&share, 1});
   }
   absl::StatusOr<Answer> answer = Finish(task);

@@ -46,7 +46,7 @@ class Engine {
   // as done; each costs less than in a pass of its own. Failures are in the tasks' statuses: one that is
   // stopped leaves the pass to the others. A pass' cost is shared out by rows among the tasks' stats.
   // REQUIRES: tasks of matrix.view(), each at most once; 1 ≤ rows ≤ rows_left(); at most LargestPass rows in
-  // all.
+  // all, or for each of the engine's threads.
   void Advance(const Matrix& matrix, absl::Span<const Share> shares);
   static uint64_t LargestPass(uint32_t dim);
 

@@ -24,6 +24,7 @@ namespace {
 
 // Candidates below dim, which stands for no rotation. More axes than these are as dear as all of them.
 constexpr uint32_t kCandidateAxes[] = {28, 44, 60, 76, 92, 124, 188, 252};
+constexpr int kFirstCandidate = 3;
 // A matrix below this is searched in about the time that measuring takes; below the second, in about that
 // which it takes to find axes, or clusters.
 constexpr uint64_t kMinRowsToMeasure = 1024, kMinRowsToRotate = 8192;
@@ -174,14 +175,27 @@ class Planner {
         levels.head = *std::move(mixed);
         Consider(rows, std::move(levels));
       };
-      // These are as good as anything for blocks, so they come first.
+      // Too few axes rule out too little, too many cost too much: from the middle on as long as either gains.
+      // The most may do where there is no room for two levels.
+      const auto end = std::upper_bound(std::begin(kCandidateAxes), std::end(kCandidateAxes), most);
+      const auto middle = std::min(std::begin(kCandidateAxes) + kFirstCandidate, end - 1);
+      const auto gains = [&](uint32_t count, double& least) {
+        consider(count, 0, /*apart=*/false);
+        const bool gained = last_.cost() < least * kAboutAsFast;
+        least = std::min(least, last_.cost());
+        return gained;
+      };
+      double least = kInfinity;
+      const uint32_t* more = middle;
+      while (more < end && gains(*more, least)) ++more;
+      for (const uint32_t* fewer = middle; fewer > std::begin(kCandidateAxes) && gains(*(fewer - 1), least);)
+        --fewer;
+      for (const uint32_t* most_of_all = end; most_of_all > more + 1 && gains(*(most_of_all - 1), least);)
+        --most_of_all;
       for (const uint32_t head : kCandidateHeads) {
         if (head > view_.dim * kMostHeadShare) break;
         if (joint) consider(JointAxes(), head, /*apart=*/false);
         if (with_heads && AffordsHead(head)) consider(head, 0, /*apart=*/true);
-      }
-      for (const uint32_t count : kCandidateAxes) {
-        if (count <= most) consider(count, 0, /*apart=*/false);
       }
     }
     // By now it is known what clusters have to beat: they take the longest to try.
