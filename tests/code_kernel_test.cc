@@ -1,6 +1,7 @@
 #include "server/engine/code_kernel.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 #include <utility>
@@ -208,6 +209,26 @@ TEST(CodeKernelWidthsTest, LanesAreNotWasted) {
   EXPECT_EQ(Avx2Columns(3), 4);
   EXPECT_EQ(Avx2Columns(9), 9);
   EXPECT_EQ(Avx2Columns(21), 24);
+}
+
+TEST(Avx2KernelTest, LargestFourIsThatOfTheObviousLoop) {
+  if (!HasAvx2Kernel()) GTEST_SKIP() << "not to be had here";
+  testing::Random random(3);
+  for (int n = 1; n <= 40; ++n) {
+    std::vector<float> x(n);
+    for (float& value : x) value = static_cast<float>(static_cast<int>(random.Next() % 2001) - 1000);
+    float expected = 0.0f;
+    for (int octet = 0; octet < n; octet += kOctet) {
+      for (const int first : {octet, octet + 2}) {
+        float sums[2] = {};
+        for (const int i : {first, first + 1, first + kQuad, first + kQuad + 1}) {
+          if (i < n) sums[x[i] < 0.0f] += std::abs(x[i]);
+        }
+        expected = std::max({expected, sums[0], sums[1]});
+      }
+    }
+    EXPECT_EQ(LargestFour(x.data(), x.size()), expected) << n;
+  }
 }
 
 // The best of those that there are.

@@ -259,6 +259,25 @@ DOTMAX_AVX2 void ScoreEach(const CodeRows& tile, const int8_t* const* queries,
   }
 }
 
+DOTMAX_AVX2_INLINE __m256 LargerFours(__m256 largest, __m256 x) {
+  const __m256 positive = _mm256_max_ps(x, _mm256_setzero_ps()), negative = _mm256_sub_ps(positive, x);
+  // Lanes 0 to 3 and 4 to 7, the positive ones in the lower half; then each with its neighbour.
+  const __m256 pairs = _mm256_add_ps(_mm256_permute2f128_ps(positive, negative, 0x20),
+                                     _mm256_permute2f128_ps(positive, negative, 0x31));
+  return _mm256_max_ps(largest, _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0xb1)));
+}
+
+DOTMAX_AVX2 float LargestFourOf(const float* x, size_t n) {
+  __m256 largest = _mm256_setzero_ps();
+  size_t i = 0;
+  for (; i + kOctet <= n; i += kOctet) largest = LargerFours(largest, _mm256_loadu_ps(x + i));
+  alignas(kChunk) float octet[kOctet] = {};
+  std::copy(x + i, x + n, octet);
+  largest = LargerFours(largest, _mm256_load_ps(octet));
+  _mm256_store_ps(octet, largest);
+  return *std::max_element(octet, octet + kOctet);
+}
+
 template <class Sink>
 void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
   const int dim = static_cast<int>(tile.codes.dim());
@@ -288,6 +307,8 @@ void PackAvx2(const int8_t* queries, int columns, int dim, int8_t* packed) {
 #ifdef DOTMAX_AVX2
 bool HasAvx2Kernel() { return (hwy::SupportedTargets() & HWY_AVX2) != 0; }
 
+float LargestFour(const float* x, size_t n) { return LargestFourOf(x, n); }
+
 void ScoreAvx2(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores) {
   ScoreGroups(Tile{tile, rows}, packed, columns, StoreScores{scores, static_cast<size_t>(columns)});
 }
@@ -308,6 +329,7 @@ void ScoreSurvivorsAvx2(const CodeRows& tile, const int8_t* const* queries,
 }
 #else
 bool HasAvx2Kernel() { return false; }
+float LargestFour(const float*, size_t) { return 0.0f; }
 void ScoreSurvivorsAvx2(const CodeRows&, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
 void ScoreAvx2(const CodeRows&, int, const int8_t*, int, int32_t*) {}
 size_t CollectAvx2(const CodeRows&, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }

@@ -22,6 +22,10 @@ inline constexpr int kOctet = 8;
 inline constexpr int kMostOfFour = 128;
 static_assert(kMostOfFour * 255 <= INT16_MAX);
 
+// Of numbers that such codes are to be made of: what the positive ones of four, or the negative ones, sum up
+// to in magnitude, at most, in float32. REQUIRES: HasAvx2Kernel().
+float LargestFour(const float* x, size_t n);
+
 // As VnniColumns, ScoreVnni, CollectVnni and ScoreSurvivorsVnni of vnni.h, for such queries, packed by
 // PackAvx2. REQUIRES: HasAvx2Kernel(), and what they do.
 int Avx2Columns(int queries);

@@ -38,30 +38,6 @@ double CodeScale(double max_abs, double norm) {
   return std::max(reach / kMaxCode, 0x1p-100);
 }
 
-// Of numbers 0, 1, 4, 5 and 2, 3, 6, 7 of each kOctet: what the positive ones of four, or the negative ones,
-// sum up to in magnitude, at most.
-float LargestFour(const float* y, uint32_t count) {
-  float largest = 0.0f;
-  const auto add = [&largest](const float* octet) {
-    float positive[kQuad], negative[kQuad];
-    for (int i = 0; i < kQuad; ++i) {
-      positive[i] = std::max(octet[i], 0.0f) + std::max(octet[i + kQuad], 0.0f);
-      negative[i] = std::max(-octet[i], 0.0f) + std::max(-octet[i + kQuad], 0.0f);
-    }
-    const float positives = std::max(positive[0] + positive[1], positive[2] + positive[3]);
-    const float negatives = std::max(negative[0] + negative[1], negative[2] + negative[3]);
-    largest = std::max({largest, positives, negatives});
-  };
-  uint32_t i = 0;
-  for (; i + kOctet <= count; i += kOctet) add(y + i);
-  if (i < count) {
-    float rest[kOctet] = {};
-    std::copy(y + i, y + count, rest);
-    add(rest);
-  }
-  return largest;
-}
-
 // The same for a query's coordinates. Sums in 16 bits ask for small codes (avx2.h), each of which may be
 // rounded up by a half; the first `head` are coded apart.
 double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
