@@ -114,6 +114,49 @@ TEST(TaskTest, TasksOfAllKindsSharePasses) {
   }
 }
 
+// A block for each thread, whose ends are within tasks; one task is stopped by one of its blocks.
+TEST(TaskTest, BlocksOfTasksLieSideBySide) {
+  constexpr uint32_t kDim = 16;
+  Random random(5);
+  const SharedMatrix base = RandomClustered(700, kDim, 20, 0.3, 6);
+  for (const ScreenOptions& screen : Screens(kDim)) {
+    const Matrix matrix(base, screen);
+    for (const int threads : {2, 3}) {
+      Engine engine(threads);
+      std::vector<SharedMatrix> queries;
+      std::deque<Task> tasks;
+      for (uint64_t i = 0; i < 4; ++i) {
+        queries.push_back(RandomNormal(130 + random.Next() % 30, kDim, random.Next()));
+        const auto stop = [i](absl::Time) {
+          return i == 2 ? absl::CancelledError("enough") : absl::OkStatus();
+        };
+        tasks.emplace_back(base.view, queries[i].view, AnySelection(random, queries[i].view, base.view),
+                           stop);
+      }
+      std::vector<Engine::Share> shares;
+      uint64_t rows = 0;
+      for (Task& task : tasks) {
+        shares.push_back({&task, std::min<uint64_t>(task.rows_left(), 512 - rows)});
+        rows += shares.back().rows;
+      }
+      ASSERT_GT(rows, Engine::LargestPass(kDim));
+      engine.Advance(matrix, shares);
+      for (uint64_t i = 0; i < tasks.size(); ++i) {
+        while (tasks[i].rows_left() > 0) {
+          const Engine::Share rest = {&tasks[i], tasks[i].rows_left()};
+          engine.Advance(matrix, {&rest, 1});
+        }
+        const absl::StatusOr<Answer> answer = Engine::Finish(tasks[i]);
+        if (i == 2) {
+          EXPECT_TRUE(absl::IsCancelled(answer.status())) << answer.status();
+          continue;
+        }
+        ExpectSame(answer, ExactAnswer(queries[i].view, base.view, tasks[i].selection()), matrix.screen());
+      }
+    }
+  }
+}
+
 // Guesses that fail for one task are made good, and no other task counts anything twice.
 TEST(TaskTest, FailedGuessesAreTheirTasksOwn) {
   constexpr uint32_t kDim = 32;

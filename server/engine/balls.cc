@@ -31,12 +31,11 @@ using Nearest = std::array<Near, kFirstTiles>;
 // of their centres.
 void MeasurePart(const Int8Codes& rows, const QueryBlock& block, const EncodedQueries& queries, size_t first,
                  size_t end, const TileMatmul* kernel, int columns, size_t most, double* centres_of,
-                 size_t stride, Nearest* nearest) {
+                 size_t stride, CodeScorer& scorer, Nearest* nearest) {
   const Int8Codes& centres = *rows.centre_codes();
   const size_t count = end - first;
   centres_of += first;
   nearest += first;
-  CodeScorer scorer;
   scorer.Pack(kernel, columns, queries.codes_of(first), static_cast<int>(count), centres.code_dim());
   struct {
     std::array<double, kMaxColumns> scale, offset, code_error, projection_norm, tail_excess;
@@ -118,10 +117,10 @@ Balls::Balls(const Int8Codes& rows, const QueryBlock& block, const EncodedQuerie
   centres_ = buffers.ball_centres.Reserve(rows.tiles() * count);
   const size_t most = std::min<uint64_t>(kFirstTiles, rows.tiles());
   std::vector<Nearest> nearest(count);
-  buffers.InParts(count, [&](size_t, size_t first, size_t end) {
+  buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
     const int columns = buffers.kernels.Int8Columns(end - first, rows.code_dim());
     MeasurePart(rows, block, queries, first, end, kernels[columns], columns, most, centres_, count,
-                nearest.data());
+                buffers.parts[part].scorer, nearest.data());
     if (!pivots_.empty()) FindPivots(rows, centres_, count, first, end, pivots_.data());
   });
   // A counting sort; a query's nearest tiles come first, and not again.

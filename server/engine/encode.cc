@@ -45,7 +45,7 @@ void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const Coo
 // Coordinates of queries [first, end) along the axes, which are the kernel's tile: a block of any width packs
 // the queries and not them.
 void Project(const Axes& axes, const TileMatmul& kernel, const float* queries, size_t first, size_t end,
-             PassBuffers::Projection& buffers, float* projected) {
+             PassBuffers::Part& buffers, float* projected) {
   const size_t columns = kernel.columns();
   float* const wide = buffers.queries.Reserve(columns * axes.dim);
   std::fill(std::copy(queries + first * axes.dim, queries + end * axes.dim, wide), wide + columns * axes.dim,
@@ -114,7 +114,7 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   }
   buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
     if (project != nullptr) {
-      Project(axes, *project, block.scaled, first, end, buffers.projections[part], projected);
+      Project(axes, *project, block.scaled, first, end, buffers.parts[part], projected);
     }
     for (size_t q = first; q < end && centring != nullptr; ++q) {
       centring->LiftQuery(block.scaled + q * block.dim(), lifted + q * whole.count);

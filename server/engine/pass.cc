@@ -133,10 +133,10 @@ size_t PassBuffers::PartSize(size_t queries) const {
 
 void PassBuffers::InParts(size_t queries, absl::FunctionRef<void(size_t, size_t, size_t)> job) {
   const size_t size = PartSize(queries);
-  const size_t parts = (queries + size - 1) / size;
-  if (projections.size() < parts) projections.resize(parts);
-  if (parts == 1) return job(0, 0, queries);
-  workers_->Share(parts,
+  const size_t count = (queries + size - 1) / size;
+  while (parts.size() < count) parts.emplace_back();
+  if (count == 1) return job(0, 0, queries);
+  workers_->Share(count,
                   [&](int, size_t part) { job(part, part * size, std::min(queries, (part + 1) * size)); });
 }
 

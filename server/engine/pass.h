@@ -7,6 +7,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <map>
@@ -186,12 +187,13 @@ class PassBuffers {
   AlignedArray<int8_t> codes, codes_again, rest_codes;
   AlignedArray<double> ball_centres;
 
-  // Of a part of a block.
-  struct Projection {
+  // Of a part of a block: for its projection, and the centres of balls.
+  struct Part {
     AlignedArray<float> queries, by_axis;
     AlignedArray<std::byte> packed, scratch;
+    CodeScorer scorer;
   };
-  std::vector<Projection> projections;  // by part
+  std::deque<Part> parts;
 
   // Calls job(part, first, end) for parts of [0, queries), all at once; PartSize is the largest's.
   void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);
