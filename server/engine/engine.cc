@@ -23,6 +23,9 @@ namespace {
 // A block's queries take at most 2^20 · (8 + 4) bytes: fewer of them for dim > 4,096.
 constexpr size_t kBlockElements = 1 << 20;
 
+// A worker's queries to begin a pass over few rows of its own for.
+constexpr uint64_t kFewestOfFewRows = 16;
+
 // Who works on a pass, and with what.
 struct Crew {
   int threads() const { return workers != nullptr ? workers->count() : 1; }
@@ -271,8 +274,11 @@ void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
   impl_->ForgetStats();
   uint64_t all_rows = 0;
   for (const Share& share : shares) all_rows += share.rows;
+  // Of few rows, one worker would claim all.
+  const bool is_small =
+      threads() > 1 && matrix.view().rows <= threads() * kTilesPerClaim * Int8Codes::kTileRows;
   std::vector<Crew> alone;
-  if (all_rows > LargestPass(matrix.view().dim)) {
+  if (all_rows > LargestPass(matrix.view().dim) || (is_small && all_rows >= threads() * kFewestOfFewRows)) {
     for (int worker = 0; worker < threads(); ++worker) alone.push_back(impl_->Alone(worker));
   }
   const absl::Status status = AdvanceTasks(Base(matrix), shares, impl_->Everybody(), alone);

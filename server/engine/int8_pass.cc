@@ -14,6 +14,9 @@ namespace {
 constexpr size_t kMostByHead = 2;
 constexpr uint32_t kMostHitsByHead = 16;
 
+// All scores of so many are kept: they stay in some cache.
+constexpr uint64_t kMostTilesToKeep = 8;
+
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
 constexpr int kRunRows = 32;
 
@@ -29,12 +32,12 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
 }  // namespace
 
 Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole,
-                   const QueryBlock& block, const Kernels& all_kernels, KernelByColumns kernels, Balls balls,
+                   const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
                    EncodedQueries queries, EncodedQueries queries_again, EncodedRests rests)
     : Pass(base, block),
       rows_(rows),
       whole_(whole),
-      all_kernels_(all_kernels),
+      all_kernels_(buffers.kernels),
       kernels_(kernels),
       balls_(std::move(balls)),
       queries_(std::move(queries)),
@@ -49,8 +52,10 @@ Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Code
       centres_.push_back(CentreInterval(q, centring->centre().data()).upper);
     }
   }
+  keeps_all_scores_ = KeepsAllScores(buffers.is_alone());
+  if (keeps_all_scores_) return;
   // oneDNN's kernels take whole tiles.
-  sample_ = SampleToGuessBy(rows, all_kernels.has_own() ? kRunRows : Int8Codes::kTileRows, block);
+  sample_ = SampleToGuessBy(rows, all_kernels_.has_own() ? kRunRows : Int8Codes::kTileRows, block);
   guesses_ = GuessBySample(rows, sample_, block);
 }
 
@@ -68,7 +73,14 @@ uint64_t Int8Pass::tiles(int round) const {
   return few ? 1 : (block_.size() + kSeededTogether - 1) / kSeededTogether;
 }
 
+bool Int8Pass::KeepsAllScores(bool is_alone) const {
+  return rows_.tiles() <= (is_alone ? kMostTilesToKeep : kTilesPerClaim) && whole_ == nullptr &&
+         rows_.axes().identity && rows_.centre_codes() == nullptr && inner_products() && all_are_hits() &&
+         !IsGlobal();
+}
+
 int Int8Pass::rounds() const {
+  if (keeps_all_scores_) return 1;
   return rows_.centre_codes() != nullptr || block_.size() > kSeededTogether ? 2 : 1;
 }
 
@@ -107,7 +119,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   if (!encoded.ok()) return encoded.status();
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
-  return std::make_unique<Int8Pass>(base, rows, by_head ? &codes : nullptr, block, buffers.kernels, kernels,
+  return std::make_unique<Int8Pass>(base, rows, by_head ? &codes : nullptr, block, buffers, kernels,
                                     std::move(balls), std::move(encoded->queries), std::move(encoded->again),
                                     std::move(encoded->rests));
 }

@@ -28,7 +28,7 @@ class Int8Pass final : public Pass {
   // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
   // of, for a second look, or null.
   Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
-           const Kernels& all_kernels, KernelByColumns kernels, Balls balls, EncodedQueries queries,
+           const PassBuffers& buffers, KernelByColumns kernels, Balls balls, EncodedQueries queries,
            EncodedQueries queries_again, EncodedRests rests);
 
  private:
@@ -74,6 +74,9 @@ class Int8Pass final : public Pass {
     // The active queries' thresholds before any tile is searched.
     void Seed();
 
+    // The same where all scores are kept: about the k rows that score highest are checked first, for good.
+    void SeedByAllScores();
+
     bool WantsSeeds(uint32_t q, bool guess) const;
 
     // The active queries that know nothing yet, and guess or don't, see the scores of some rows first: what
@@ -106,8 +109,9 @@ class Int8Pass final : public Pass {
     // At least a·centre, on the query's scale.
     double CentreScore(uint32_t q, uint64_t tile) const;
 
-    // Those of tiles from one on. `by_row`: they are in that order, and better left there.
-    void CheckSurvivors(uint64_t tile, size_t count, bool by_row);
+    // Those of tiles from one on. `by_row`: they are in that order, and better left there; `resolve_all`:
+    // nearly all are hits.
+    void CheckSurvivors(uint64_t tile, size_t count, bool by_row, bool resolve_all = false);
 
     Int8Pass& pass_;
     const int round_;
@@ -127,6 +131,7 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
     std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
     QueryColumns columns_;
+    bool has_all_scores_ = false;  // of those that are packed, in Scratch::all_scores, tile after tile
     std::optional<SecondLook> second_look_;
     const Float32Look float32_look_;
     Checks checks_;
@@ -138,8 +143,12 @@ class Int8Pass final : public Pass {
   int rounds() const override;
   // Whether all queries want the best of all of them.
   bool IsGlobal() const;
+  // Whether rows are so few that one worker sees them all, and all their scores are kept: first to see which
+  // are about the best, then for what comes close to these.
+  bool KeepsAllScores(bool is_alone) const;
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
   const TileMatmul* SampleKernel(size_t queries) const;
+  bool keeps_all_scores_ = false;
 
   // a·centre, on the query's scale.
   Interval CentreInterval(size_t q, const float* centre) const;

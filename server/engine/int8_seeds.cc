@@ -1,5 +1,7 @@
 // What queries of the int8 screen begin with.
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -13,6 +15,9 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Queries that are searched for by a head's codes first begin with a tile for so many.
 constexpr uint64_t kTilesPerSeedTile = 64;
+// The k largest of so many groups' largest scores are about the k largest of all.
+constexpr uint64_t kGroupsPerHit = 4;
+constexpr uint64_t kMostRowsPerGroup = 128;
 
 }  // namespace
 
@@ -30,6 +35,69 @@ void Int8Pass::TileWorker::Seed() {
     guess ? SeedQueries(pass_.sample_, guess)
           : SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.block_, active_, fewest), guess);
   }
+}
+
+void Int8Pass::TileWorker::SeedByAllScores() {
+  const Int8Codes& rows = pass_.rows_;
+  const CodeTile& last = rows.tile(rows.tiles() - 1);
+  const uint64_t all_rows = last.first + last.rows;
+  const int columns = scratch_.scorer.columns();
+  uint64_t wanted = 1;
+  for (const uint32_t q : active_) wanted = std::max<uint64_t>(wanted, pass_.block_.question(q).top_k);
+  const int each =
+      static_cast<int>(std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup));
+  const size_t most_groups = all_rows / each + rows.tiles();
+  std::vector<double>& largest = scratch_.largest_of_groups;  // by column, then by group
+  largest.resize(active_.size() * most_groups);
+  const size_t tile_scores = static_cast<size_t>(Int8Codes::kTileRows) * columns;
+  int32_t* const all_scores = scratch_.all_scores.Reserve(rows.tiles() * tile_scores + kScoresPadding);
+  size_t groups = 0;
+  for (uint64_t t = 0; t < rows.tiles(); ++t) {
+    const CodeTile& tile = rows.tile(t);
+    int32_t* const scores = all_scores + t * tile_scores;
+    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, scores);
+    for (int r = 0; r < tile.rows; r += each, ++groups) {
+      LargestByColumn(scores + static_cast<size_t>(r) * columns, std::min(each, tile.rows - r), columns,
+                      scratch_.largest);
+      for (size_t c = 0; c < active_.size(); ++c) {
+        largest[c * most_groups + groups] = (scratch_.largest.score[c] - columns_.offset[c]) * tile.scale;
+      }
+    }
+  }
+  has_all_scores_ = true;
+  scratch_.pairs_screened += all_rows * active_.size();
+
+  std::array<double, kMaxColumns> kth;  // about the k-th best of all; as above
+  std::array<int64_t, kMaxColumns> room;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const uint64_t top_k = pass_.block_.question(active_[c]).top_k;
+    const bool wants = pass_.block_.best(active_[c]).WantsSeeds() && top_k <= groups;
+    const auto first = largest.begin() + c * most_groups;
+    if (wants) std::nth_element(first, first + (top_k - 1), first + groups, std::greater<>());
+    kth[c] = wants ? first[top_k - 1] : kInfinity;
+    room[c] = static_cast<int64_t>(2 * top_k);
+  }
+  int32_t* const thresholds = scratch_.int_thresholds.data();
+  std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
+  for (uint64_t t = 0; t < rows.tiles(); ++t) {
+    const CodeTile& tile = rows.tile(t);
+    int32_t* const scores = all_scores + t * tile_scores;
+    for (size_t c = 0; c < active_.size(); ++c) {
+      thresholds[c] = Int8Threshold(kth[c], 0.0, 1.0 / tile.scale, columns_.offset[c]);
+    }
+    Survivor* const survivors = scratch_.survivors.data();
+    Survivor* end = survivors + CollectSurvivors(scores, tile.rows, columns, thresholds, survivors);
+    // More than about k are ties.
+    end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
+    for (const Survivor* s = survivors; s < end; ++s) {  // no second time
+      scores[s->row * static_cast<size_t>(columns) + s->column] = std::numeric_limits<int32_t>::min();
+    }
+    const size_t count = end - survivors;
+    scratch_.pairs_survived += count;
+    scratch_.pairs_checked += count;
+    CheckSurvivors(t, count, /*by_row=*/false, /*resolve_all=*/true);
+  }
+  checks_.Finish();
 }
 
 bool Int8Pass::TileWorker::WantsSeeds(uint32_t q, bool guess) const {

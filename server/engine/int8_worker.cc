@@ -58,8 +58,12 @@ bool Int8Pass::TileWorker::Search(uint64_t first, uint64_t end) {
       return true;
     }
     if (claims_++ == 0 && pass_.rounds() == 1) {
-      Seed();
-      Pack();
+      if (pass_.keeps_all_scores_) {
+        SeedByAllScores();
+      } else {
+        Seed();
+        Pack();
+      }
     }
     if (!DropFinished(first)) return false;
     const uint64_t step = pass_.whole_ != nullptr || !pass_.guesses_.empty() ? kTilesPerClaim : 1;
@@ -110,6 +114,7 @@ bool Int8Pass::TileWorker::DropFinished(uint64_t tile) {
     live_ += finished ? 0 : 1;
   }
   if (live_ == 0) return false;
+  if (has_all_scores_) return true;
   const int columns = scratch_.scorer.columns();
   if (pass_.all_kernels_.Int8Columns(live_, pass_.rows_.code_dim()) >= columns - columns / 16) return true;
   size_t kept = 0;
@@ -172,7 +177,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     if (second_look_.has_value()) second_look_->AddTile(scores_.data());
     const size_t before = count;
     count += CollectTile(t, survivors + count);
-    scratch_.pairs_screened += rows * live_;
+    if (!has_all_scores_) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
     for (size_t i = before; i < count; ++i) {
@@ -209,6 +214,7 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
   }
   if (second_look_.has_value()) second_look_->Pack(active_);
   scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
+  has_all_scores_ = false;
   scratch_.int_thresholds.Reserve(columns);
   scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
 }
@@ -224,6 +230,11 @@ void Int8Pass::TileWorker::AskForScores(const LengthRange& lengths) {
 size_t Int8Pass::TileWorker::CollectTile(uint64_t t, Survivor* survivors) {
   const int rows = pass_.rows_.tile(t).rows;
   int32_t* const thresholds = scratch_.int_thresholds.data();
+  if (has_all_scores_) {
+    const size_t first = t * Int8Codes::kTileRows * scratch_.scorer.columns();
+    return CollectSurvivors(scratch_.all_scores.data() + first, rows, scratch_.scorer.columns(), thresholds,
+                            survivors);
+  }
   const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
   if (pass_.inner_products() || parts.empty() || !scratch_.scorer.takes_any_rows()) {
     return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
@@ -281,7 +292,7 @@ double Int8Pass::TileWorker::CentreScore(uint32_t q, uint64_t tile) const {
   return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
 }
 
-void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_row) {
+void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_row, bool resolve_all) {
   if (!by_row && count > kManyPerQuery * active_.size() && active_.size() > 1) {
     SortSurvivors<kMaxColumns>({scratch_.survivors.data(), count}, scratch_.sorted,
                                [](const Survivor& s) { return s.column; });
@@ -289,7 +300,7 @@ void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_r
   for (size_t i = 0; i < count; ++i) {
     const Survivor survivor = scratch_.survivors.data()[i];
     const uint32_t q = active_[survivor.column];
-    const bool resolve = (by_row && pass_.block_.question(q).top_k >= kFewestToResolve) ||
+    const bool resolve = resolve_all || (by_row && pass_.block_.question(q).top_k >= kFewestToResolve) ||
                          (!pass_.guesses_.empty() && pass_.guesses_[q].resolve_at_once);
     checks_.Add(q, pass_.rows_.id(tile, survivor.row), resolve);
   }

@@ -142,7 +142,8 @@ struct Scratch {
   AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
-  AlignedArray<int32_t> int_thresholds, scores_again, rest_scores;
+  AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, all_scores;
+  std::vector<double> largest_of_groups;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;
@@ -194,6 +195,9 @@ class PassBuffers {
     CodeScorer scorer;
   };
   std::deque<Part> parts;
+
+  // Whether the caller works alone.
+  bool is_alone() const { return workers_ == nullptr || workers_->count() == 1; }
 
   // Calls job(part, first, end) for parts of [0, queries), all at once; PartSize is the largest's.
   void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);

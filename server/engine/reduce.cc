@@ -1,7 +1,9 @@
 #include "server/engine/reduce.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "server/engine/bound.h"
 
@@ -27,6 +29,29 @@ HWY_INLINE size_t AppendSurvivors(D d, M mask, uint32_t first, uint32_t* out) {
   return hn::CountTrue(d, mask);
 }
 
+// With a bit for every score first, as a compress takes a table where AVX2 is all there is: per row as many
+// compares and stores of a byte as vectors, then a few instructions per survivor.
+template <class D, class T = hn::TFromD<D>>
+HWY_INLINE size_t CollectByBits(D d, const T* HWY_RESTRICT scores, int rows, size_t columns,
+                                const T* HWY_RESTRICT thresholds, uint32_t* HWY_RESTRICT survivors) {
+  uint32_t* out = survivors;
+  for (int row = 0; row < rows; ++row, scores += columns) {
+    for (size_t column = 0; column < columns; column += 64) {
+      uint64_t bits;
+      uint8_t bytes[sizeof(bits)];
+      for (size_t i = 0; i < sizeof(bits); ++i) {
+        const size_t c = column + 8 * i;
+        hn::StoreMaskBits(d, hn::Gt(hn::LoadU(d, scores + c), hn::LoadU(d, thresholds + c)), bytes + i);
+      }
+      std::memcpy(&bits, bytes, sizeof(bits));
+      for (; bits != 0; bits &= bits - 1) {
+        *out++ = static_cast<uint32_t>(row) << 16 | static_cast<uint32_t>(column + std::countr_zero(bits));
+      }
+    }
+  }
+  return out - survivors;
+}
+
 template <class T>
 HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int columns,
                                      const T* HWY_RESTRICT thresholds, Survivor* HWY_RESTRICT survivors) {
@@ -35,6 +60,7 @@ HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int
   const size_t lanes = hn::Lanes(d);
   const size_t n = static_cast<size_t>(columns);
   uint32_t* out = reinterpret_cast<uint32_t*>(survivors);
+  if (lanes == 8 && n % 64 == 0) return CollectByBits(d, scores, rows, n, thresholds, out);
   for (int row = 0; row < rows; ++row) {
     const T* HWY_RESTRICT line = scores + row * n;
     const uint32_t row_bits = static_cast<uint32_t>(row) << 16;  // little-endian: the row is the upper half

@@ -31,19 +31,24 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
 }
 
 const int32_t* CodeScorer::Score(const CodeRows& codes, int rows) {
+  ScoreTo(codes, rows, scores_.data());
+  return scores_.data();
+}
+
+void CodeScorer::ScoreTo(const CodeRows& codes, int rows, int32_t* scores) {
   const int whole_rows = (rows + 15) / 16 * 16;
   switch (kernel_) {
     case Kernel::kOneDnn:
       runner_->Run(codes.head.codes);
+      if (scores != scores_.data()) std::copy_n(scores_.data(), static_cast<size_t>(rows) * columns_, scores);
       break;
     case Kernel::kOwn:
-      own_kernel_.Score(codes, whole_rows, own_.data(), columns_, scores_.data());
+      own_kernel_.Score(codes, whole_rows, own_.data(), columns_, scores);
       break;
     case Kernel::kAmx:
-      ScoreAmx(codes, whole_rows, own_.data(), columns_, scores_.data());
+      ScoreAmx(codes, whole_rows, own_.data(), columns_, scores);
       break;
   }
-  return scores_.data();
 }
 
 size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thresholds, Survivor* survivors) {
