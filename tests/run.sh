@@ -57,7 +57,10 @@ echo "== packages"
 must deploy/install-deps.sh test
 echo "== build"
 launcher=()
-command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+if command -v ccache >/dev/null; then
+  launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 # what was compiled in another clone serves as well
+fi
 must cmake --preset ci "${launcher[@]}"
 must cmake --build --preset ci --parallel "$(nproc)"
 
