@@ -179,19 +179,17 @@ class Planner {
       // The most may do where there is no room for two levels.
       const auto end = std::upper_bound(std::begin(kCandidateAxes), std::end(kCandidateAxes), most);
       const auto middle = std::min(std::begin(kCandidateAxes) + kFirstCandidate, end - 1);
-      const auto gains = [&](uint32_t count, double& least) {
+      double least = kInfinity;
+      const auto gains = [&](uint32_t count) {
         consider(count, 0, /*apart=*/false);
         const bool gained = last_.cost() < least * kAboutAsFast;
         least = std::min(least, last_.cost());
         return gained;
       };
-      double least = kInfinity;
-      const uint32_t* more = middle;
-      while (more < end && gains(*more, least)) ++more;
-      for (const uint32_t* fewer = middle; fewer > std::begin(kCandidateAxes) && gains(*(fewer - 1), least);)
-        --fewer;
-      for (const uint32_t* most_of_all = end; most_of_all > more + 1 && gains(*(most_of_all - 1), least);)
-        --most_of_all;
+      const uint32_t *more = middle, *fewer = middle, *last = end;
+      while (more < end && gains(*more)) ++more;
+      while (fewer > std::begin(kCandidateAxes) && gains(*(fewer - 1))) --fewer;
+      while (last > more + 1 && gains(*(last - 1))) --last;
       for (const uint32_t head : kCandidateHeads) {
         if (head > view_.dim * kMostHeadShare) break;
         if (joint) consider(JointAxes(), head, /*apart=*/false);
