@@ -542,7 +542,7 @@ TEST_F(SearchStreamTest, AMillionRowsInConstantMemory) {
 TEST_F(SearchStreamTest, ADrainAnswersWhatHasBeenReadAndEndsIt) {
   for (const bool idle : {true, false}) {
     SCOPED_TRACE(idle);
-    ASSERT_NO_FATAL_FAILURE(Serve({"--threads=1", "--drain-timeout=1m"}));
+    ASSERT_NO_FATAL_FAILURE(Serve({"--threads=1", "--drain-timeout=10m"}));
     grpc::ClientContext context;
     const auto stream = stub_->SearchStream(&context);
     v1::SearchResult result;
@@ -568,7 +568,7 @@ TEST_F(SearchStreamTest, ADrainAnswersWhatHasBeenReadAndEndsIt) {
     EXPECT_EQ(error.code, grpc::StatusCode::UNAVAILABLE);
     EXPECT_EQ(error.reason, "DRAINING");
     EXPECT_EQ(server_->AwaitExit(), 0);
-    EXPECT_LT(absl::Now() - asked, absl::Seconds(50));  // it waited for no timeout
+    EXPECT_LT(absl::Now() - asked, absl::Minutes(9));  // it waited for no timeout
   }
 }
 
