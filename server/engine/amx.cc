@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "hwy/targets.h"
+#include "server/engine/survivors.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -350,8 +351,7 @@ size_t CollectAmx(const CodeRows& tile, int rows, const int8_t* packed, int colu
   KeepSurvivors sink(thresholds, survivors);
   const int whole_rows = (rows + kSide - 1) / kSide * kSide;
   ScoreTile(tile, whole_rows, packed, columns, sink);
-  if (rows == whole_rows) return sink.end - survivors;
-  return std::remove_if(survivors, sink.end, [rows](Survivor s) { return s.row >= rows; }) - survivors;
+  return KeepRows(survivors, sink.end, rows);
 }
 #else
 bool HasAmxKernel() { return false; }

@@ -8,6 +8,7 @@
 
 #include "hwy/targets.h"
 #include "server/engine/packing.h"
+#include "server/engine/survivors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -18,9 +19,8 @@
 namespace dotmax {
 namespace {
 
-constexpr int kLanes = 8;   // sums of a vector
-constexpr int kChunk = 32;  // bytes of a vector
-constexpr int kBlockRows = 16;
+constexpr int kLanes = 8;              // sums of a vector
+constexpr int kChunk = 32;             // bytes of a vector
 constexpr size_t kSurvivorsAhead = 8;  // whose codes are on their way while one is scored
 
 // 16 queries by 4 rows: more of either leave no registers, and are slower.
@@ -319,8 +319,7 @@ size_t CollectAvx2(const CodeRows& tile, int rows, const int8_t* packed, int col
   Survivor* end = survivors;
   const int whole_rows = (rows + kBlockRows - 1) / kBlockRows * kBlockRows;
   ScoreGroups(Tile{tile, whole_rows}, packed, columns, KeepSurvivors{thresholds, 0, &end});
-  if (rows < whole_rows) end = std::remove_if(survivors, end, [rows](Survivor s) { return s.row >= rows; });
-  return end - survivors;
+  return KeepRows(survivors, end, rows);
 }
 
 void ScoreSurvivorsAvx2(const CodeRows& tile, const int8_t* const* queries,

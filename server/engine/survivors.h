@@ -13,6 +13,15 @@
 
 namespace dotmax {
 
+inline constexpr int kBlockRows = 16;
+
+// Kernels score whole blocks of rows: moves the survivors [first, end) of the first `rows` rows to the front;
+// returns how many.
+inline size_t KeepRows(Survivor* first, Survivor* end, int rows) {
+  if (rows % kBlockRows == 0) return end - first;
+  return std::remove_if(first, end, [rows](Survivor s) { return s.row >= rows; }) - first;
+}
+
 // Sorts by key(survivor) < kKeys; those of one key stay in order. O(survivors + kKeys).
 template <size_t kKeys, class Key>
 void SortSurvivors(absl::Span<Survivor> survivors, AlignedArray<Survivor>& scratch, Key key) {

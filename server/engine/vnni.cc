@@ -8,6 +8,7 @@
 
 #include "hwy/targets.h"
 #include "server/engine/packing.h"
+#include "server/engine/survivors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -350,8 +351,7 @@ size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int col
   Survivor* end = survivors;
   const int whole_rows = (rows + kLanes - 1) / kLanes * kLanes;
   ScoreGroups(Tile{tile, whole_rows}, packed, columns, KeepSurvivors{thresholds, 0, &end});
-  if (rows < whole_rows) end = std::remove_if(survivors, end, [rows](Survivor s) { return s.row >= rows; });
-  return end - survivors;
+  return KeepRows(survivors, end, rows);
 }
 
 void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
