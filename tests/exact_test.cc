@@ -25,21 +25,53 @@ double Oracle(const std::vector<double>& a, const std::vector<double>& b,
   return ExactScore(x.view, 0, y.view, 0, metric);
 }
 
+const std::byte* Bytes(const std::vector<double>& row) {
+  return reinterpret_cast<const std::byte*>(row.data());
+}
+
+double Dot(const std::vector<double>& a, const std::vector<double>& b) {
+  return CorrectlyRoundedDot(ExactQuery(a, DType::kFloat64), Bytes(b), DType::kFloat64);
+}
+
+double Cosine(const std::vector<double>& a, const std::vector<double>& b) {
+  return CorrectlyRoundedCosine(ExactQuery(a, DType::kFloat64), Bytes(b), DType::kFloat64);
+}
+
+double SquaredDistance(const std::vector<double>& a, const std::vector<double>& b) {
+  return CorrectlyRoundedSquaredDistance(ExactQuery(a, DType::kFloat64), Bytes(b), DType::kFloat64);
+}
+
+// Bits, so that -0.0 is not 0.0.
+uint64_t Bits(double x) { return std::bit_cast<uint64_t>(x); }
+
 void ExpectExact(const std::vector<double>& a, const std::vector<double>& b) {
   const double expected = Oracle(a, b);
-  EXPECT_EQ(CorrectlyRoundedDot(a, b), expected);
+  EXPECT_EQ(Bits(Dot(a, b)), Bits(expected)) << Dot(a, b) << " instead of " << expected;
   EXPECT_EQ(AccumulatedDot(a, b), expected);
-  EXPECT_FALSE(std::signbit(CorrectlyRoundedDot(a, b)) && expected == 0.0);
+}
+
+// Of float32 numbers, whose products are exact; with what is known of the row's length, and without.
+void ExpectExactFloat32(const std::vector<double>& a, const std::vector<double>& b) {
+  const SharedMatrix row = MakeMatrix(b, static_cast<uint32_t>(b.size()), DType::kFloat32);
+  const ExactQuery query(a, DType::kFloat32);
+  const double dot = Oracle(a, b), cosine = Oracle(a, b, Metric::kCosine);
+  const double distance = Oracle(a, b, Metric::kSquaredEuclidean);
+  for (const double longest : {LengthOf(b), 1e3 * LengthOf(b), 1e12 * LengthOf(b), kUnknownLength}) {
+    const std::byte* const bytes = row.view.row(0);
+    EXPECT_EQ(Bits(CorrectlyRoundedDot(query, bytes, DType::kFloat32, longest)), Bits(dot));
+    EXPECT_EQ(Bits(CorrectlyRoundedCosine(query, bytes, DType::kFloat32, longest)), Bits(cosine));
+    EXPECT_EQ(Bits(CorrectlyRoundedSquaredDistance(query, bytes, DType::kFloat32, longest)), Bits(distance));
+  }
 }
 
 TEST(ExactTest, EmptyAndZeroAreZero) {
-  EXPECT_EQ(CorrectlyRoundedDot({}, {}), 0.0);
+  EXPECT_EQ(Dot({}, {}), 0.0);
   ExpectExact({0.0, -0.0}, {-1.0, 5.0});
 }
 
 TEST(ExactTest, NegativeZeroIsReportedAsZero) {
   const std::vector<double> a = {-0.0}, b = {1.0};
-  EXPECT_FALSE(std::signbit(CorrectlyRoundedDot(a, b)));
+  EXPECT_FALSE(std::signbit(Dot(a, b)));
 }
 
 TEST(ExactTest, CancellationToTheLastBit) {
@@ -52,6 +84,15 @@ TEST(ExactTest, TiesRoundToEven) {
   ExpectExact({1.0 + 0x1p-52, 0x1p-53}, {1.0, 1.0});
   ExpectExact({1.0, 0x1p-53, 0x1p-200}, {1.0, 1.0, 1.0});
   ExpectExact({1.0, 0x1p-53, -0x1p-200}, {1.0, 1.0, 1.0});
+  for (const float odd : {1.0f, 1.0f + 0x1p-20f}) {
+    ExpectExactFloat32({odd, 0x1p-52, 0x1p-53}, {1.0, 1.0, 1.0});
+    ExpectExactFloat32({odd, 0x1p-53}, {1.0, 1.0});
+    // Beyond what two anchors hold.
+    for (const float rest : {0x1p-149f, -0x1p-149f, 0x1p-100f, -0x1p-100f}) {
+      ExpectExactFloat32({odd, 0x1p-53, rest}, {1.0, 1.0, 1.0});
+      ExpectExactFloat32({odd, 0x1p-53, rest}, {1.0, 1.0, 0x1p-100});
+    }
+  }
 }
 
 TEST(ExactTest, ErrorsThatTheDoubleDoubleLoses) {
@@ -67,10 +108,8 @@ TEST(ExactTest, IntermediateOverflowIsNotAnError) {
 }
 
 TEST(ExactTest, OverflowOfTheResultIsInfinite) {
-  EXPECT_EQ(CorrectlyRoundedDot(std::vector<double>{1e200}, std::vector<double>{1e200}),
-            std::numeric_limits<double>::infinity());
-  EXPECT_EQ(CorrectlyRoundedDot(std::vector<double>{1e200}, std::vector<double>{-1e200}),
-            -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(Dot({1e200}, {1e200}), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(Dot({1e200}, {-1e200}), -std::numeric_limits<double>::infinity());
   // The largest finite number plus just under, and just, half a unit.
   const double max = std::numeric_limits<double>::max();
   ExpectExact({max, std::nextafter(0x1p969, 0.0)}, {1.0, 1.0});
@@ -106,20 +145,46 @@ TEST(ExactTest, RandomVectorsOfEveryScale) {
   }
 }
 
-const std::byte* Bytes(const std::vector<double>& row) {
-  return reinterpret_cast<const std::byte*>(row.data());
+TEST(ExactTest, RandomFloat32OfEveryScale) {
+  Random random(8);
+  for (int round = 0; round < 3000; ++round) {
+    const size_t dim = 1 + random.Next() % 40;
+    const int spread = static_cast<int>(random.Next() % 140);
+    const auto number = [&] {
+      const int exponent = static_cast<int>(random.Next() % (spread + 1)) - spread / 2;
+      return static_cast<double>(static_cast<float>(std::ldexp(random.Normal(), exponent)));
+    };
+    std::vector<double> a(dim), b(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      a[i] = number();
+      b[i] = number();
+    }
+    // Half of them cancel but for the last elements.
+    for (size_t i = 0; round % 2 == 1 && 2 * i + 1 < dim; ++i) {
+      a[2 * i + 1] = -a[2 * i];
+      b[2 * i + 1] = i % 3 == 0 ? b[2 * i] : std::nextafter(static_cast<float>(b[2 * i]), 1e30f);
+    }
+    ExpectExactFloat32(a, b);
+    for (size_t i = 0; i < dim; ++i) {  // rows that are near each other
+      b[i] = i % 3 == 0 ? std::nextafter(static_cast<float>(a[i]), 1e30f) : a[i];
+    }
+    ExpectExactFloat32(a, b);
+  }
 }
 
-double Cosine(const std::vector<double>& a, const std::vector<double>& b) {
-  return CorrectlyRoundedCosine(a, DType::kFloat64, Bytes(b), DType::kFloat64);
+// What is half of sums of few numbers is often half a unit: two anchors tell.
+TEST(ExactTest, Float32ThatTie) {
+  Random random(9);
+  for (int round = 0; round < 3000; ++round) {
+    const size_t dim = 2 + random.Next() % 20;
+    std::vector<double> a(dim), b(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      a[i] = std::ldexp(random.Next() % (1 << 24), -24);
+      b[i] = std::ldexp(random.Next() % (1 << 24), -24 - static_cast<int>(random.Next() % 8));
+    }
+    ExpectExactFloat32(a, b);
+  }
 }
-
-double SquaredDistance(const std::vector<double>& a, const std::vector<double>& b) {
-  return CorrectlyRoundedSquaredDistance(a, DType::kFloat64, Bytes(b), DType::kFloat64);
-}
-
-// Bits, so that -0.0 is not 0.0.
-uint64_t Bits(double x) { return std::bit_cast<uint64_t>(x); }
 
 void ExpectExactMetrics(const std::vector<double>& a, const std::vector<double>& b) {
   const double cosine = Oracle(a, b, Metric::kCosine);
@@ -274,9 +339,12 @@ TEST(ExactTest, MetricsOfEveryDtypeSizeAndAddress) {
         std::vector<double> wide(dim);
         ToFloat64(a.view.data, a_dtype, dim, wide.data());
         for (uint64_t row = 0; row < 3; ++row) {  // odd rows of odd dims are misaligned for vectors
-          EXPECT_EQ(CorrectlyRoundedCosine(wide, a_dtype, b.view.row(row), b_dtype),
+          const ExactQuery query(wide, a_dtype);
+          EXPECT_EQ(CorrectlyRoundedDot(query, b.view.row(row), b_dtype),
+                    ExactScore(a.view, 0, b.view, row, Metric::kInnerProduct));
+          EXPECT_EQ(CorrectlyRoundedCosine(query, b.view.row(row), b_dtype),
                     ExactScore(a.view, 0, b.view, row, Metric::kCosine));
-          EXPECT_EQ(CorrectlyRoundedSquaredDistance(wide, a_dtype, b.view.row(row), b_dtype),
+          EXPECT_EQ(CorrectlyRoundedSquaredDistance(query, b.view.row(row), b_dtype),
                     ExactScore(a.view, 0, b.view, row, Metric::kSquaredEuclidean));
         }
       }

@@ -276,6 +276,44 @@ TEST(ReduceTest, LargestByColumnIsThatOfTheObviousLoop) {
   }
 }
 
+TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
+  constexpr int kGroups = 50, kRows = 3;
+  Random random(17);
+  for (const int columns : {1, 8, 16, 40}) {
+    AlignedArray<int32_t> scores;
+    scores.Reserve(kGroups * kRows * columns + kScoresPadding);
+    for (int i = 0; i < kGroups * kRows * columns; ++i)
+      scores.data()[i] = static_cast<int>(random.Next() % 2000);
+    std::vector<float> offset(columns + kColumnsTogether);
+    for (int c = 0; c < columns; ++c) offset[c] = static_cast<float>(c);
+    const size_t stride = kGroups * kColumnsTogether;
+    std::vector<float> largest((columns / kColumnsTogether + 1) * stride);
+    for (int g = 0; g < kGroups; ++g) {
+      LargestOfGroup(scores.data() + g * kRows * columns, kRows, columns, offset.data(), 0.5f, stride,
+                     largest.data() + g * kColumnsTogether);
+    }
+    for (int c = 0; c < columns; ++c) {
+      std::vector<float> expected;
+      for (int g = 0; g < kGroups; ++g) {
+        int32_t most = 0;
+        for (int r = 0; r < kRows; ++r) most = std::max(most, scores.data()[(g * kRows + r) * columns + c]);
+        expected.push_back(static_cast<float>(most - c) * 0.5f);
+        ASSERT_EQ(largest[c / kColumnsTogether * stride + g * kColumnsTogether + c % kColumnsTogether],
+                  expected.back());
+      }
+      const int wanted = 1 + static_cast<int>(random.Next() % kGroups);
+      const std::vector<int32_t> all_wanted(kColumnsTogether, wanted);
+      std::vector<float> kth(kColumnsTogether);
+      KthLargest(largest.data() + c / kColumnsTogether * stride, kGroups, all_wanted.data(), kth.data());
+      const float got = kth[c % kColumnsTogether];
+      const auto larger = std::count_if(expected.begin(), expected.end(), [&](float x) { return x > got; });
+      const bool is_least = got == *std::min_element(expected.begin(), expected.end());
+      EXPECT_TRUE(is_least || larger >= wanted);
+      EXPECT_LE(larger, wanted + 2);  // numbers that lie closer than the last step
+    }
+  }
+}
+
 TEST(ReduceTest, ScalesRowsByPowersOfTwo) {
   for (const size_t n : {1, 7, 8, 9, 33}) {
     std::vector<double> x(n);

@@ -88,8 +88,9 @@ class Recall {
 
   // The hits of query row `row`, best first.
   void Add(uint64_t row, const uint64_t* ids, const double* scores, uint64_t count) {
-    std::vector<double> query(data_.test.view.dim);
-    ToFloat64(data_.test.view.row(row), data_.test.view.dtype, query.size(), query.data());
+    std::vector<double> elements(data_.test.view.dim);
+    ToFloat64(data_.test.view.row(row), data_.test.view.dtype, elements.size(), elements.data());
+    const ExactQuery query(elements, data_.test.view.dtype);
     const uint64_t* const theirs = data_.neighbors.values.data() + row * data_.neighbors.columns;
     std::optional<double> worst;  // of theirs
     for (uint64_t i = 0; i < top_k_; ++i) {
@@ -111,17 +112,17 @@ class Recall {
   bool Better(double a, double b) const {
     return data_.metric == ScoreMetric::kSquaredEuclidean ? a < b : a > b;
   }
-  double Score(const std::vector<double>& query, uint64_t id) const {
+  double Score(const ExactQuery& query, uint64_t id) const {
     const MatrixView& train = data_.train.view;
     switch (data_.metric) {
       case ScoreMetric::kCosine:
-        return CorrectlyRoundedCosine(query, data_.test.view.dtype, train.row(id), train.dtype);
+        return CorrectlyRoundedCosine(query, train.row(id), train.dtype);
       case ScoreMetric::kSquaredEuclidean:
-        return CorrectlyRoundedSquaredDistance(query, data_.test.view.dtype, train.row(id), train.dtype);
+        return CorrectlyRoundedSquaredDistance(query, train.row(id), train.dtype);
       case ScoreMetric::kInnerProduct:
         break;
     }
-    return CorrectlyRoundedDot(query, data_.test.view.dtype, train.row(id), train.dtype);
+    return CorrectlyRoundedDot(query, train.row(id), train.dtype);
   }
 
   const DataSet& data_;

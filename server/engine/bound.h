@@ -10,6 +10,7 @@
 #define DOTMAX_SERVER_ENGINE_BOUND_H_
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -206,21 +207,50 @@ class Float64DotError {
   const double relative_, underflow_;
 };
 
-// The double-double dot product of exact.cc: hi + lo, where every rounding error of the products (FMA) and
-// of the running sum (TwoSum) is itself summed in float64. Returns e with |hi + lo − a·b| ≤ e:
+// The inner product of exact.cc. Running sums S of products begin with an anchor A = 1.5·2^k, where 2^(k - 2)
+// > ‖a‖‖b‖, which no sum of some of the products exceeds: S stays within [2^k, 2^(k + 1)], where float64
+// numbers are U = 2^(k - 52) apart (Rump, Ogita, Oishi, Accurate Floating-Point Summation, 2008, extract
+// parts of numbers likewise). So every S' − S is exact, a multiple of U, and so is the sum H of all S − A,
+// over all lanes. What an addition loses of a product, ab − (S' − S), is at most U/2, or with products that
+// are rounded before U/2 + u₆₄·2^(k - 2) < 3U/4, and summed up in float64.
 //
-//   there are less than 2·dim errors, of the products u₆₄·Σ|aᵢbᵢ| in all, of the dim − 1 sums (the first is
-//   exact) u₆₄·(1 + γ)·Σ|aᵢbᵢ| each (no partial sum exceeds Σ|aᵢbᵢ|·(1 + γ)), so together ≤
-//   dim·u₆₄·(1 + γ)·Σ|aᵢbᵢ|; summing them errs by γ_{2·dim}(u₆₄) of that (Ogita, Rump, Oishi, Accurate Sum
-//   and Dot Product, 2005); a product's error is lost below 2^-1074: dim·2^-1074, twice as above.
-//
-// dim + 1 instead of dim covers the γ here and in sum_abs, dim·(1 + γ)/(1 − γ) < dim + 2^-18, and leaves more
-// than u₆₄²·sum_abs: what it takes to round hi + lo ± e, once its leading float64 is taken off.
-inline double DoubleDoubleDotError(uint32_t dim, double sum_abs) {
-  const double errors = (dim + 1.0) * kUnitFloat64 * sum_abs;
-  return Term("double-double rounding", Gamma(2.0 * dim, kUnitFloat64) * errors * kOutward) +
-         Term("double-double underflow", 2.0 * dim * kUnderflow);
+// From `most` ≥ ‖a‖‖b‖, within limits where nothing overflows and what underflows is less than 2^-400 of the
+// error:
+inline constexpr double kLeastAnchored = 0x1p-500, kMostAnchored = 0x1p900;
+inline double PowerOfTwoOf(double most) {  // 2^(k - 3) ≤ most
+  return std::bit_cast<double>(std::bit_cast<uint64_t>(most) & uint64_t{0x7ff} << 52);
 }
+inline double AnchorOf(double most) { return 12.0 * PowerOfTwoOf(most); }
+inline double AnchorUnit(double most) { return 0x1p-49 * PowerOfTwoOf(most); }
+
+// e with |H + lo − a·b| ≤ e, lo being the float64 sum of what was lost:
+//
+//   a lane with m elements adds at most 2m terms (what a rounded product lost by itself): 2m·u₆₄·m·¾U·(1 + γ)
+//   at most 16 lanes are added up: 16·u₆₄·dim·¾U; what an addition lost is rounded itself: dim·u₆₄·½U
+//
+// 2·dim·(dim + 8) is more than 1.5·dim² + 12.5·dim by 4, which leaves what it takes to round H + lo ± e, once
+// its leading float64 is taken off.
+inline double AnchoredDotError(uint32_t dim, double most) {
+  return Term("anchored rounding", 2.0 * dim * (dim + 8.0) * kUnitFloat64 * AnchorUnit(most));
+}
+
+// Where products are exact, as those of elements with 24 bits are, so is what is lost of them: it has no more
+// bits, and either is the product or begins below U/2. Sums of some of it are less than the result, so it can
+// be anchored likewise.
+inline double SecondAnchored(uint32_t dim, double most) { return dim * AnchorUnit(most); }
+
+// e with |t + lo − (what H and the second anchor's sum M lack of a·b)| ≤ e, where H + M = h + t exactly
+// (TwoSum); lo and lo_abs are float64 sums of what M lost and of its magnitudes. Exact if there is none.
+inline double SecondAnchoredError(uint32_t dim, double h, double lo_abs) {
+  if (lo_abs == 0.0) return 0.0;
+  return Term("second anchored rounding", 2.0 * Gamma(2.0 * dim, kUnitFloat64) * lo_abs) +
+         Term("second anchored sum", 4.0 * kUnitFloat64 * kUnitFloat64 * std::abs(h));
+}
+
+// The same of Σ(aᵢ − bᵢ)² = Σaᵢ² + Σbᵢ² − 2Σaᵢbᵢ from three such sums, anchored for at most `most` ≥ ‖a‖²,
+// ‖b‖²: their errors, and what it takes to add up what was lost, 3 roundings of at most 4·¾U·dim, and the
+// rests of two exact additions (TwoSum) of at most 4·most.
+inline double AnchoredDistanceError(uint32_t dim, double most) { return 5.0 * AnchoredDotError(dim, most); }
 
 // The float64 check of a squared distance. `sum` is the float64 sum of the squares of rounded differences, in
 // any order. Returns e with |sum − Σ(aᵢ − bᵢ)²| ≤ e; not finite when the sum is not:
@@ -315,8 +345,8 @@ inline double DoubleDoubleDistanceError(uint32_t dim, double hi) {
 //
 // In all 8/2 + 4.5 + 16.5 = 25 u₆₄² < 28 u₆₄²; 32 leaves more than u₆₄²·|C|, as above. What P lacks of a·b
 // counts by S, what Q and R lack of the sums of squares (relative α, β) by half each: (1 + α)^-½ ≥ 1 − α/2
-// and ≤ 1 + α/2·(1 + 2α). That all of it is small (dim ≤ 2^16: α < 2^-71), kOutward covers products of
-// errors. REQUIRES: sums of squares within [2^-400, 2^400] and |C| ≥ 2^-200, so that nothing underflows.
+// and ≤ 1 + α/2·(1 + 2α). That all of it is small, kOutward covers products of errors. REQUIRES: sums of
+// squares within [2^-400, 2^400] and |C| ≥ 2^-200, so that nothing underflows.
 inline double DoubleDoubleCosineError(double cosine, double dot_error, double lengths, double a_relative,
                                       double b_relative) {
   return (Term("cosine double-double dot", dot_error / lengths) +

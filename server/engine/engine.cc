@@ -50,6 +50,9 @@ struct Base {
   explicit Base(const Matrix& m) : view(m.view()), codes(m.codes()), matrix(&m) {}
   Base(const MatrixView& rows, const Int8Codes* its_codes) : view(rows), codes(its_codes) {}
 
+  // ≥ the length of any row.
+  double longest() const { return matrix != nullptr ? matrix->longest() : codes->longest(); }
+
   const MatrixView& view;
   const Int8Codes* const codes;
   const Matrix* const matrix = nullptr;
@@ -173,7 +176,7 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
   }
 
   std::vector<std::vector<Hit>> hits(queries.size());
-  std::vector<PairScorer> scorers(crew.threads(), PairScorer(base.view));
+  std::vector<PairScorer> scorers(crew.threads(), PairScorer(base.view, base.longest()));
   crew.Share(queries.size(), [&](int worker, size_t i) {
     const auto& [question, row, best] = queries[i];
     if (question->selection.reduction != Reduction::kPerRow || !question->status.ok()) return;

@@ -145,11 +145,15 @@ class ProductAccumulator {
   int first_ = kDigits - 1, last_ = -1;  // of those that may not be zero
 };
 
+// x + y rounded, and the rest (Knuth's TwoSum).
+DoubleDouble SumOf(double x, double y) {
+  const double sum = x + y, back = sum - x;
+  return {sum, (x - (sum - back)) + (y - back)};
+}
+
 // hi + lo rounded, if that is what every number within `error` of it rounds to.
 std::optional<double> Certified(double hi, double lo, double error) {
-  const double rounded = hi + lo;
-  const double rest = (hi - rounded) + lo;  // FastTwoSum, exact unless |lo| > |hi|, which is then caught
-  if (std::abs(lo) > std::abs(hi)) return std::nullopt;
+  const auto [rounded, rest] = SumOf(hi, lo);
   if (rounded + (rest - error) != rounded || rounded + (rest + error) != rounded) return std::nullopt;
   return rounded + 0.0;
 }
@@ -157,24 +161,26 @@ std::optional<double> Certified(double hi, double lo, double error) {
 // Far from overflow, every step of a double-double sum was exact or counted. NaN fails this, too.
 constexpr double kNoOverflow = 0x1p1000;
 
-std::optional<double> CertifiedCosine(const DoubleDoubleDots& sums, uint32_t dim) {
-  const double a_squares = sums.a_squares.hi, b_squares = sums.b_squares.hi;
+bool CanBeAnchored(double most) { return kLeastAnchored <= most && most <= kMostAnchored; }
+
+DoubleDouble Normalised(DoubleDouble x) { return SumOf(x.hi, x.lo); }
+
+// From sums that were anchored for ‖a‖·longest and longest².
+std::optional<double> CertifiedCosine(const ExactQuery& a, const AnchoredDots& sums, double longest) {
+  constexpr double kMostRelativeError = 0x1p-60;  // so that the product of two does not count
+  const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  const double a_squares = a.squares.hi + a.squares.lo, b_squares = sums.squares.hi + sums.squares.lo;
   if (!(std::min(a_squares, b_squares) >= 0x1p-400 && std::max(a_squares, b_squares) <= 0x1p400)) {
     return std::nullopt;
   }
-  const auto [cosine, lengths] =
-      DoubleDoubleCosine({sums.dot.hi, sums.dot.lo}, sums.a_squares, sums.b_squares);
+  const double a_relative = AnchoredDotError(dim, a.length * a.length) / a_squares;
+  const double b_relative = AnchoredDotError(dim, longest * longest) / b_squares;
+  if (std::max(a_relative, b_relative) > kMostRelativeError) return std::nullopt;
+  const auto [cosine, lengths] = DoubleDoubleCosine(sums.dot, a.squares, sums.squares);
   if (!(std::abs(cosine.hi) >= 0x1p-200)) return std::nullopt;
-  const double error = DoubleDoubleCosineError(cosine.hi, DoubleDoubleDotError(dim, sums.dot.sum_abs),
-                                               lengths, DoubleDoubleDotError(dim, a_squares) / a_squares,
-                                               DoubleDoubleDotError(dim, b_squares) / b_squares);
-  return Certified(cosine.hi, cosine.lo, error);
-}
-
-// The same number, its hi rounded. REQUIRES: |lo| ≤ |hi|.
-DoubleDouble Normalised(DoubleDouble x) {
-  const double hi = x.hi + x.lo;
-  return {hi, (x.hi - hi) + x.lo};
+  const double dot_error = AnchoredDotError(dim, a.length * longest);
+  return Certified(cosine.hi, cosine.lo,
+                   DoubleDoubleCosineError(cosine.hi, dot_error, lengths, a_relative, b_relative));
 }
 
 // An MPFR number, 0 to begin with.
@@ -236,20 +242,41 @@ double AccumulatedDot(absl::Span<const double> a, absl::Span<const double> b) {
   return sum.Round();
 }
 
-double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> b) {
-  return CorrectlyRoundedDot(a, DType::kFloat64, reinterpret_cast<const std::byte*>(b.data()),
-                             DType::kFloat64);
+double LengthOf(absl::Span<const double> x) {
+  const DotSums squares =
+      CheckDot(x.data(), reinterpret_cast<const std::byte*>(x.data()), DType::kFloat64, x.size());
+  return NormUpperBound(static_cast<uint32_t>(x.size()), squares.sum);
 }
 
-double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
-  const DoubleDoubleSums sums = DoubleDoubleDot(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
-  // Only zeros: no other product of narrow elements underflows.
-  if (sums.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype)) return 0.0;
-  if (sums.sum_abs < kNoOverflow) {
-    const double error = DoubleDoubleDotError(static_cast<uint32_t>(a.size()), sums.sum_abs);
-    if (const std::optional<double> certified = Certified(sums.hi, sums.lo, error)) return *certified;
+ExactQuery::ExactQuery(absl::Span<const double> its_elements, DType its_dtype)
+    : ExactQuery(its_elements, its_dtype, LengthOf(its_elements), /*has_squares=*/true) {}
+
+ExactQuery::ExactQuery(absl::Span<const double> its_elements, DType its_dtype, double its_length,
+                       bool has_squares)
+    : elements(its_elements), dtype(its_dtype), length(its_length) {
+  const double most = length * length;
+  if (!has_squares || !CanBeAnchored(most)) return;
+  squares = AnchoredDot(elements.data(), IsNarrow(dtype), reinterpret_cast<const std::byte*>(elements.data()),
+                        DType::kFloat64, elements.size(), AnchorOf(most));
+}
+
+double CorrectlyRoundedDot(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
+  const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
+  const double most = a.length * longest;
+  if (CanBeAnchored(most)) {
+    const double anchor = AnchorOf(most);
+    const auto [hi, lo] = AnchoredDot(a.elements.data(), IsNarrow(a.dtype), b, dtype, dim, anchor);
+    if (const auto certified = Certified(hi, lo, AnchoredDotError(dim, most))) return *certified;
+    if (IsNarrow(a.dtype) && IsNarrow(dtype)) {
+      const double second_anchor = AnchorOf(SecondAnchored(dim, most));
+      const AnchoredSums sums = AnchoredDotTwice(a.elements.data(), b, dtype, dim, anchor, second_anchor);
+      const auto [h, t] = SumOf(sums.hi, sums.middle);
+      const double error = SecondAnchoredError(dim, h, sums.lo_abs);
+      if (const auto certified = Certified(h, t + sums.lo, error)) return *certified;
+    }
   }
-  return AccumulatedDot(a, Widened(b, b_dtype, a.size()));
+  return AccumulatedDot(a.elements, Widened(b, dtype, dim));
 }
 
 double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const double> b) {
@@ -264,14 +291,24 @@ double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const d
   return sum.Round();
 }
 
-double CorrectlyRoundedSquaredDistance(absl::Span<const double> a, DType /*a_dtype*/, const std::byte* b,
-                                       DType b_dtype) {
-  const auto [hi, lo] = DoubleDoubleSquaredDistance(a.data(), b, b_dtype, a.size());
-  if (hi < kNoOverflow) {
-    const double error = DoubleDoubleDistanceError(static_cast<uint32_t>(a.size()), hi);
-    if (const std::optional<double> certified = Certified(hi, lo, error)) return *certified;
+double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
+  const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
+  const double most = std::max(a.length, longest) * std::max(a.length, longest);
+  if (CanBeAnchored(most) && CanBeAnchored(a.length * a.length)) {
+    const double anchor = AnchorOf(most);
+    const auto [dot, squares] =
+        AnchoredDotAndSquares(a.elements.data(), IsNarrow(a.dtype), b, dtype, dim, anchor, anchor);
+    const auto [both, both_rest] = SumOf(a.squares.hi, squares.hi);
+    const auto [hi, rest] = SumOf(both, -2.0 * dot.hi);
+    const double lo = (both_rest + rest) + ((a.squares.lo + squares.lo) - 2.0 * dot.lo);
+    if (const auto certified = Certified(hi, lo, AnchoredDistanceError(dim, most))) return *certified;
   }
-  return AccumulatedSquaredDistance(a, Widened(b, b_dtype, a.size()));
+  const auto [hi, lo] = DoubleDoubleSquaredDistance(a.elements.data(), b, dtype, dim);
+  if (hi < kNoOverflow) {
+    if (const auto certified = Certified(hi, lo, DoubleDoubleDistanceError(dim, hi))) return *certified;
+  }
+  return AccumulatedSquaredDistance(a.elements, Widened(b, dtype, dim));
 }
 
 DoubleDoubleQuotient DoubleDoubleCosine(DoubleDouble p, DoubleDouble q, DoubleDouble r) {
@@ -306,11 +343,26 @@ double AccumulatedCosine(absl::Span<const double> a, absl::Span<const double> b)
   return sign * RoundedQuotient(p, t) + 0.0;       // a negative cosine that rounds to zero is +0.0
 }
 
-double CorrectlyRoundedCosine(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype) {
-  const DoubleDoubleDots sums = DoubleDoubleDotAndSquares(a.data(), IsNarrow(a_dtype), b, b_dtype, a.size());
-  if (sums.dot.sum_abs == 0.0 && IsNarrow(a_dtype) && IsNarrow(b_dtype)) return 0.0;
-  const std::optional<double> certified = CertifiedCosine(sums, static_cast<uint32_t>(a.size()));
-  return certified ? *certified : AccumulatedCosine(a, Widened(b, b_dtype, a.size()));
+double CorrectlyRoundedCosine(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
+  const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  const bool narrow = IsNarrow(a.dtype) && IsNarrow(dtype);
+  if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
+  // The second time by the row's own length.
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (!CanBeAnchored(a.length * a.length) || !CanBeAnchored(a.length * longest) ||
+        !CanBeAnchored(longest * longest)) {
+      break;
+    }
+    const AnchoredDots sums =
+        AnchoredDotAndSquares(a.elements.data(), IsNarrow(a.dtype), b, dtype, dim,
+                              AnchorOf(a.length * longest), AnchorOf(longest * longest));
+    if (const auto certified = CertifiedCosine(a, sums, longest)) return *certified;
+    const bool may_be_zero = narrow && sums.dot.hi == 0.0 && sums.dot.lo == 0.0;
+    if (may_be_zero && CorrectlyRoundedDot(a, b, dtype, longest) == 0.0) return 0.0;
+    longest =
+        NormUpperBound(dim, (sums.squares.hi + sums.squares.lo) + AnchoredDotError(dim, longest * longest));
+  }
+  return AccumulatedCosine(a.elements, Widened(b, dtype, dim));
 }
 
 }  // namespace dotmax

@@ -4,6 +4,7 @@
 #define DOTMAX_SERVER_ENGINE_EXACT_H_
 
 #include <cstddef>
+#include <limits>
 
 #include "absl/types/span.h"
 #include "server/base/types.h"
@@ -11,36 +12,58 @@
 
 namespace dotmax {
 
-// Σ a[i]·b[i] over [0, a.size()), the true real number rounded once to nearest even; +0.0 for zero (and for
-// an empty range); ±infinity when it rounds beyond float64. Neither products nor sums overflow or underflow
-// on the way. All of float64 is allowed, denormals too. REQUIRES: equal sizes ≤ kMaxDim, all finite.
-//
-// A double-double sum whose error bound (DoubleDoubleDotError) certifies the rounding answers nearly
-// always, at about 10 operations per element; otherwise (ties, cancellation, extreme exponents) an integer
-// accumulator of the full float64 product range does (Kulisch), some hundred times slower.
-double CorrectlyRoundedDot(absl::Span<const double> a, absl::Span<const double> b);
+// ≥ ‖x‖; infinite where its square may be.
+double LengthOf(absl::Span<const double> x);
 
-// The same of `a`, whose elements are of `a_dtype`, and a row of any dtype where it lies.
-double CorrectlyRoundedDot(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype);
+// A row, and what its scores with many others take of it.
+struct ExactQuery {
+  ExactQuery() = default;
+  // `elements` outlive this, and are of `dtype`. REQUIRES: at most kMaxDim, all finite.
+  ExactQuery(absl::Span<const double> its_elements, DType its_dtype);
+  // The same of what is known to be no longer than `its_length`; without squares, which inner products do not
+  // take, for these alone.
+  ExactQuery(absl::Span<const double> its_elements, DType its_dtype, double its_length, bool has_squares);
+
+  absl::Span<const double> elements;
+  DType dtype = DType::kFloat64;
+  double length = 0.0;                // ≥ ‖a‖
+  DoubleDouble squares = {0.0, 0.0};  // Σ a[i]² within AnchoredDotError, if that can be
+};
+
+// Scores of `a` and a row of any dtype where it lies, of as many elements, all finite. Nothing overflows or
+// underflows on the way, and all of float64 is allowed, denormals too. `longest` ≥ ‖b‖: the closer, the surer
+// the sums. Infinite: not known, and then the row is read twice.
+inline constexpr double kUnknownLength = std::numeric_limits<double>::infinity();
+
+// Σ a[i]·b[i], the true real number rounded once to nearest even; +0.0 for zero (and for an empty range);
+// ±infinity when it rounds beyond float64.
+//
+// A sum whose error bound (AnchoredDotError) certifies the rounding answers nearly always, at four operations
+// per element; otherwise (ties, cancellation), where neither is FLOAT64, the same with twice the bits, which
+// is exact for most rows; and else an integer accumulator of the full float64 product range (Kulisch), some
+// hundred times slower.
+double CorrectlyRoundedDot(const ExactQuery& a, const std::byte* b, DType dtype,
+                           double longest = kUnknownLength);
 
 // Σ (a[i] − b[i])², the true real number rounded once to nearest even; +0.0 for equal rows (and for an empty
-// range), +infinity when it rounds beyond float64. REQUIRES: as above, `b` holds a.size() elements.
+// range), +infinity when it rounds beyond float64.
 //
-// By the same two ways: double-double at about 20 operations per element, certified by
-// DoubleDoubleDistanceError (a sum of squares does not cancel, so it nearly always is), or the accumulator on
-// a² − 2ab + b².
-double CorrectlyRoundedSquaredDistance(absl::Span<const double> a, DType a_dtype, const std::byte* b,
-                                       DType b_dtype);
+// From two such sums, certified by AnchoredDistanceError, at eight operations per element; for rows that are
+// near each other in double-double (DoubleDoubleDistanceError: a sum of squares does not cancel), at about
+// 20; or the accumulator on a² − 2ab + b².
+double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, DType dtype,
+                                       double longest = kUnknownLength);
 
 // a·b / (√Σ a[i]² · √Σ b[i]²), the true real number rounded once to nearest even; +0.0 if a row is zero, or
-// their product; never -0.0; within [-1, 1], and ±1 of parallel rows. REQUIRES: as above.
+// their product; never -0.0; within [-1, 1], and ±1 of parallel rows.
 //
-// Three sums, a root and a quotient in double-double, certified by DoubleDoubleCosineError, answer nearly
-// always, parallel rows included, at about 30 operations per element. Otherwise (orthogonal rows, ties,
-// cancellation, norms beyond [2^-200, 2^200]) three accumulators hold the sums P, Q, R exactly, and MPFR
-// compares P² with m²·Q·R, exactly, for the midpoint m of the two float64 numbers around the cosine. That
-// always ends: no precision has to be guessed.
-double CorrectlyRoundedCosine(absl::Span<const double> a, DType a_dtype, const std::byte* b, DType b_dtype);
+// Two such sums, a root and a quotient in double-double, certified by DoubleDoubleCosineError, answer nearly
+// always, parallel rows included, at eight operations per element, or twice that for rows that are much
+// shorter than the longest. Otherwise (orthogonal rows, ties, cancellation, norms beyond [2^-200, 2^200])
+// three accumulators hold the sums P, Q, R exactly, and MPFR compares P² with m²·Q·R, exactly, for the
+// midpoint m of the two float64 numbers around the cosine. That always ends: no precision has to be guessed.
+double CorrectlyRoundedCosine(const ExactQuery& a, const std::byte* b, DType dtype,
+                              double longest = kUnknownLength);
 
 // The exact ways alone; for tests.
 double AccumulatedDot(absl::Span<const double> a, absl::Span<const double> b);

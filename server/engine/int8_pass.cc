@@ -16,6 +16,9 @@ constexpr uint32_t kMostHitsByHead = 16;
 
 // All scores of so many are kept: they stay in some cache.
 constexpr uint64_t kMostTilesToKeep = 8;
+// And of so many queries that ask for other merits than inner products, whose lengths are told apart for all
+// of them at once.
+constexpr size_t kFewestToKeepOthers = 4;
 
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
 constexpr int kRunRows = 32;
@@ -34,7 +37,7 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
 Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole,
                    const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
                    EncodedQueries queries, EncodedQueries queries_again, EncodedRests rests)
-    : Pass(base, block),
+    : Pass(base, rows.longest(), block),
       rows_(rows),
       whole_(whole),
       all_kernels_(buffers.kernels),
@@ -75,8 +78,11 @@ uint64_t Int8Pass::tiles(int round) const {
 
 bool Int8Pass::KeepsAllScores(bool is_alone) const {
   return rows_.tiles() <= (is_alone ? kMostTilesToKeep : kTilesPerClaim) && whole_ == nullptr &&
-         rows_.axes().identity && rows_.centre_codes() == nullptr && inner_products() && all_are_hits() &&
-         !IsGlobal();
+         rows_.axes().identity && rows_.centre_codes() == nullptr && all_are_hits() && !IsGlobal() &&
+         (inner_products() || block_.size() >= kFewestToKeepOthers) &&
+         absl::c_all_of(block_.questions, [this](const Question* question) {
+           return question->selection.metric == block_.metric(0);
+         });
 }
 
 int Int8Pass::rounds() const {

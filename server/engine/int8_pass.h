@@ -74,8 +74,25 @@ class Int8Pass final : public Pass {
     // The active queries' thresholds before any tile is searched.
     void Seed();
 
-    // The same where all scores are kept: about the k rows that score highest are checked first, for good.
+    // The same where all scores are kept: about the k rows of the highest merits are checked first, for good.
     void SeedByAllScores();
+
+    // About the merit of a row of such lengths is (score − offset)·scale − less·(what merits weigh for the
+    // query of a column), but for what is the same for all rows.
+    struct AboutMerit {
+      double scale, less;
+    };
+    AboutMerit MeritOf(const CodeTile& tile, const LengthRange& lengths) const;
+
+    // Rows of a tile whose lengths, of which merits take some, are told apart: all, or some.
+    int RowsAlike(uint64_t t) const;
+    LengthRange LengthsAt(uint64_t t, int row) const;
+
+    // Those of a tile from a row on, where they are kept.
+    int32_t* AllScores(uint64_t t, int row) const {
+      const size_t columns = scratch_.scorer.columns();
+      return scratch_.all_scores.data() + (t * Int8Codes::kTileRows + row) * columns;
+    }
 
     bool WantsSeeds(uint32_t q, bool guess) const;
 
@@ -130,6 +147,7 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
     std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
+    std::array<double, kMaxColumns> merit_weights_;  // see AboutMerit
     QueryColumns columns_;
     bool has_all_scores_ = false;  // of those that are packed, in Scratch::all_scores, tile after tile
     std::optional<SecondLook> second_look_;

@@ -1,7 +1,7 @@
 // What queries of the int8 screen begin with.
 #include <algorithm>
 #include <array>
-#include <functional>
+#include <bit>
 #include <limits>
 #include <vector>
 
@@ -18,6 +18,14 @@ constexpr uint64_t kTilesPerSeedTile = 64;
 // The k largest of so many groups' largest scores are about the k largest of all.
 constexpr uint64_t kGroupsPerHit = 4;
 constexpr uint64_t kMostRowsPerGroup = 128;
+
+// So many rows of a tile are scored exactly with one query after the other: they stay in the second cache.
+int RowsInCache(size_t row_bytes) {
+  constexpr size_t kBytes = 256 << 10;
+  constexpr int kMultiple = 16;  // of scores' vectors, whatever the columns
+  const size_t rows = kBytes / row_bytes / kMultiple * kMultiple;
+  return static_cast<int>(std::clamp<size_t>(rows, kMultiple, Int8Codes::kTileRows));
+}
 
 }  // namespace
 
@@ -37,65 +45,109 @@ void Int8Pass::TileWorker::Seed() {
   }
 }
 
+int Int8Pass::TileWorker::RowsAlike(uint64_t t) const {
+  const bool alike = pass_.inner_products() || pass_.rows_.parts(t).empty();
+  return alike ? Int8Codes::kTileRows : Int8Codes::kPartRows;
+}
+
+LengthRange Int8Pass::TileWorker::LengthsAt(uint64_t t, int row) const {
+  const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
+  return parts.empty() ? Lengths(pass_.rows_.tile(t)) : parts[row / Int8Codes::kPartRows];
+}
+
+Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& tile,
+                                                               const LengthRange& lengths) const {
+  const double length = 0.5 * (lengths.least + lengths.most);
+  switch (pass_.block_.metric(0)) {
+    case Metric::kInnerProduct:
+      break;
+    case Metric::kCosine:
+      return {length > 0.0 ? tile.scale / length : tile.scale, 0.0};
+    case Metric::kSquaredEuclidean:
+      return {tile.scale, 0.5 * length * length};
+  }
+  return {tile.scale, 0.0};
+}
+
 void Int8Pass::TileWorker::SeedByAllScores() {
   const Int8Codes& rows = pass_.rows_;
   const CodeTile& last = rows.tile(rows.tiles() - 1);
   const uint64_t all_rows = last.first + last.rows;
   const int columns = scratch_.scorer.columns();
+  const auto count_of = [&](uint64_t t, int first, int most) {
+    return std::min(most, rows.tile(t).rows - first);
+  };
   uint64_t wanted = 1;
-  for (const uint32_t q : active_) wanted = std::max<uint64_t>(wanted, pass_.block_.question(q).top_k);
-  const int each =
-      static_cast<int>(std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup));
-  const size_t most_groups = all_rows / each + rows.tiles();
-  std::vector<double>& largest = scratch_.largest_of_groups;  // by column, then by group
-  largest.resize(active_.size() * most_groups);
-  const size_t tile_scores = static_cast<size_t>(Int8Codes::kTileRows) * columns;
-  int32_t* const all_scores = scratch_.all_scores.Reserve(rows.tiles() * tile_scores + kScoresPadding);
+  for (size_t c = 0; c < active_.size(); ++c) {
+    wanted = std::max<uint64_t>(wanted, pass_.block_.question(active_[c]).top_k);
+    merit_weights_[c] = pass_.block_.measured[active_[c]].unit * columns_.inverse_scale[c];
+  }
+  uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
+  for (uint64_t t = 0; t < rows.tiles(); ++t) each = std::min<uint64_t>(each, RowsAlike(t));
+  each = std::bit_floor(each);  // groups do not straddle parts
+
+  const size_t stride = (all_rows / each + rows.tiles()) * kColumnsTogether;
+  float* const largest = scratch_.largest_of_groups.Reserve((columns / kColumnsTogether + 1) * stride);
+  std::array<float, kMaxColumns + kScoresPadding> offsets = {};
+  scratch_.all_scores.Reserve(rows.tiles() * Int8Codes::kTileRows * columns + kScoresPadding);
   size_t groups = 0;
   for (uint64_t t = 0; t < rows.tiles(); ++t) {
     const CodeTile& tile = rows.tile(t);
-    int32_t* const scores = all_scores + t * tile_scores;
-    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, scores);
-    for (int r = 0; r < tile.rows; r += each, ++groups) {
-      LargestByColumn(scores + static_cast<size_t>(r) * columns, std::min(each, tile.rows - r), columns,
-                      scratch_.largest);
-      for (size_t c = 0; c < active_.size(); ++c) {
-        largest[c * most_groups + groups] = (scratch_.largest.score[c] - columns_.offset[c]) * tile.scale;
+    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, AllScores(t, 0));
+    const int alike = RowsAlike(t);
+    for (int r = 0; r < tile.rows; r += static_cast<int>(each), ++groups) {
+      const AboutMerit merit = MeritOf(tile, LengthsAt(t, r));
+      for (size_t c = 0; r % alike == 0 && c < active_.size(); ++c) {
+        offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
       }
+      LargestOfGroup(AllScores(t, r), count_of(t, r, static_cast<int>(each)), columns, offsets.data(),
+                     static_cast<float>(merit.scale), stride, largest + groups * kColumnsTogether);
     }
   }
   has_all_scores_ = true;
   scratch_.pairs_screened += all_rows * active_.size();
 
-  std::array<double, kMaxColumns> kth;  // about the k-th best of all; as above
+  std::array<float, kMaxColumns + kColumnsTogether> kth;  // about the k-th best of all
+  std::array<int32_t, kMaxColumns + kColumnsTogether> top_k = {};
   std::array<int64_t, kMaxColumns> room;
   for (size_t c = 0; c < active_.size(); ++c) {
-    const uint64_t top_k = pass_.block_.question(active_[c]).top_k;
-    const bool wants = pass_.block_.best(active_[c]).WantsSeeds() && top_k <= groups;
-    const auto first = largest.begin() + c * most_groups;
-    if (wants) std::nth_element(first, first + (top_k - 1), first + groups, std::greater<>());
-    kth[c] = wants ? first[top_k - 1] : kInfinity;
-    room[c] = static_cast<int64_t>(2 * top_k);
+    const uint64_t k = pass_.block_.question(active_[c]).top_k;
+    top_k[c] = static_cast<int32_t>(std::min(k, all_rows));
+    room[c] = static_cast<int64_t>(2 * k);
+  }
+  for (size_t c = 0; c < active_.size(); c += kColumnsTogether) {
+    KthLargest(largest + c / kColumnsTogether * stride, groups, top_k.data() + c, kth.data() + c);
+  }
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const bool wants = pass_.block_.best(active_[c]).WantsSeeds() && top_k[c] <= groups;
+    if (!wants) kth[c] = std::numeric_limits<float>::infinity();
   }
   int32_t* const thresholds = scratch_.int_thresholds.data();
   std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
   for (uint64_t t = 0; t < rows.tiles(); ++t) {
     const CodeTile& tile = rows.tile(t);
-    int32_t* const scores = all_scores + t * tile_scores;
-    for (size_t c = 0; c < active_.size(); ++c) {
-      thresholds[c] = Int8Threshold(kth[c], 0.0, 1.0 / tile.scale, columns_.offset[c]);
+    const int step = std::min(RowsAlike(t), RowsInCache(pass_.base_.row_bytes()));
+    for (int first = 0; first < tile.rows; first += step) {
+      const AboutMerit merit = MeritOf(tile, LengthsAt(t, first));
+      for (size_t c = 0; c < active_.size(); ++c) {
+        thresholds[c] = Int8Threshold(kth[c] + merit.less * merit_weights_[c], 0.0, 1.0 / merit.scale,
+                                      columns_.offset[c]);
+      }
+      int32_t* const scores = AllScores(t, first);
+      Survivor* const survivors = scratch_.survivors.data();
+      Survivor* end =
+          survivors + CollectSurvivors(scores, count_of(t, first, step), columns, thresholds, survivors);
+      // More than about k are ties.
+      end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
+      for (Survivor* s = survivors; s < end; ++s) {  // no second time
+        scores[s->row * static_cast<size_t>(columns) + s->column] = std::numeric_limits<int32_t>::min();
+        s->row += static_cast<uint16_t>(first);
+      }
+      const size_t count = end - survivors;
+      scratch_.pairs_survived += count;
+      scratch_.pairs_checked += count;
+      CheckSurvivors(t, count, /*by_row=*/false, /*resolve_all=*/true);
     }
-    Survivor* const survivors = scratch_.survivors.data();
-    Survivor* end = survivors + CollectSurvivors(scores, tile.rows, columns, thresholds, survivors);
-    // More than about k are ties.
-    end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
-    for (const Survivor* s = survivors; s < end; ++s) {  // no second time
-      scores[s->row * static_cast<size_t>(columns) + s->column] = std::numeric_limits<int32_t>::min();
-    }
-    const size_t count = end - survivors;
-    scratch_.pairs_survived += count;
-    scratch_.pairs_checked += count;
-    CheckSurvivors(t, count, /*by_row=*/false, /*resolve_all=*/true);
   }
   checks_.Finish();
 }

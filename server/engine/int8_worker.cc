@@ -228,24 +228,21 @@ void Int8Pass::TileWorker::AskForScores(const LengthRange& lengths) {
 }
 
 size_t Int8Pass::TileWorker::CollectTile(uint64_t t, Survivor* survivors) {
+  const int32_t* const thresholds = scratch_.int_thresholds.data();
+  const auto collect = [&](int first, int rows, Survivor* to) {
+    if (!has_all_scores_) return scratch_.scorer.Collect(pass_.rows_.codes(t, first), rows, thresholds, to);
+    return CollectSurvivors(AllScores(t, first), rows, scratch_.scorer.columns(), thresholds, to);
+  };
   const int rows = pass_.rows_.tile(t).rows;
-  int32_t* const thresholds = scratch_.int_thresholds.data();
-  if (has_all_scores_) {
-    const size_t first = t * Int8Codes::kTileRows * scratch_.scorer.columns();
-    return CollectSurvivors(scratch_.all_scores.data() + first, rows, scratch_.scorer.columns(), thresholds,
-                            survivors);
-  }
   const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
-  if (pass_.inner_products() || parts.empty() || !scratch_.scorer.takes_any_rows()) {
-    return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
-  }
+  const bool takes_parts = has_all_scores_ || scratch_.scorer.takes_any_rows();
+  if (pass_.inner_products() || parts.empty() || !takes_parts) return collect(0, rows, survivors);
   size_t count = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
     const int first = static_cast<int>(p) * Int8Codes::kPartRows;
     SetThresholds(t, parts[p]);
     Survivor* const of_part = survivors + count;
-    count += scratch_.scorer.Collect(pass_.rows_.codes(t, first),
-                                     std::min(Int8Codes::kPartRows, rows - first), thresholds, of_part);
+    count += collect(first, std::min(Int8Codes::kPartRows, rows - first), of_part);
     for (Survivor* s = of_part; s < survivors + count; ++s) s->row += static_cast<uint16_t>(first);
   }
   return count;

@@ -74,6 +74,7 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
           std::sqrt(static_cast<double>(b.dim)) * ScaleByPowerOfTwo(max_abs, -stats.exponent) * kOutward;
     }
     tiles_.push_back(stats);
+    longest_ = std::max(longest_, ScaleByPowerOfTwo(stats.norm, stats.exponent) * kOutward);
   }
   if (ordinary && b.rows > 0 && options.kind != ScreenOptions::Kind::kFloat32) {
     plan_ = PlanScreen(*this, norms, options);

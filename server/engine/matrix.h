@@ -44,6 +44,8 @@ class Matrix {
   int tile_rows() const { return tile_rows_; }
   uint64_t tiles() const { return tiles_.size(); }
   const TileStats& tile(uint64_t t) const { return tiles_[t]; }
+  // ≥ the length of any row.
+  double longest() const { return longest_; }
 
   // Tile `t` in float32, scaled by its exponent, tile_rows() × dim: the caller's own bytes where they serve
   // as they are, otherwise converted into `scratch` (tile_rows() · dim elements), missing rows zero.
@@ -62,6 +64,7 @@ class Matrix {
   const SharedMatrix rows_;
   const int tile_rows_;
   std::vector<TileStats> tiles_;
+  double longest_ = 0.0;
   ScreenPlan plan_;
 };
 

@@ -279,13 +279,6 @@ struct PreciseSum {
     hi = sum;
   }
 
-  // Adds x·y, which is exact if kExact says so.
-  template <bool kExact>
-  HWY_INLINE void AddProduct(V x, V y, V product) {
-    Add(product);
-    if constexpr (!kExact) lo = hn::Add(lo, ProductError(D(), x, y, product));
-  }
-
   // Over all lanes.
   HWY_INLINE DoubleDouble Total() const {
     HWY_ALIGN double lanes[HWY_MAX_BYTES / sizeof(double)];
@@ -313,41 +306,113 @@ HWY_INLINE DoubleDouble TotalOf(PreciseSum<D>* two) {
   return two[0].Total();
 }
 
+// Two running sums that began with an anchor.
+template <class D>
+struct Anchored {
+  using V = hn::Vec<D>;
+
+  HWY_INLINE explicit Anchored(double its_anchor) : anchor(hn::Set(D(), its_anchor)), sums{anchor, anchor} {}
+
+  // Adds x·y to one of them; returns what that lost. kExact: x·y is a float64.
+  template <bool kExact>
+  HWY_INLINE V AddProduct(int i, V x, V y) {
+#if HWY_NATIVE_FMA
+    const V next = hn::MulAdd(x, y, sums[i]);
+    const V lost = hn::MulSub(x, y, hn::Sub(next, sums[i]));
+    sums[i] = next;
+    return lost;
+#else
+    const V product = hn::Mul(x, y), lost = Add(i, product);
+    return kExact ? lost : hn::Add(lost, ProductError(D(), x, y, product));
+#endif
+  }
+  HWY_INLINE V Add(int i, V x) {
+    const V next = hn::Add(sums[i], x);
+    const V lost = hn::Sub(x, hn::Sub(next, sums[i]));
+    sums[i] = next;
+    return lost;
+  }
+
+  // Exact: sums of some of the terms, of all lanes or some, stay far below the anchor.
+  HWY_INLINE double Total() const {
+    const V all = hn::Add(hn::Sub(sums[0], anchor), hn::Sub(sums[1], anchor));
+    return hn::GetLane(hn::SumOfLanes(D(), all));
+  }
+
+  V anchor;
+  V sums[2];
+};
+
 template <class Loader, bool kExact>
-HWY_INLINE DoubleDoubleSums DoubleDoubleDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
-                                              size_t dim) {
+HWY_INLINE DoubleDouble AnchoredDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                      size_t dim, double anchor) {
   const hn::ScalableTag<double> d;
   using D = hn::ScalableTag<double>;
   using V = hn::Vec<D>;
-  PreciseSum<D> sum[2] = {NoSum(d), NoSum(d)};
-  V sum_abs[2] = {hn::Zero(d), hn::Zero(d)};
+  Anchored<D> hi(anchor);
+  V lo[2] = {hn::Zero(d), hn::Zero(d)};
   ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
-    const V product = hn::Mul(x, y);
-    sum[i].template AddProduct<kExact>(x, y, product);
-    sum_abs[i] = hn::Add(sum_abs[i], hn::Abs(product));
+    lo[i] = hn::Add(lo[i], hi.template AddProduct<kExact>(i, x, y));
   });
-  const DoubleDouble total = TotalOf(sum);
-  return {total.hi, total.lo, SumOf(sum_abs)};
+  return {hi.Total(), SumOf(lo)};
 }
 
-// Three sums side by side hide each other's latencies.
 template <class Loader, bool kExact>
-HWY_INLINE DoubleDoubleDots DoubleDoubleDotsOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
-                                               size_t dim) {
+HWY_INLINE AnchoredDots AnchoredDotsOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                       size_t dim, double dot_anchor, double squares_anchor) {
   const hn::ScalableTag<double> d;
   using D = hn::ScalableTag<double>;
   using V = hn::Vec<D>;
-  PreciseSum<D> ab = NoSum(d), aa = NoSum(d), bb = NoSum(d);
-  V sum_abs = hn::Zero(d);
-  ForEachPair<Loader>(a, b, dim, [&](int, V x, V y) HWY_ATTR {
-    const V product = hn::Mul(x, y);
-    ab.template AddProduct<kExact>(x, y, product);
-    sum_abs = hn::Add(sum_abs, hn::Abs(product));
-    aa.template AddProduct<kExact>(x, x, hn::Mul(x, x));
-    bb.template AddProduct<kExact>(y, y, hn::Mul(y, y));
+  Anchored<D> dot(dot_anchor), squares(squares_anchor);
+  V dot_lo[2] = {hn::Zero(d), hn::Zero(d)}, squares_lo[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    dot_lo[i] = hn::Add(dot_lo[i], dot.template AddProduct<kExact>(i, x, y));
+    squares_lo[i] = hn::Add(squares_lo[i], squares.template AddProduct<kExact>(i, y, y));
   });
-  const DoubleDouble total = ab.Total();
-  return {{total.hi, total.lo, hn::GetLane(hn::SumOfLanes(d, sum_abs))}, aa.Total(), bb.Total()};
+  return {{dot.Total(), SumOf(dot_lo)}, {squares.Total(), SumOf(squares_lo)}};
+}
+
+template <class Loader>
+HWY_INLINE AnchoredSums AnchoredDotTwiceOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
+                                           size_t dim, double anchor, double second_anchor) {
+  const hn::ScalableTag<double> d;
+  using D = hn::ScalableTag<double>;
+  using V = hn::Vec<D>;
+  Anchored<D> hi(anchor), middle(second_anchor);
+  V lo[2] = {hn::Zero(d), hn::Zero(d)}, lo_abs[2] = {hn::Zero(d), hn::Zero(d)};
+  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
+    const V lost = middle.Add(i, hi.template AddProduct<true>(i, x, y));
+    lo[i] = hn::Add(lo[i], lost);
+    lo_abs[i] = hn::Add(lo_abs[i], hn::Abs(lost));
+  });
+  return {hi.Total(), middle.Total(), SumOf(lo), SumOf(lo_abs)};
+}
+
+DoubleDouble AnchoredDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                         double anchor) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
+    using Loader = decltype(loader);
+    constexpr bool kNarrow = !std::is_same_v<Loader, LoadFloat64>;
+    return kNarrow && narrow ? AnchoredDotOf<Loader, kNarrow>(a, b, dim, anchor)
+                             : AnchoredDotOf<Loader, false>(a, b, dim, anchor);
+  });
+}
+
+AnchoredDots AnchoredDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                                   double dot_anchor, double squares_anchor) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
+    using Loader = decltype(loader);
+    constexpr bool kNarrow = !std::is_same_v<Loader, LoadFloat64>;
+    return kNarrow && narrow ? AnchoredDotsOf<Loader, kNarrow>(a, b, dim, dot_anchor, squares_anchor)
+                             : AnchoredDotsOf<Loader, false>(a, b, dim, dot_anchor, squares_anchor);
+  });
+}
+
+AnchoredSums AnchoredDotTwice(const double* a, const std::byte* b, DType dtype, size_t dim, double anchor,
+                              double second_anchor) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
+    return AnchoredDotTwiceOf<decltype(loader)>(a, b, dim, anchor, second_anchor);
+  });
 }
 
 // (h + l)² = h² + 2hl + l², where h + l = x - y exactly; l² is left to the bound.
@@ -369,28 +434,7 @@ HWY_INLINE DoubleDouble DoubleDoubleDistanceOf(const double* HWY_RESTRICT a, con
   return TotalOf(sum);
 }
 
-// The loaders that are worth a loop of their own in double-double; others' rows are made float64 first.
-DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
-  if (dtype == DType::kFloat32 && narrow) return DoubleDoubleDotOf<LoadFloat32, true>(a, b, dim);
-  if (dtype == DType::kFloat64) return DoubleDoubleDotOf<LoadFloat64, false>(a, b, dim);
-  std::vector<double> wide(dim);
-  ToFloat64(b, dtype, dim, wide.data());
-  b = reinterpret_cast<const std::byte*>(wide.data());
-  if (!narrow) return DoubleDoubleDotOf<LoadFloat64, false>(a, b, dim);
-  return DoubleDoubleDotOf<LoadFloat64, true>(a, b, dim);
-}
-
-DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
-                                           size_t dim) {
-  if (dtype == DType::kFloat32 && narrow) return DoubleDoubleDotsOf<LoadFloat32, true>(a, b, dim);
-  if (dtype == DType::kFloat64) return DoubleDoubleDotsOf<LoadFloat64, false>(a, b, dim);
-  std::vector<double> wide(dim);
-  ToFloat64(b, dtype, dim, wide.data());
-  b = reinterpret_cast<const std::byte*>(wide.data());
-  if (!narrow) return DoubleDoubleDotsOf<LoadFloat64, false>(a, b, dim);
-  return DoubleDoubleDotsOf<LoadFloat64, true>(a, b, dim);
-}
-
+// Of the other dtypes rows are made float64 first.
 DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {
   if (dtype == DType::kFloat32) return DoubleDoubleDistanceOf<LoadFloat32>(a, b, dim);
   if (dtype == DType::kFloat64) return DoubleDoubleDistanceOf<LoadFloat64>(a, b, dim);
@@ -411,8 +455,9 @@ HWY_EXPORT(CheckDotAndSquares);
 HWY_EXPORT(CheckSquaredDistance);
 HWY_EXPORT(Float32Dots);
 HWY_EXPORT(Widen);
-HWY_EXPORT(DoubleDoubleDot);
-HWY_EXPORT(DoubleDoubleDotAndSquares);
+HWY_EXPORT(AnchoredDot);
+HWY_EXPORT(AnchoredDotTwice);
+HWY_EXPORT(AnchoredDotAndSquares);
 HWY_EXPORT(DoubleDoubleSquaredDistance);
 
 DotSums CheckDot(const double* a, const std::byte* b, DType dtype, size_t dim) {
@@ -435,13 +480,19 @@ double Widen(const std::byte* row, DType dtype, size_t dim, double* to) {
   return HWY_DYNAMIC_DISPATCH(Widen)(row, dtype, dim, to);
 }
 
-DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim) {
-  return HWY_DYNAMIC_DISPATCH(DoubleDoubleDot)(a, narrow, b, dtype, dim);
+DoubleDouble AnchoredDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                         double anchor) {
+  return HWY_DYNAMIC_DISPATCH(AnchoredDot)(a, narrow, b, dtype, dim, anchor);
 }
 
-DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
-                                           size_t dim) {
-  return HWY_DYNAMIC_DISPATCH(DoubleDoubleDotAndSquares)(a, narrow, b, dtype, dim);
+AnchoredSums AnchoredDotTwice(const double* a, const std::byte* b, DType dtype, size_t dim, double anchor,
+                              double second_anchor) {
+  return HWY_DYNAMIC_DISPATCH(AnchoredDotTwice)(a, b, dtype, dim, anchor, second_anchor);
+}
+
+AnchoredDots AnchoredDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                                   double dot_anchor, double squares_anchor) {
+  return HWY_DYNAMIC_DISPATCH(AnchoredDotAndSquares)(a, narrow, b, dtype, dim, dot_anchor, squares_anchor);
 }
 
 DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim) {

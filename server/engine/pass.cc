@@ -81,15 +81,14 @@ absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int c
   return int8_[{dim, columns}] = wins > kTrials / 2 ? *matmul : nullptr;
 }
 
-double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dtype, const std::byte* row,
-                  DType dtype) {
+double ExactMerit(Metric metric, const ExactQuery& query, const std::byte* row, DType dtype, double longest) {
   switch (metric) {
     case Metric::kInnerProduct:
-      return CorrectlyRoundedDot(query, query_dtype, row, dtype);
+      return CorrectlyRoundedDot(query, row, dtype, longest);
     case Metric::kCosine:
-      return CorrectlyRoundedCosine(query, query_dtype, row, dtype);
+      return CorrectlyRoundedCosine(query, row, dtype, longest);
     case Metric::kSquaredEuclidean:
-      return MeritOf(metric, CorrectlyRoundedSquaredDistance(query, query_dtype, row, dtype));
+      return MeritOf(metric, CorrectlyRoundedSquaredDistance(query, row, dtype, longest));
   }
   return 0.0;
 }
@@ -115,11 +114,12 @@ PairScorer& PairScorer::Of(const Question& question) {
 double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
   const MatrixView& queries = question_->queries;
   if (query_row != query_row_) {
-    query_.resize(queries.dim);
-    ToFloat64(queries.row(query_row), queries.dtype, queries.dim, query_.data());
+    elements_.resize(queries.dim);
+    ToFloat64(queries.row(query_row), queries.dtype, queries.dim, elements_.data());
+    query_.emplace(elements_, queries.dtype);
     query_row_ = query_row;
   }
-  return ExactMerit(question_->selection.metric, query_, queries.dtype, base_.row(id), base_.dtype);
+  return ExactMerit(question_->selection.metric, *query_, base_.row(id), base_.dtype, longest_);
 }
 
 void PairScorer::Fetch(uint64_t id) const { Prefetch(base_.row(id), base_.row_bytes()); }
@@ -146,6 +146,7 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
   scaled_.Reserve(queries.size() * dim);
   exponents_.resize(queries.size());
   norms_.resize(queries.size());
+  exact_.resize(queries.size());
   measured_.resize(queries.size());
   squares_.resize(queries.size());
   questions_.clear();
@@ -161,15 +162,17 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
       const double squares =
           ScaleToFloat32(wide, dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
       norms_[i] = NormUpperBound(from.dim, squares);
+      exact_[i] = ExactQuery({wide, dim}, from.dtype, ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
+                             queries[i].question->selection.metric != Metric::kInnerProduct);
       squares_[i] = std::ldexp(squares, 2 * exponent);
       measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
     }
   });
-  return {queries, questions_, wide_.data(), scaled_.data(), exponents_, norms_, measured_, squares_};
+  return {queries, questions_, wide_.data(), exact_, scaled_.data(), exponents_, norms_, measured_, squares_};
 }
 
 void Pass::Work(int round, Scratch& scratch) {
-  PairScorer scorer(base_);
+  PairScorer scorer(base_, longest_);
   const std::unique_ptr<Worker> worker = MakeWorker(round, scratch, scorer);
   while (!stopped_.load(std::memory_order_relaxed)) {
     const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
@@ -225,8 +228,7 @@ Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
 }
 
 Candidate Pass::Resolve(size_t q, uint64_t id) const {
-  const double merit = ExactMerit(block_.metric(q), {block_.wide + q * base_.dim, base_.dim},
-                                  block_.question(q).queries.dtype, base_.row(id), base_.dtype);
+  const double merit = ExactMerit(block_.metric(q), block_.exact[q], base_.row(id), base_.dtype, longest_);
   return {merit, merit, block_.queries[q].row, id};
 }
 
@@ -248,9 +250,9 @@ void Pass::Checks::Finish() {
 void Pass::Checks::Check(const Waiting& pair) {
   if (found_count_ == kOfferedTogether || pair.query != found_query_) OfferFound();
   found_query_ = pair.query;
-  scratch_.pairs_rescored += pair.resolve ? 1 : 0;
-  found_[found_count_++] =
-      pair.resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
+  const bool resolve = pair.resolve || pass_.ResolvesAsFast(pair.query);
+  scratch_.pairs_rescored += resolve ? 1 : 0;
+  found_[found_count_++] = resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
 }
 
 void Pass::Checks::OfferFound() {

@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -30,6 +31,7 @@
 #include "server/engine/amx.h"
 #include "server/engine/bound.h"
 #include "server/engine/code_kernel.h"
+#include "server/engine/exact.h"
 #include "server/engine/matrix.h"
 #include "server/engine/measure.h"
 #include "server/engine/reduce.h"
@@ -80,9 +82,8 @@ class Kernels {
 // Null for one of our own.
 using KernelByColumns = std::array<const TileMatmul*, kMaxColumns + 1>;
 
-// The merit of the correctly rounded score of a query, in float64, and a row where it lies.
-double ExactMerit(Metric metric, absl::Span<const double> query, DType query_dtype, const std::byte* row,
-                  DType dtype);
+// The merit of the correctly rounded score of a query and a row where it lies, of a length ≤ `longest`.
+double ExactMerit(Metric metric, const ExactQuery& query, const std::byte* row, DType dtype, double longest);
 
 // What the queries of one question have in common. All that it refers to outlives it.
 struct Question {
@@ -120,7 +121,9 @@ struct BlockQuery {
 // That of any pair of questions' queries and rows of a matrix. Not thread-safe.
 class PairScorer {
  public:
-  explicit PairScorer(const MatrixView& base) : base_(base) {}
+  // `longest` ≥ the length of any row of the base: where that is not known, scoring takes longer.
+  explicit PairScorer(const MatrixView& base, double longest = kUnknownLength)
+      : base_(base), longest_(longest) {}
 
   // Whose query rows are meant from now on.
   PairScorer& Of(const Question& question);
@@ -130,10 +133,12 @@ class PairScorer {
 
  private:
   const MatrixView& base_;
+  const double longest_;
   const Question* question_ = nullptr;
   // The query row that was scored last: most calls come for the same again.
   mutable uint64_t query_row_ = UINT64_MAX;
-  mutable std::vector<double> query_;
+  mutable std::vector<double> elements_;
+  mutable std::optional<ExactQuery> query_;  // of these
 };
 
 // What one worker needs of its own for a pass; kept from one pass to the next.
@@ -143,7 +148,7 @@ struct Scratch {
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
   AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, all_scores;
-  std::vector<double> largest_of_groups;
+  AlignedArray<float> largest_of_groups;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;
@@ -164,8 +169,9 @@ struct QueryBlock {
 
   absl::Span<const BlockQuery> queries;  // those of a question side by side
   absl::Span<Question* const> questions;
-  const double* wide;   // in float64: size() × dim
-  const float* scaled;  // in float32, divided by 2^exponents[i]
+  const double* wide;                  // in float64: size() × dim
+  absl::Span<const ExactQuery> exact;  // of these
+  const float* scaled;                 // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries
   absl::Span<const MeasuredQuery> measured;
@@ -209,6 +215,7 @@ class PassBuffers {
   AlignedArray<float> scaled_;
   std::vector<int> exponents_;
   std::vector<double> norms_;
+  std::vector<ExactQuery> exact_;
   std::vector<MeasuredQuery> measured_;
   std::vector<double> squares_;
   std::vector<Question*> questions_;
@@ -233,10 +240,11 @@ inline void KeepLargest(std::vector<uint64_t>& keys, size_t count) {
 // Shared by the workers; each calls Work once a round.
 class Pass {
  public:
-  // All that is given outlives the pass.
-  Pass(const MatrixView& base, const QueryBlock& block)
+  // All that is given outlives the pass; `longest` ≥ the length of any row of the base.
+  Pass(const MatrixView& base, double longest, const QueryBlock& block)
       : base_(base),
         block_(block),
+        longest_(longest),
         all_are_hits_(absl::c_all_of(block.questions, [](const Question* q) { return q->all_are_hits; })),
         inner_products_(absl::c_all_of(
             block.questions, [](const Question* q) { return q->selection.metric == Metric::kInnerProduct; })),
@@ -288,8 +296,12 @@ class Pass {
     return {merit.lower, merit.upper, block_.queries[q].row, id};
   }
 
-  // The same, resolved: dearer, but then the row need not be fetched again.
+  // The same, resolved: then the row need not be fetched again.
   Candidate Resolve(size_t q, uint64_t id) const;
+  // Whether that takes no longer.
+  bool ResolvesAsFast(size_t q) const {
+    return products_are_exact_ && block_.metric(q) == Metric::kInnerProduct;
+  }
 
   // A query's merit to reach, before it is rounded to a score.
   double LeastMerit(size_t q) const {
@@ -364,6 +376,7 @@ class Pass {
   void StopQuestions();
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
+  const double longest_;
   const bool all_are_hits_, inner_products_;
   // Whether a float64 holds all products of queries and rows, or centres of rows: then only zeros add up to
   // nothing, which is worth knowing of sparse rows, many of which score 0 with a query.

@@ -299,7 +299,7 @@ class Planner {
     estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
     float32_ = {seconds, seconds, seconds};  // as if a single query cost its share
     least_ = float32_.cost();
-    PairScorer scorer(view_);
+    PairScorer scorer(view_, matrix_.longest());
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
       std::vector<Hit> hits = top[i].Take(scorer.Of(question));
       std::erase_if(hits, [&](const Hit& hit) { return hit.id == rows[i]; });

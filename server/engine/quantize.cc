@@ -24,8 +24,13 @@ constexpr int kMaxTailDims = 8;
 constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
 constexpr int kReadableBytes = 64;   // beyond the last row
 // Beyond this ratio of lengths within a tile, what a cosine or distance asks of the shortest row is too
-// little for the others.
-constexpr double kMostSpread = 1.1;
+// little for the others. Inner products of long rows are a smaller part of these, by about the root of dim,
+// and thresholds for parts of a tile take less of the time.
+constexpr double kMostSpread = 1.1, kMostSpreadOfRoot = 0.3;
+constexpr uint32_t kLongDim = 256;
+double MostSpread(uint32_t dim) {
+  return dim < kLongDim ? kMostSpread : 1.0 + kMostSpreadOfRoot / std::sqrt(dim);
+}
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
 int RoundUp(int dim, int multiple = kCodeDimMultiple) { return (dim + multiple - 1) / multiple * multiple; }
@@ -154,7 +159,7 @@ class Int8Codes::Writer {
     tile.code_error =
         std::max(tile.code_error, (lengths.error + Term("row projection error", error)) * kOutward);
   }
-  void AddTile(const CodeTile& tile) { codes_.tiles_.push_back(tile); }
+  void AddTile(const CodeTile& tile) { codes_.Add(tile); }
 
   // Tails follow now that their unit is known.
   void Finish() {
@@ -255,7 +260,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
-    if (order.by_norm && norm > kMostSpread * tile.least_norm) {
+    if (order.by_norm && norm > MostSpread(dim) * tile.least_norm) {
       tile.first_part = static_cast<int>(codes->parts_.size());
       for (int r = 0; r < tile_rows; r += kPartRows) {
         LengthRange part = {norm, 0.0};
@@ -315,6 +320,7 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   std::iota(own_order_.begin(), own_order_.end(), 0);
   order_ = own_order_;
   tiles_.clear();
+  longest_ = 0.0;
   uint8_t* to = codes_.Reserve((rows.rows + kTileRows) * code_dim_ + kReadableBytes);
   for (uint64_t first = 0; first < rows.rows; first += kTileRows) {
     const int count = static_cast<int>(std::min<uint64_t>(kTileRows, rows.rows - first));
@@ -344,7 +350,7 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
                      0.0,
                      PlainCodeError(dim, scale)};
     tile.code_norm = (tile.norm + tile.code_error) * kOutward;
-    tiles_.push_back(tile);
+    Add(tile);
   }
   return true;
 }

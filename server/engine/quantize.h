@@ -3,6 +3,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_QUANTIZE_H_
 #define DOTMAX_SERVER_ENGINE_QUANTIZE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -161,6 +162,8 @@ class Int8Codes {
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
+  // ≥ the length of any row.
+  double longest() const { return longest_; }
   // The lengths of a tile's rows, kPartRows by kPartRows, where the first are much longer than the last;
   // empty for other tiles, and in balls.
   absl::Span<const LengthRange> parts(uint64_t t) const {
@@ -223,6 +226,10 @@ class Int8Codes {
   // centre.
   void AddBall(float* rows, int count, double norm);
   absl::Status EncodeCentres();
+  void Add(const CodeTile& tile) {
+    tiles_.push_back(tile);
+    longest_ = std::max(longest_, tile.norm);
+  }
 
   // Asked here, as queries are encoded more often than the processor wants to be looked at.
   const bool sums_in_16_bits_ = CodeKernel().sums_in_16_bits();
@@ -233,6 +240,7 @@ class Int8Codes {
   std::vector<uint32_t> own_order_;  // empty for a head
   absl::Span<const uint32_t> order_;
   std::vector<CodeTile> tiles_;
+  double longest_ = 0.0;
   std::vector<LengthRange> parts_;
   std::unique_ptr<Int8Codes> head_;
   AlignedArray<uint8_t> codes_;

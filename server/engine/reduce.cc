@@ -139,6 +139,52 @@ void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, L
   }
 }
 
+void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, const float* HWY_RESTRICT offset,
+                  float scale, size_t stride, float* HWY_RESTRICT largest) {
+  const hn::CappedTag<int32_t, kColumnsTogether> d;
+  const hn::Rebind<float, decltype(d)> df;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int c = 0; c < columns; c += lanes) {
+    auto most = hn::LoadU(d, scores + c);
+    for (int r = 1; r < rows; ++r) {
+      most = hn::Max(most, hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c));
+    }
+    const auto scaled =
+        hn::Mul(hn::Sub(hn::ConvertTo(df, most), hn::LoadU(df, offset + c)), hn::Set(df, scale));
+    hn::StoreU(scaled, df, largest + c / kColumnsTogether * stride + c % kColumnsTogether);
+  }
+}
+
+void Kth(const float* HWY_RESTRICT numbers, size_t count, const int32_t* HWY_RESTRICT wanted,
+         float* HWY_RESTRICT kth) {
+  constexpr int kHalvings = 12;
+  const hn::CappedTag<float, kColumnsTogether> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const size_t end = count * kColumnsTogether;
+  for (size_t c = 0; c < kColumnsTogether; c += hn::Lanes(d)) {
+    auto least = hn::LoadU(d, numbers + c), most = least;
+    for (size_t i = kColumnsTogether; i < end; i += kColumnsTogether) {
+      const auto x = hn::LoadU(d, numbers + i + c);
+      least = hn::Min(least, x);
+      most = hn::Max(most, x);
+    }
+    const auto enough = hn::LoadU(di, wanted + c);
+    for (int step = 0; step < kHalvings; ++step) {
+      const auto middle = hn::Mul(hn::Add(least, most), hn::Set(d, 0.5f));
+      auto larger = hn::Zero(di);
+      for (size_t i = 0; i < end; i += kColumnsTogether) {
+        // A true lane is −1.
+        larger = hn::Sub(
+            larger, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(hn::LoadU(d, numbers + i + c), middle))));
+      }
+      const auto has_few = hn::RebindMask(d, hn::Gt(enough, larger));
+      least = hn::IfThenElse(has_few, least, middle);
+      most = hn::IfThenElse(has_few, middle, most);
+    }
+    hn::StoreU(least, d, kth + c);
+  }
+}
+
 float LargestAbs(const float* HWY_RESTRICT x, size_t n) {
   const hn::ScalableTag<float> d;
   const size_t lanes = hn::Lanes(d);
@@ -353,6 +399,8 @@ namespace dotmax {
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
 HWY_EXPORT(LargestColumns);
+HWY_EXPORT(GroupColumns);
+HWY_EXPORT(Kth);
 HWY_EXPORT(LargestAbs);
 HWY_EXPORT(EncodeS8);
 HWY_EXPORT(EncodeU8);
@@ -379,6 +427,15 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
 
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest) {
   HWY_DYNAMIC_DISPATCH(LargestColumns)(scores, rows, columns, largest);
+}
+
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
+                    size_t stride, float* largest) {
+  HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, columns, offset, scale, stride, largest);
+}
+
+void KthLargest(const float* numbers, size_t count, const int32_t* wanted, float* kth) {
+  HWY_DYNAMIC_DISPATCH(Kth)(numbers, count, wanted, kth);
 }
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }

@@ -44,6 +44,18 @@ struct LargestScores {
 };
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest);
 
+// Of a group of rows, per column, the largest of its scores in float32, less `offset`, times `scale`, to
+// largest[c / kColumnsTogether][c % kColumnsTogether], where the former are `stride` apart: so that those of
+// groups, kColumnsTogether apart, lie as KthLargest wants them. Padding is written, too.
+inline constexpr int kColumnsTogether = 16;
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
+                    size_t stride, float* largest);
+
+// kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns: no fewer
+// are larger, nor many more, unless kth[c] is the least of all. Halves the range between the least and the
+// largest kHalvings times, each in two instructions per vector of numbers.
+void KthLargest(const float* numbers, size_t count, const int32_t* wanted, float* kth);
+
 // Rows are read in order, and asked for so far ahead: farther than hardware prefetchers look, who also stop
 // at the ends of pages. For one query 2 KiB is a third slower, 16 KiB no faster (Zen 5: 50 GB/s with it, 25
 // without).
@@ -150,25 +162,31 @@ struct DoubleDouble {
   double hi, lo;
 };
 
-struct DoubleDoubleSums {
-  double hi, lo;   // hi + lo is about Σ aᵢ·bᵢ
-  double sum_abs;  // Σ |aᵢ·bᵢ|, each operation rounded
+// Σ aᵢ·bᵢ with an error of AnchoredDotError (bound.h). `narrow` says that a's elements have at most 24
+// bits, as float32's have: then products with rows of such dtypes are exact. REQUIRES: an anchor for at
+// least ‖a‖‖b‖.
+//
+// With fused multiply-adds four operations per vector of float64, no more than CheckDot.
+DoubleDouble AnchoredDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                         double anchor);
+
+struct AnchoredDots {
+  DoubleDouble dot, squares;  // Σ aᵢ·bᵢ, Σ bᵢ²
 };
 
-// The same in double-double: its error is DoubleDoubleDotError(dim, sum_abs) unless something overflowed.
-// `narrow` says that a's elements have at most 24 bits, as float32's have: then products with rows of such
-// dtypes are exact, and cost nothing more.
-DoubleDoubleSums DoubleDoubleDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim);
+// The same of both sums, reading the row once.
+AnchoredDots AnchoredDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
+                                   double dot_anchor, double squares_anchor);
 
-struct DoubleDoubleDots {
-  DoubleDoubleSums dot;
-  DoubleDouble a_squares,
-      b_squares;  // Σ aᵢ², Σ bᵢ²: sums of magnitudes themselves, their hi serves as sum_abs
+struct AnchoredSums {
+  double hi, middle, lo;  // their sum is Σ aᵢ·bᵢ, but for the rounding of lo
+  double lo_abs;          // Σ |lo's terms|, rounded: 0 if the sum is exact
 };
 
-// The same for a cosine, reading the row once.
-DoubleDoubleDots DoubleDoubleDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype,
-                                           size_t dim);
+// AnchoredDot for narrow a and b, of which a second anchor, for SecondAnchored, holds what the first one
+// loses.
+AnchoredSums AnchoredDotTwice(const double* a, const std::byte* b, DType dtype, size_t dim, double anchor,
+                              double second_anchor);
 
 // Σ (aᵢ − bᵢ)² in double-double: its error is DoubleDoubleDistanceError(dim, hi) unless something overflowed.
 DoubleDouble DoubleDoubleSquaredDistance(const double* a, const std::byte* b, DType dtype, size_t dim);

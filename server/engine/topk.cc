@@ -17,6 +17,9 @@ size_t Slack(uint64_t k) { return k / 2 + 1; }
 
 constexpr size_t kFetchedAhead = 16;
 
+// Room to begin with.
+constexpr size_t kReserved = 256;
+
 void RaiseTo(double bound, std::atomic<double>& value) {
   double seen = value.load(std::memory_order_relaxed);
   while (seen < bound && !value.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
@@ -43,6 +46,7 @@ void TopK::Withdraw() {
 }
 
 bool TopK::GuessHolds() {
+  if (proved_.load(std::memory_order_relaxed) == threshold()) return true;
   absl::MutexLock lock(&mutex_);
   RaiseByLowers();
   return proved_.load(std::memory_order_relaxed) == threshold();
@@ -67,6 +71,7 @@ void TopK::Offer(absl::Span<const Candidate> candidates, Resolve resolve) {
       continue;
     }
     if (IsBeaten(candidate)) continue;
+    if (candidates_.capacity() == 0) candidates_.reserve(std::min(Capacity(k_), kReserved));
     candidates_.push_back(candidate);
     if (candidates_.size() < next_look_) continue;
     RaiseByLowers();
