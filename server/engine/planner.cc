@@ -71,7 +71,9 @@ constexpr double kLeastShareOfMean = 0.1;
 constexpr double kMostSurvivors = 0.8;  // of those without, else it is of no use
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
-constexpr double kAboutAsFew = 2.5;    // of the pairs
+constexpr double kHandicapOfFew = 2.0;
+constexpr uint64_t kFewRows = 16384;
+constexpr double kAboutAsFew = 2.5;  // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr double kStreamedBytesPerSecond = 2e10;   // codes in order
@@ -235,6 +237,8 @@ class Planner {
   }
 
   struct Candidate {
+    bool is_plain() const { return levels.axes.identity && levels.head.count == 0 && levels.axes.head == 0; }
+
     CodeLevels levels;
     double cost;
     uint64_t survived;  // pairs of the sample
@@ -390,14 +394,17 @@ class Planner {
   }
 
   // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
-  // noisy, and more hits than one let more through. Null if something else is clearly faster.
+  // noisy, and more hits than one let more through. Whole rows alone, which let the fewest through and of
+  // which few may have all scores kept, need to be less fast. Null if something else is clearly faster.
   const Candidate* Best() const {
+    const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
     uint64_t fewest = UINT64_MAX;
     for (const Candidate& candidate : candidates_) {
       if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
     }
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
+      if (candidate.is_plain() && candidate.cost <= least_ * handicap) return &candidate;
       if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
