@@ -276,10 +276,14 @@ void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
   const absl::Time start = absl::Now();
   impl_->ForgetStats();
   uint64_t all_rows = 0;
-  for (const Share& share : shares) all_rows += share.rows;
-  // Of few rows, one worker would claim all.
-  const bool is_small =
-      threads() > 1 && matrix.view().rows <= threads() * kTilesPerClaim * Int8Codes::kTileRows;
+  uint32_t fewest_hits = UINT32_MAX;
+  for (const auto& [task, rows] : shares) {
+    all_rows += rows;
+    fewest_hits = std::min(fewest_hits, task->kept());
+  }
+  // Of few rows, one worker would claim all, or alone may keep all scores.
+  const uint64_t few = std::max(threads() * kTilesPerClaim, MostTilesToKeep(fewest_hits));
+  const bool is_small = threads() > 1 && matrix.view().rows <= few * Int8Codes::kTileRows;
   std::vector<Crew> alone;
   if (all_rows > LargestPass(matrix.view().dim) || (is_small && all_rows >= threads() * kFewestOfFewRows)) {
     for (int worker = 0; worker < threads(); ++worker) alone.push_back(impl_->Alone(worker));

@@ -14,11 +14,8 @@ namespace {
 constexpr size_t kMostByHead = 2;
 constexpr uint32_t kMostHitsByHead = 16;
 
-// All scores of so many are kept: they stay in some cache. More where each query wants so many hits.
-constexpr uint64_t kMostTilesToKeep = 8, kMostTilesToKeepForMany = 24;
-constexpr uint32_t kManyHits = 8;
-// And of so many queries that ask for other merits than inner products, whose lengths are told apart for all
-// of them at once.
+// All scores are kept of so many queries that ask for other merits than inner products, whose lengths are
+// told apart for all of them at once.
 constexpr size_t kFewestToKeepOthers = 4;
 
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
@@ -78,10 +75,11 @@ uint64_t Int8Pass::tiles(int round) const {
 }
 
 bool Int8Pass::KeepsAllScores(bool is_alone) const {
-  const bool many = absl::c_all_of(block_.questions, [](const Question* q) { return q->top_k >= kManyHits; });
-  const uint64_t most = many ? kMostTilesToKeepForMany : kMostTilesToKeep;
-  return rows_.tiles() <= (is_alone ? most : kTilesPerClaim) && whole_ == nullptr && rows_.axes().identity &&
-         rows_.centre_codes() == nullptr && all_are_hits() && !IsGlobal() &&
+  uint32_t fewest_hits = UINT32_MAX;
+  for (const Question* const question : block_.questions)
+    fewest_hits = std::min(fewest_hits, question->top_k);
+  return rows_.tiles() <= (is_alone ? MostTilesToKeep(fewest_hits) : kTilesPerClaim) && whole_ == nullptr &&
+         rows_.axes().identity && rows_.centre_codes() == nullptr && all_are_hits() && !IsGlobal() &&
          (inner_products() || block_.size() >= kFewestToKeepOthers) &&
          absl::c_all_of(block_.questions, [this](const Question* question) {
            return question->selection.metric == block_.metric(0);

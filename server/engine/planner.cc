@@ -300,9 +300,7 @@ class Planner {
     if (scratch_.pairs_screened == 0) return false;
     const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
     const double seconds = absl::ToDoubleSeconds(ThreadTime() - start) / kSampleQueries / share;
-    estimates_.push_back({ScreenName(nullptr), seconds, std::nullopt});
     float32_ = {seconds, seconds, seconds};  // as if a single query cost its share
-    least_ = float32_.cost();
     PairScorer scorer(view_, matrix_.longest());
     for (uint64_t i = 0; i < kSampleQueries; ++i) {
       std::vector<Hit> hits = top[i].Take(scorer.Of(question));
@@ -311,6 +309,14 @@ class Planner {
       sample_.thresholds.push_back(hits.front().score);
       sample_.deep.push_back(hits.back().score);
     }
+    // Of many rows, codes are so much faster that nobody needs to know by how much.
+    std::optional<double> single;
+    if (view_.rows <= kFewRows) {
+      float32_ = Measure(nullptr, /*of_others=*/false, 1.0);
+      single = float32_.single;
+    }
+    estimates_.push_back({ScreenName(nullptr), float32_.batch, single});
+    least_ = float32_.cost();
     return true;
   }
 
@@ -322,10 +328,10 @@ class Planner {
     double Of(double share) const { return preparation + search / share; }
   };
 
-  // A pass of `queries` sample queries from `first` on over some rows' codes, knowing what they must beat; or
-  // `of_others`, over all rows and knowing nothing, one hit more, as each is itself among them. `deep`: what
-  // the kDeep-th best must beat.
-  PassTime Run(const Int8Codes& codes, uint64_t first, uint64_t queries, bool of_others = false,
+  // A pass of `queries` sample queries from `first` on over some rows' codes, or all rows in float32, knowing
+  // what they must beat; or `of_others`, over all rows and knowing nothing, one hit more, as each is itself
+  // among them. `deep`: what the kDeep-th best must beat.
+  PassTime Run(const Int8Codes* codes, uint64_t first, uint64_t queries, bool of_others = false,
                bool deep = false) {
     const uint32_t top_k = (of_others ? 1 : 0) + (deep ? kDeep + 1 : 1);
     std::deque<TopK> top;
@@ -345,7 +351,8 @@ class Planner {
     }
     start = ThreadTime();
     const QueryBlock block = buffers_.Prepare(block_queries);
-    const auto pass = MakeInt8Pass(view_, codes, block, buffers_);
+    const auto pass = codes != nullptr ? MakeInt8Pass(view_, *codes, block, buffers_)
+                                       : MakeFloat32Pass(matrix_, block, buffers_);
     if (!pass.ok()) return {};
     const absl::Duration prepared = ThreadTime();
     scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
@@ -359,7 +366,7 @@ class Planner {
   }
 
   // Of such runs over a share of the rows; keeps how many pairs of all queries are screened, and survive.
-  Estimate Measure(const Int8Codes& codes, bool of_others, double share) {
+  Estimate Measure(const Int8Codes* codes, bool of_others, double share) {
     Estimate estimate;
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
       const auto batch = [&](bool deep) {
@@ -381,7 +388,7 @@ class Planner {
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
     const double share = static_cast<double>(rows.size()) / view_.rows;
-    Estimate estimate = Measure(*codes, /*of_others=*/false, share);
+    Estimate estimate = Measure(codes.get(), /*of_others=*/false, share);
     // So few codes stay in cache; in a search, a single query waits for most of them.
     const int code_dim = codes->head() != nullptr ? codes->head()->code_dim() : codes->code_dim();
     const double rows_read = screened_ / share / kSampleQueries;
@@ -433,7 +440,7 @@ class Planner {
     // don't do well, nobody needs to see these.
     codes = Group(std::move(codes), *centres, {Reach(), 1}, start_ + kBudget);
     if (codes == nullptr) return nullptr;
-    Run(*codes, 0, kSampleQueries);
+    Run(codes.get(), 0, kSampleQueries);
     const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
     const double work = share * kSlowdown;
     if (share > kMaxShare || work * work * work * unrotated.cost() >= least_) {
@@ -452,7 +459,7 @@ class Planner {
   }
 
   Estimate MeasureAll(const Int8Codes& codes) {
-    const Estimate estimate = Measure(codes, /*of_others=*/true, 1.0);
+    const Estimate estimate = Measure(&codes, /*of_others=*/true, 1.0);
     AddEstimate(codes, estimate);
     return estimate;
   }
