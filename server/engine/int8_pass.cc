@@ -14,8 +14,8 @@ namespace {
 constexpr size_t kMostByHead = 2;
 constexpr uint32_t kMostHitsByHead = 16;
 
-// All scores are kept of so many queries that ask for other merits than inner products, whose lengths are
-// told apart for all of them at once.
+// All scores are kept for other merits than inner products, too, if so many queries ask for them: lengths of
+// rows are told apart for all of these at once.
 constexpr size_t kFewestToKeepOthers = 4;
 
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
