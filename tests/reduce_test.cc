@@ -304,7 +304,8 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
       const int wanted = 1 + static_cast<int>(random.Next() % kGroups);
       const std::vector<int32_t> all_wanted(kColumnsTogether, wanted);
       std::vector<float> kth(kColumnsTogether);
-      KthLargest(largest.data() + c / kColumnsTogether * stride, kGroups, all_wanted.data(), kth.data());
+      KthLargest(largest.data() + c / kColumnsTogether * stride, kGroups, kColumnsTogether, all_wanted.data(),
+                 kth.data());
       const float got = kth[c % kColumnsTogether];
       const auto larger = std::count_if(expected.begin(), expected.end(), [&](float x) { return x > got; });
       const bool is_least = got == *std::min_element(expected.begin(), expected.end());

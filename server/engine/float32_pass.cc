@@ -27,12 +27,12 @@ class Float32Pass final : public Pass {
   class TileWorker final : public Worker {
    public:
     TileWorker(Float32Pass& pass, Scratch& scratch, PairScorer& scorer)
-        : pass_(pass), scratch_(scratch), scorer_(scorer) {
+        : pass_(pass), scratch_(scratch), checks_(pass, scratch, scorer) {
       const size_t scores = static_cast<size_t>(pass.matmul_.rows()) * pass.matmul_.columns();
       scratch.tile.Reserve(static_cast<size_t>(pass.matmul_.rows()) * pass.matrix_.view().dim);
       scratch.matmul.Reserve(pass.matmul_.scratch_bytes());
       scratch.float_scores.Reserve(scores + kScoresPadding);
-      scratch.float_thresholds.Reserve(pass.matmul_.columns());
+      scratch.float_thresholds.Reserve(pass.matmul_.columns() + kColumnsTogether);
       scratch.survivors.Reserve(scores + kSurvivorPadding);
       runner_.emplace(pass.matmul_, pass.packed_, scratch.matmul.data(), scratch.float_scores.data());
     }
@@ -55,32 +55,62 @@ class Float32Pass final : public Pass {
                                             scratch_.float_thresholds.data(), scratch_.survivors.data());
       for (size_t i = 0; i < count; ++i) {
         const Survivor survivor = scratch_.survivors.data()[i];
-        const uint64_t id = first_row + survivor.row;
-        if (!pass_.IsHit(survivor.column, id)) continue;
-        pass_.block_.best(survivor.column)
-            .Offer(pass_.Check(survivor.column, id), scorer_.Of(pass_.block_.question(survivor.column)));
+        checks_.Add(survivor.column, first_row + survivor.row, /*resolve=*/false);
       }
+      checks_.Finish();
       scratch_.pairs_screened += rows * pass_.block_.size();
       scratch_.pairs_survived += count;
       scratch_.pairs_checked += count;
     }
 
+    // Those that know nothing yet begin with the best of the tile's rows.
+    void Seed(uint64_t first_row, int rows) {
+      const QueryBlock& block = pass_.block_;
+      const size_t columns = pass_.matmul_.columns();
+      const float* const scores = scratch_.float_scores.data();
+      float* const kth = scratch_.float_thresholds.data();
+      std::array<int32_t, kMaxColumns + kColumnsTogether> wanted = {};
+      bool any = false;
+      for (size_t q = 0; q < block.size(); ++q) {
+        const uint32_t top_k = block.question(q).top_k;
+        wanted[q] = block.best(q).WantsSeeds() && top_k <= rows ? static_cast<int32_t>(top_k) : 0;
+        any = any || wanted[q] > 0;
+      }
+      if (!any) return;
+      scratch_.seeds.resize(std::max(scratch_.seeds.size(), block.size()));
+      for (size_t q = 0; q < block.size(); ++q) scratch_.seeds[q].clear();
+      const auto add = [&](size_t q, size_t row) {
+        if (!pass_.IsHit(q, first_row + row)) return;
+        scratch_.seeds[q].push_back(SeedKey(scores[row * columns + q], static_cast<uint32_t>(row)));
+      };
+      // Side by side.
+      for (size_t c = 0; c < columns; c += kColumnsTogether) {
+        KthLargest(scores + c, rows, columns, wanted.data() + c, kth + c);
+      }
+      for (size_t q = 0; q < columns; ++q) kth[q] = q < block.size() && wanted[q] > 0 ? kth[q] : kInfinity;
+      const size_t count =
+          CollectSurvivors(scores, rows, static_cast<int>(columns), kth, scratch_.survivors.data());
+      for (size_t i = 0; i < count; ++i) {
+        const Survivor survivor = scratch_.survivors.data()[i];
+        add(survivor.column, survivor.row);
+      }
+      for (size_t q = 0; q < block.size(); ++q) {
+        if (wanted[q] == 0) continue;
+        std::vector<uint64_t>& keys = scratch_.seeds[q];
+        if (keys.size() < static_cast<size_t>(wanted[q])) {  // ties, or others are no hits
+          keys.clear();
+          for (int row = 0; row < rows; ++row) add(q, row);
+        }
+        pass_.Seed(q, keys, [first_row](uint32_t row) { return first_row + row; });
+      }
+    }
+
     // What each query asks of the tile's scores, on the tile's scale.
     void SetThresholds(const TileStats& tile, uint64_t first_row, int rows) {
+      Seed(first_row, rows);
       const QueryBlock& block = pass_.block_;
       float* const thresholds = scratch_.float_thresholds.data();
       for (size_t q = 0; q < block.size(); ++q) {
-        if (block.best(q).WantsSeeds()) {
-          scratch_.seeds.resize(1);
-          std::vector<uint64_t>& keys = scratch_.seeds[0];
-          keys.clear();
-          for (int row = 0; row < rows; ++row) {
-            if (!pass_.IsHit(q, first_row + row)) continue;
-            const size_t at = static_cast<size_t>(row) * pass_.matmul_.columns() + q;
-            keys.push_back(SeedKey(scratch_.float_scores.data()[at], static_cast<uint32_t>(row)));
-          }
-          pass_.Seed(q, keys, [first_row](uint32_t row) { return first_row + row; });
-        }
         const double error = pass_.screen_error_(block.norms[q], tile.norm);
         thresholds[q] = ScreenThreshold(ScoreToReach(q, tile), error);
       }
@@ -102,7 +132,7 @@ class Float32Pass final : public Pass {
 
     Float32Pass& pass_;
     Scratch& scratch_;
-    PairScorer& scorer_;
+    Checks checks_;
     std::optional<TileRunner> runner_;
   };
 

@@ -116,7 +116,8 @@ void Int8Pass::TileWorker::SeedByAllScores() {
     room[c] = static_cast<int64_t>(2 * k);
   }
   for (size_t c = 0; c < active_.size(); c += kColumnsTogether) {
-    KthLargest(largest + c / kColumnsTogether * stride, groups, top_k.data() + c, kth.data() + c);
+    KthLargest(largest + c / kColumnsTogether * stride, groups, kColumnsTogether, top_k.data() + c,
+               kth.data() + c);
   }
   for (size_t c = 0; c < active_.size(); ++c) {
     const bool wants = pass_.block_.best(active_[c]).WantsSeeds() && top_k[c] <= groups;

@@ -138,7 +138,7 @@ class Planner {
   // No codes when the float32 screen is fastest, unless int8 is insisted on.
   ScreenPlan EncodeFastest(bool insist) {
     if (!TakeSample()) return {EncodeWhole(), {}};
-    if (insist) least_ = std::numeric_limits<double>::infinity();
+    if (insist) to_beat_ = least_ = kInfinity;
     // Runs of rows as they will stand in tiles.
     std::vector<uint32_t> rows;
     const uint64_t tiles = view_.rows / Int8Codes::kTileRows;
@@ -316,7 +316,7 @@ class Planner {
       single = float32_.single;
     }
     estimates_.push_back({ScreenName(nullptr), float32_.batch, single});
-    least_ = float32_.cost();
+    to_beat_ = least_ = float32_.cost();
     return true;
   }
 
@@ -405,13 +405,18 @@ class Planner {
   // which few may have all scores kept, need to be less fast. Null if something else is clearly faster.
   const Candidate* Best() const {
     const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
+    double least = kInfinity;
+    for (const Candidate& candidate : candidates_) least = std::min(least, candidate.cost);
     uint64_t fewest = UINT64_MAX;
     for (const Candidate& candidate : candidates_) {
       if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
     }
     const Candidate* best = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.is_plain() && candidate.cost <= least_ * handicap) return &candidate;
+      if (candidate.is_plain() && candidate.cost <= least * handicap &&
+          candidate.cost <= to_beat_ * kAboutAsFast) {
+        return &candidate;
+      }
       if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
@@ -500,7 +505,8 @@ class Planner {
   uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
   Sample sample_;
   Estimate float32_;
-  double least_ = 0.0;  // cost of the fastest so far
+  double to_beat_ = 0.0;  // float32's cost, if it matters
+  double least_ = 0.0;    // of the fastest so far
   std::vector<Candidate> candidates_;
   Estimate last_;
   std::vector<ScreenEstimate> estimates_;

@@ -155,15 +155,15 @@ void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, con
   }
 }
 
-void Kth(const float* HWY_RESTRICT numbers, size_t count, const int32_t* HWY_RESTRICT wanted,
+void Kth(const float* HWY_RESTRICT numbers, size_t count, size_t stride, const int32_t* HWY_RESTRICT wanted,
          float* HWY_RESTRICT kth) {
   constexpr int kHalvings = 12;
   const hn::CappedTag<float, kColumnsTogether> d;
   const hn::RebindToSigned<decltype(d)> di;
-  const size_t end = count * kColumnsTogether;
+  const size_t end = count * stride;
   for (size_t c = 0; c < kColumnsTogether; c += hn::Lanes(d)) {
     auto least = hn::LoadU(d, numbers + c), most = least;
-    for (size_t i = kColumnsTogether; i < end; i += kColumnsTogether) {
+    for (size_t i = stride; i < end; i += stride) {
       const auto x = hn::LoadU(d, numbers + i + c);
       least = hn::Min(least, x);
       most = hn::Max(most, x);
@@ -172,7 +172,7 @@ void Kth(const float* HWY_RESTRICT numbers, size_t count, const int32_t* HWY_RES
     for (int step = 0; step < kHalvings; ++step) {
       const auto middle = hn::Mul(hn::Add(least, most), hn::Set(d, 0.5f));
       auto larger = hn::Zero(di);
-      for (size_t i = 0; i < end; i += kColumnsTogether) {
+      for (size_t i = 0; i < end; i += stride) {
         // A true lane is −1.
         larger = hn::Sub(
             larger, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(hn::LoadU(d, numbers + i + c), middle))));
@@ -434,8 +434,8 @@ void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* o
   HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, columns, offset, scale, stride, largest);
 }
 
-void KthLargest(const float* numbers, size_t count, const int32_t* wanted, float* kth) {
-  HWY_DYNAMIC_DISPATCH(Kth)(numbers, count, wanted, kth);
+void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t* wanted, float* kth) {
+  HWY_DYNAMIC_DISPATCH(Kth)(numbers, count, stride, wanted, kth);
 }
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }

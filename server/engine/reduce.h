@@ -51,10 +51,10 @@ inline constexpr int kColumnsTogether = 16;
 void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
                     size_t stride, float* largest);
 
-// kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns: no fewer
-// are larger, nor many more, unless kth[c] is the least of all. Halves the range between the least and the
-// largest kHalvings times, each in two instructions per vector of numbers.
-void KthLargest(const float* numbers, size_t count, const int32_t* wanted, float* kth);
+// kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns, whose rows
+// are `stride` apart: no fewer are larger, nor many more, unless kth[c] is the least of all. Halves the range
+// between the least and the largest a dozen times.
+void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t* wanted, float* kth);
 
 // Rows are read in order, and asked for so far ahead: farther than hardware prefetchers look, who also stop
 // at the ends of pages. For one query 2 KiB is a third slower, 16 KiB no faster (Zen 5: 50 GB/s with it, 25
