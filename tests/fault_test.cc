@@ -304,6 +304,7 @@ TEST_F(UnwantedWorkTest, StopsWhenTheCallerIsKilled) {
     CommandProcess early(search);
     absl::SleepFor(absl::Milliseconds(milliseconds));
   }
+  absl::SleepFor(absl::Milliseconds(500) * kSlowness);  // what they sent is still on its way
   EXPECT_TRUE(server().AwaitIdle());
   // ... and waits.
   const double start = server().Use().cpu_seconds;

@@ -282,8 +282,9 @@ void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
     fewest_hits = std::min(fewest_hits, task->kept());
   }
   // Of few rows, one worker would claim all, or alone may keep all scores.
-  const uint64_t few = std::max(threads() * kTilesPerClaim, MostTilesToKeep(fewest_hits));
-  const bool is_small = threads() > 1 && matrix.view().rows <= few * Int8Codes::kTileRows;
+  const uint64_t few =
+      std::max(threads() * kTilesPerClaim * Int8Codes::kTileRows, MostRowsToKeep(fewest_hits));
+  const bool is_small = threads() > 1 && matrix.view().rows <= few;
   std::vector<Crew> alone;
   if (all_rows > LargestPass(matrix.view().dim) || (is_small && all_rows >= threads() * kFewestOfFewRows)) {
     for (int worker = 0; worker < threads(); ++worker) alone.push_back(impl_->Alone(worker));

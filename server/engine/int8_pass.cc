@@ -78,9 +78,10 @@ bool Int8Pass::KeepsAllScores(bool is_alone) const {
   uint32_t fewest_hits = UINT32_MAX;
   for (const Question* const question : block_.questions)
     fewest_hits = std::min(fewest_hits, question->top_k);
-  return rows_.tiles() <= (is_alone ? MostTilesToKeep(fewest_hits) : kTilesPerClaim) && whole_ == nullptr &&
-         rows_.axes().identity && rows_.centre_codes() == nullptr && all_are_hits() && !IsGlobal() &&
-         (inner_products() || block_.size() >= kFewestToKeepOthers) &&
+  // Of several workers, one claims all.
+  const bool few = is_alone ? rows_.rows() <= MostRowsToKeep(fewest_hits) : rows_.tiles() <= kTilesPerClaim;
+  return few && whole_ == nullptr && rows_.axes().identity && rows_.centre_codes() == nullptr &&
+         all_are_hits() && !IsGlobal() && (inner_products() || block_.size() >= kFewestToKeepOthers) &&
          absl::c_all_of(block_.questions, [this](const Question* question) {
            return question->selection.metric == block_.metric(0);
          });

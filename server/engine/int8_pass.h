@@ -91,7 +91,7 @@ class Int8Pass final : public Pass {
     // Those of a tile from a row on, where they are kept.
     int32_t* AllScores(uint64_t t, int row) const {
       const size_t columns = scratch_.scorer.columns();
-      return scratch_.all_scores.data() + (t * Int8Codes::kTileRows + row) * columns;
+      return scratch_.all_scores.data() + (pass_.rows_.tile(t).first + row) * columns;
     }
 
     bool WantsSeeds(uint32_t q, bool guess) const;

@@ -71,8 +71,7 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
 
 void Int8Pass::TileWorker::SeedByAllScores() {
   const Int8Codes& rows = pass_.rows_;
-  const CodeTile& last = rows.tile(rows.tiles() - 1);
-  const uint64_t all_rows = last.first + last.rows;
+  const uint64_t all_rows = rows.rows();
   const int columns = scratch_.scorer.columns();
   const auto count_of = [&](uint64_t t, int first, int most) {
     return std::min(most, rows.tile(t).rows - first);
@@ -89,7 +88,8 @@ void Int8Pass::TileWorker::SeedByAllScores() {
   const size_t stride = (all_rows / each + rows.tiles()) * kColumnsTogether;
   float* const largest = scratch_.largest_of_groups.Reserve((columns / kColumnsTogether + 1) * stride);
   std::array<float, kMaxColumns + kScoresPadding> offsets = {};
-  scratch_.all_scores.Reserve(rows.tiles() * Int8Codes::kTileRows * columns + kScoresPadding);
+  // Kernels may round rows up.
+  scratch_.all_scores.Reserve((all_rows + Int8Codes::kTileRows) * columns + kScoresPadding);
   size_t groups = 0;
   for (uint64_t t = 0; t < rows.tiles(); ++t) {
     const CodeTile& tile = rows.tile(t);

@@ -174,7 +174,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     const RowRun whole = {t, 0, rows};
     if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
     SetThresholds(t, Lengths(pass_.rows_.tile(t)));
-    if (second_look_.has_value()) second_look_->AddTile(scores_.data());
+    if (second_look_.has_value()) second_look_->AddTile(pass_.rows_.tile(t), scores_.data());
     const size_t before = count;
     count += CollectTile(t, survivors + count);
     if (!has_all_scores_) scratch_.pairs_screened += rows * live_;

@@ -53,9 +53,9 @@ inline constexpr int kMaxColumns = 256;
 // query) to 100 µs (256 queries of dim 256).
 inline constexpr uint64_t kTilesPerClaim = 4;
 
-// One worker keeps all scores of so many tiles: they stay in some cache. More where each query wants many
+// One worker keeps all scores of so many rows: they stay in some cache. More where each query wants many
 // hits.
-inline uint64_t MostTilesToKeep(uint32_t fewest_hits) { return fewest_hits < 8 ? 8 : 24; }
+inline uint64_t MostRowsToKeep(uint32_t fewest_hits) { return fewest_hits < 8 ? 4096 : 12288; }
 
 // The width of a block of 1 ≤ queries ≤ kMaxColumns: oneDNN's kernels are compiled for a few.
 int PaddedColumns(size_t queries);

@@ -245,7 +245,10 @@ class Planner {
   };
 
   Codes Encode(std::vector<uint32_t> ids, CodeLevels levels) {
-    return OrNull(Int8Codes::Encode(view_, norms_, RowOrder::Even(std::move(ids)), std::move(levels)));
+    // oneDNN's kernels take whole tiles, and those of many rows hardly differ within.
+    const bool few = view_.rows <= kFewRows && buffers_.kernels.has_own();
+    RowOrder order = few ? RowOrder::ByNorm(std::move(ids), norms_) : RowOrder::Even(std::move(ids));
+    return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), std::move(levels)));
   }
 
   // The rows in `codes`, which are unrotated, by their nearest centres.
@@ -404,23 +407,23 @@ class Planner {
   // noisy, and more hits than one let more through. Whole rows alone, which let the fewest through and of
   // which few may have all scores kept, need to be less fast. Null if something else is clearly faster.
   const Candidate* Best() const {
-    const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
-    double least = kInfinity;
-    for (const Candidate& candidate : candidates_) least = std::min(least, candidate.cost);
     uint64_t fewest = UINT64_MAX;
+    double least = kInfinity;
     for (const Candidate& candidate : candidates_) {
       if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
+      least = std::min(least, candidate.cost);
     }
-    const Candidate* best = nullptr;
+    const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
+    const Candidate *best = nullptr, *plain = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.is_plain() && candidate.cost <= least * handicap &&
-          candidate.cost <= to_beat_ * kAboutAsFast) {
-        return &candidate;
+      if (candidate.is_plain()) {
+        const bool may_be = candidate.cost <= std::min(least * handicap, to_beat_ * kAboutAsFast);
+        if (may_be && (plain == nullptr || candidate.cost < plain->cost)) plain = &candidate;
       }
       if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost < best->cost) best = &candidate;
     }
-    return best;
+    return plain != nullptr ? plain : best;
   }
 
   // Null if the float32 screen is clearly faster.

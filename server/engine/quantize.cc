@@ -23,6 +23,9 @@ constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
 constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
 constexpr int kReadableBytes = 64;   // beyond the last row
+// A tile ends before rows that are shorter than its first one by so much.
+constexpr double kMostTileSpread = 1.25;
+
 // Beyond this ratio of lengths within a tile, what a cosine or distance asks of the shortest row is too
 // little for the others. Inner products of long rows are a smaller part of these, by about the root of dim,
 // and thresholds for parts of a tile take less of the time.
@@ -120,6 +123,20 @@ QueryCode EncodeCoordinates(uint32_t count, double scale, double error, int expo
 }
 
 }  // namespace
+
+RowOrder RowOrder::ByNorm(std::vector<uint32_t> ids, absl::Span<const double> norms) {
+  RowOrder order;
+  for (size_t first = 0; first < ids.size(); first += order.tile_rows.back()) {
+    size_t end = first;
+    do {
+      end = std::min<size_t>(end + Int8Codes::kLeastTileRows, ids.size());
+    } while (end < ids.size() && end - first < Int8Codes::kTileRows &&
+             norms[ids[end]] * kMostTileSpread > norms[ids[first]]);
+    order.tile_rows.push_back(static_cast<int>(end - first));
+  }
+  order.ids = std::move(ids);
+  return order;
+}
 
 RowOrder RowOrder::Even(std::vector<uint32_t> ids) {
   RowOrder order;

@@ -26,6 +26,9 @@ namespace dotmax {
 struct RowOrder {
   // Tiles of kTileRows rows; the last one may be shorter.
   static RowOrder Even(std::vector<uint32_t> ids);
+  // Shorter ones where lengths, norms[id], descend fast: codes are as coarse as the longest row of a tile
+  // asks for. But for the last one, multiples of kLeastTileRows.
+  static RowOrder ByNorm(std::vector<uint32_t> ids, absl::Span<const double> norms);
 
   std::vector<uint32_t> ids;
   std::vector<int> tile_rows;
@@ -156,12 +159,19 @@ class Int8Codes {
   bool EncodePlain(const MatrixView& rows);
 
   static constexpr int kTileRows = 512;
+  static constexpr int kLeastTileRows = 64;
   static constexpr int kPartRows = 16;
 
   const Axes& axes() const { return axes_; }
   int code_dim() const { return code_dim_; }
   uint64_t tiles() const { return tiles_.size(); }
   const CodeTile& tile(uint64_t t) const { return tiles_[t]; }
+  uint64_t rows() const { return tiles_.empty() ? 0 : tiles_.back().first + tiles_.back().rows; }
+  // The tile of a place in the order.
+  uint64_t tile_at(uint64_t place) const {
+    const auto after = [](uint64_t p, const CodeTile& tile) { return p < tile.first; };
+    return std::upper_bound(tiles_.begin(), tiles_.end(), place, after) - tiles_.begin() - 1;
+  }
   // ≥ the length of any row.
   double longest() const { return longest_; }
   // The lengths of a tile's rows, kPartRows by kPartRows, where the first are much longer than the last;

@@ -43,8 +43,9 @@ void SecondLook::Begin(const CodeTile& tile, uint64_t t) {
   codes_ = whole_ != nullptr ? whole_->codes(t) : fine_->codes(first_row_);
 }
 
-void SecondLook::AddTile(const double* scores) {
+void SecondLook::AddTile(const CodeTile& of_rows, const double* scores) {
   const size_t i = tiles_++;
+  begins_[i] = of_rows.first - first_row_;
   for (size_t c = 0; c < count_; ++c) scores_[i][c] = LessCentre(scores[c], centre_[c]);
   if (whole_ == nullptr) return;
   const CodeTile& tile = whole_->tile(first_tile_ + i);
@@ -67,7 +68,7 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
   size_t kept = 0;
   for (size_t i = 0; i < survivors.size(); ++i) {
     const Survivor survivor = survivors[i];
-    const size_t tile = survivor.row / Int8Codes::kTileRows, c = survivor.column;
+    const size_t tile = TileOf(survivor.row), c = survivor.column;
     int32_t threshold;
     if (whole_ != nullptr) {
       threshold = thresholds_[tile][c];
@@ -90,7 +91,7 @@ size_t SecondLook::KeepByRests(absl::Span<Survivor> survivors, const int32_t* sc
   size_t kept = 0;
   for (size_t i = 0; i < survivors.size(); ++i) {
     const Survivor survivor = survivors[i];
-    const size_t tile = survivor.row / Int8Codes::kTileRows, c = survivor.column;
+    const size_t tile = TileOf(survivor.row), c = survivor.column;
     const QueryRest& rest = *rest_of_[c];
     const CodeTile& codes = whole_->tile(first_tile_ + tile);
     const double first = (scores[i] - columns_.offset[c]) * columns_.scale[c] * codes.scale;

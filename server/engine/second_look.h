@@ -35,8 +35,8 @@ class SecondLook {
 
   // The tiles that come next are this one, `t`, and those after it, at most kTilesPerClaim.
   void Begin(const CodeTile& tile, uint64_t t);
-  // What the inner products of the next tile must reach, by column.
-  void AddTile(const double* scores);
+  // The next one, and what its inner products must reach, by column.
+  void AddTile(const CodeTile& tile, const double* scores);
   // Asks for the codes of a row, counted from the first tile's first, that have not been read.
   void Fetch(int row) const;
 
@@ -45,6 +45,12 @@ class SecondLook {
   size_t Keep(absl::Span<Survivor> survivors, Scratch& scratch) const;
 
  private:
+  // Which tile has a row, counted from the first tile's first.
+  size_t TileOf(uint64_t row) const {
+    size_t tile = 0;
+    while (tile + 1 < tiles_ && row >= begins_[tile + 1]) ++tile;
+    return tile;
+  }
   // The same by rests, of survivors with such scores.
   size_t KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores, int32_t* rest_scores) const;
   // Of a pair, E of bound.h; `row`: the lengths of its row's codes, as FineCodes::Row.
@@ -64,6 +70,7 @@ class SecondLook {
   CodeRows codes_ = {};  // from the first tile on
   uint64_t first_row_ = 0, first_tile_ = 0;
   size_t tiles_ = 0;
+  std::array<uint64_t, kTilesPerClaim> begins_;  // of tiles, from the first tile's first row on
   std::array<const int8_t*, kMaxColumns> codes_of_, rest_codes_of_;
   std::array<const QueryRest*, kMaxColumns> rest_of_;
   QueryColumns columns_;

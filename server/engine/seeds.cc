@@ -62,16 +62,16 @@ std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t 
 }
 
 std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k) {
-  const CodeTile& last = rows.tile(rows.tiles() - 1);
-  const double all = static_cast<double>(last.first + last.rows);
+  const double all = static_cast<double>(rows.rows());
   const double best = std::pow(kDeviations / 2 * kPassingCost * std::sqrt(top_k * all), 2.0 / 3.0);
-  const uint64_t whole = (last.first + last.rows) / run_rows;
+  const uint64_t whole = rows.rows() / run_rows;
   const uint64_t count = static_cast<uint64_t>(std::min(best, all / kLeastShare)) / run_rows;
   std::vector<RowRun> runs;
   if (count < kFewestRuns) return runs;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t place = (2 * i + 1) * whole / (2 * count) * run_rows;
-    runs.push_back({place / Int8Codes::kTileRows, static_cast<int>(place % Int8Codes::kTileRows), run_rows});
+    const uint64_t tile = rows.tile_at(place);
+    runs.push_back({tile, static_cast<int>(place - rows.tile(tile).first), run_rows});
   }
   return runs;
 }
@@ -94,8 +94,7 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
                                  const QueryBlock& block) {
   std::vector<Guess> guesses;
   if (sample.empty()) return guesses;
-  const CodeTile& last = rows.tile(rows.tiles() - 1);
-  const uint64_t all = last.first + last.rows, sampled = sample.size() * sample[0].rows;
+  const uint64_t all = rows.rows(), sampled = sample.size() * sample[0].rows;
   guesses.resize(block.size());
   for (size_t q = 0; q < block.size(); ++q) {
     const Question& question = block.question(q);
@@ -112,7 +111,8 @@ std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& bloc
   for (const uint32_t q : queries) top_k = std::max<uint64_t>(top_k, block.question(q).top_k);
   const uint64_t for_hits = top_k * kSeedRowsPerHit / Int8Codes::kTileRows;
   const uint64_t wanted = std::clamp<uint64_t>(std::max(for_hits, fewest), 1, kMostSeedTiles);
-  const uint64_t count = std::min(rows.tiles(), wanted);
+  const uint64_t last = std::min((wanted - 1) * Int8Codes::kTileRows, rows.rows() - 1);
+  const uint64_t count = rows.tile_at(last) + 1;
   uint64_t first = 0;
   if (const uint32_t middle = queries[queries.size() / 2]; block.metric(middle) != Metric::kInnerProduct) {
     const MeasuredQuery& query = block.measured[middle];
