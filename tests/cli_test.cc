@@ -301,7 +301,7 @@ TEST_F(CliTest, InfoAndHealth) {
   EXPECT_THAT(table.output, ContainsRegex("glove-10k +1 +10000 +100 +float16"));
   // A matrix of this size is screened as measurements say.
   EXPECT_THAT(table.output, ContainsRegex("glove-10k +float32 +[0-9.]+ +[0-9.]+"));
-  EXPECT_THAT(Run("info --json").output, HasSubstr("{\"screen\":\"float32\",\"single_query_seconds\":"));
+  EXPECT_THAT(Run("info --json").output, HasSubstr("{\"screen\":\"float32\",\"batch_query_seconds\":"));
   EXPECT_THAT(Run("info").output, StartsWith("{\"collections\":[{\"name\":\"glove-10k\",\"version\":1,"
                                              "\"rows\":10000,\"dim\":100,\"dtype\":\"float16\","));
 }
