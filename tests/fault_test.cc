@@ -728,9 +728,10 @@ TEST_F(FaultTest, WithoutFileHandlesItServesThoseWhoAreInAndRecovers) {
     // A scrape that ended, or whoever was before, may have left a number free: until none is.
     EXPECT_TRUE(Becomes([&] {
       v1::SearchResponse response;
-      const WireError error = Search(Channel(server().grpc_address()), Ask("big"), &response);
       open.push_back(std::make_unique<RawConnection>(server().grpc_port()));
-      return error.code == grpc::StatusCode::UNAVAILABLE;
+      return open.back()->AwaitClosed() &&
+             Search(Channel(server().grpc_address()), Ask("big"), &response).code ==
+                 grpc::StatusCode::UNAVAILABLE;
     }));
     EXPECT_EQ(HealthOf(served_->channel, ""), "SERVING");
     ExpectExact(served_->channel);
