@@ -343,33 +343,39 @@ struct Anchored {
   V sums[2];
 };
 
+// The same, with what they lose summed up.
+template <class D>
+struct AnchoredSum {
+  HWY_INLINE explicit AnchoredSum(double anchor) : hi(anchor), lo{hn::Zero(D()), hn::Zero(D())} {}
+
+  template <bool kExact, class V>
+  HWY_INLINE void AddProduct(int i, V x, V y) {
+    lo[i] = hn::Add(lo[i], hi.template AddProduct<kExact>(i, x, y));
+  }
+  HWY_INLINE DoubleDouble Total() const { return {hi.Total(), SumOf(lo)}; }
+
+  Anchored<D> hi;
+  hn::Vec<D> lo[2];
+};
+
 template <class Loader, bool kExact>
 HWY_INLINE DoubleDouble AnchoredDotOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
                                       size_t dim, double anchor) {
-  const hn::ScalableTag<double> d;
-  using D = hn::ScalableTag<double>;
-  using V = hn::Vec<D>;
-  Anchored<D> hi(anchor);
-  V lo[2] = {hn::Zero(d), hn::Zero(d)};
-  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
-    lo[i] = hn::Add(lo[i], hi.template AddProduct<kExact>(i, x, y));
-  });
-  return {hi.Total(), SumOf(lo)};
+  AnchoredSum<hn::ScalableTag<double>> dot(anchor);
+  ForEachPair<Loader>(a, b, dim,
+                      [&](int i, auto x, auto y) HWY_ATTR { dot.template AddProduct<kExact>(i, x, y); });
+  return dot.Total();
 }
 
 template <class Loader, bool kExact>
 HWY_INLINE AnchoredDots AnchoredDotsOf(const double* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b,
                                        size_t dim, double dot_anchor, double squares_anchor) {
-  const hn::ScalableTag<double> d;
-  using D = hn::ScalableTag<double>;
-  using V = hn::Vec<D>;
-  Anchored<D> dot(dot_anchor), squares(squares_anchor);
-  V dot_lo[2] = {hn::Zero(d), hn::Zero(d)}, squares_lo[2] = {hn::Zero(d), hn::Zero(d)};
-  ForEachPair<Loader>(a, b, dim, [&](int i, V x, V y) HWY_ATTR {
-    dot_lo[i] = hn::Add(dot_lo[i], dot.template AddProduct<kExact>(i, x, y));
-    squares_lo[i] = hn::Add(squares_lo[i], squares.template AddProduct<kExact>(i, y, y));
+  AnchoredSum<hn::ScalableTag<double>> dot(dot_anchor), squares(squares_anchor);
+  ForEachPair<Loader>(a, b, dim, [&](int i, auto x, auto y) HWY_ATTR {
+    dot.template AddProduct<kExact>(i, x, y);
+    squares.template AddProduct<kExact>(i, y, y);
   });
-  return {{dot.Total(), SumOf(dot_lo)}, {squares.Total(), SumOf(squares_lo)}};
+  return {dot.Total(), squares.Total()};
 }
 
 template <class Loader>
@@ -388,23 +394,28 @@ HWY_INLINE AnchoredSums AnchoredDotTwiceOf(const double* HWY_RESTRICT a, const s
   return {hi.Total(), middle.Total(), SumOf(lo), SumOf(lo_abs)};
 }
 
+// sums_of(loader, exact) for a dtype's loader; `exact` is a constant: whether products with narrow elements,
+// if they are, are float64.
+template <class SumsOf>
+HWY_INLINE auto WithProducts(DType dtype, bool narrow, const SumsOf& sums_of) {
+  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
+    constexpr bool kNarrow = !std::is_same_v<decltype(loader), LoadFloat64>;
+    return kNarrow && narrow ? sums_of(loader, std::bool_constant<kNarrow>())
+                             : sums_of(loader, std::false_type());
+  });
+}
+
 DoubleDouble AnchoredDot(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
                          double anchor) {
-  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
-    using Loader = decltype(loader);
-    constexpr bool kNarrow = !std::is_same_v<Loader, LoadFloat64>;
-    return kNarrow && narrow ? AnchoredDotOf<Loader, kNarrow>(a, b, dim, anchor)
-                             : AnchoredDotOf<Loader, false>(a, b, dim, anchor);
+  return WithProducts(dtype, narrow, [&](auto loader, auto exact) HWY_ATTR {
+    return AnchoredDotOf<decltype(loader), decltype(exact)::value>(a, b, dim, anchor);
   });
 }
 
 AnchoredDots AnchoredDotAndSquares(const double* a, bool narrow, const std::byte* b, DType dtype, size_t dim,
                                    double dot_anchor, double squares_anchor) {
-  return WithLoader(dtype, [&](auto loader) HWY_ATTR {
-    using Loader = decltype(loader);
-    constexpr bool kNarrow = !std::is_same_v<Loader, LoadFloat64>;
-    return kNarrow && narrow ? AnchoredDotsOf<Loader, kNarrow>(a, b, dim, dot_anchor, squares_anchor)
-                             : AnchoredDotsOf<Loader, false>(a, b, dim, dot_anchor, squares_anchor);
+  return WithProducts(dtype, narrow, [&](auto loader, auto exact) HWY_ATTR {
+    return AnchoredDotsOf<decltype(loader), decltype(exact)::value>(a, b, dim, dot_anchor, squares_anchor);
   });
 }
 
