@@ -116,7 +116,8 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
   if (query_row != query_row_) {
     elements_.resize(queries.dim);
     ToFloat64(queries.row(query_row), queries.dtype, queries.dim, elements_.data());
-    query_.emplace(elements_, queries.dtype);
+    query_.emplace(elements_, queries.dtype, LengthOf(elements_),
+                   question_->selection.metric != Metric::kInnerProduct);
     query_row_ = query_row;
   }
   return ExactMerit(question_->selection.metric, *query_, base_.row(id), base_.dtype, longest_);

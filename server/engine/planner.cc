@@ -71,8 +71,9 @@ constexpr double kLeastShareOfMean = 0.1;
 constexpr double kMostSurvivors = 0.8;  // of those without, else it is of no use
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
-constexpr double kHandicapOfFew = 2.0;
+// Of so few rows, how much slower whole ones alone may be, and still be taken: all their scores may be kept.
 constexpr uint64_t kFewRows = 16384;
+constexpr double kHandicapOfFew = 2.0;
 constexpr double kAboutAsFew = 2.5;  // of the pairs
 
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
