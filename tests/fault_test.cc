@@ -589,7 +589,7 @@ TEST_F(GreedyStreamTest, CallersThatDoNotRead) {
         const std::shared_ptr stream = stub->BatchMaxInnerProductStream(context);
         return [=, &request] { return stream->Write(request) ? bytes : 0; };
       },
-      absl::Seconds(10), uint64_t{40} << 20);
+      absl::Seconds(10), uint64_t{64} << 20);
 }
 
 // The engine is slower than the callers.
