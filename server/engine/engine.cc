@@ -158,7 +158,9 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
         asked_by.push_back(task);
       }
       TopK* const best =
-          task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row)) : &task->global();
+          task->per_row()
+              ? &by_row.emplace_back(task->kept(), task->Floor(row), crew.buffers.CandidateRoom())
+              : &task->global();
       queries.push_back({&questions.back(), row, best});
     }
   }
@@ -195,6 +197,7 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
       if (task->status().ok()) task->AddRow(*queries[next].best, std::exchange(hits[next], {}));
     }
   }
+  for (TopK& best : by_row) crew.buffers.KeepRoom(best.TakeRoom());
   return absl::OkStatus();
 }
 

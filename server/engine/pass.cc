@@ -141,6 +141,21 @@ void PassBuffers::InParts(size_t queries, absl::FunctionRef<void(size_t, size_t,
                   [&](int, size_t part) { job(part, part * size, std::min(queries, (part + 1) * size)); });
 }
 
+std::vector<Candidate> PassBuffers::CandidateRoom() {
+  if (rooms_.empty()) return {};
+  std::vector<Candidate> room = std::move(rooms_.back());
+  rooms_.pop_back();
+  room_bytes_ -= room.capacity() * sizeof(Candidate);
+  return room;
+}
+
+void PassBuffers::KeepRoom(std::vector<Candidate> room) {
+  const size_t bytes = room.capacity() * sizeof(Candidate);
+  if (bytes == 0 || room_bytes_ + bytes > kMostRoomBytes) return;
+  room_bytes_ += bytes;
+  rooms_.push_back(std::move(room));
+}
+
 QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
   const size_t dim = queries[0].question->queries.dim;
   wide_.Reserve(queries.size() * dim);

@@ -213,8 +213,18 @@ class PassBuffers {
   void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);
   size_t PartSize(size_t queries) const;
 
+  // Memory for candidates that was kept from another pass, if there is any: for many hits, that of the system
+  // takes as long as they do.
+  std::vector<Candidate> CandidateRoom();
+  // At most kMostRoomBytes in all are kept.
+  void KeepRoom(std::vector<Candidate> room);
+
  private:
+  static constexpr size_t kMostRoomBytes = 32 << 20;
+
   Workers* const workers_;
+  std::vector<std::vector<Candidate>> rooms_;
+  size_t room_bytes_ = 0;
   AlignedArray<double> wide_;
   AlignedArray<float> scaled_;
   std::vector<int> exponents_;

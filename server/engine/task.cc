@@ -49,6 +49,8 @@ double Task::Floor(uint64_t row) const {
 }
 
 void Task::AddRow(const TopK& best, std::vector<Hit> hits) {
+  // The other rows most often have as many.
+  if (next_row_ == 0) answer_.hits.reserve(hits.size() * queries_.rows);
   AddHits(best, std::move(hits));
   answer_.row_splits.push_back(answer_.hits.size());
   ++next_row_;

@@ -28,8 +28,15 @@ void RaiseTo(double bound, std::atomic<double>& value) {
 
 }  // namespace
 
-TopK::TopK(uint64_t k, double floor)
-    : k_(k), floor_(floor), threshold_(floor), proved_(floor), next_look_(k) {}
+TopK::TopK(uint64_t k, double floor, std::vector<Candidate> room)
+    : k_(k),
+      floor_(floor),
+      threshold_(floor),
+      proved_(floor),
+      candidates_(std::move(room)),
+      next_look_(k) {
+  candidates_.clear();
+}
 
 void TopK::RaiseThreshold(double bound) {
   // Infinite scores are an error that every later one must live to take part in.
@@ -131,8 +138,13 @@ std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
   hits.reserve(candidates_.size());
   for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
   std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return Better(a, b); });
-  candidates_ = {};
+  candidates_.clear();
   return hits;
+}
+
+std::vector<Candidate> TopK::TakeRoom() {
+  absl::MutexLock lock(&mutex_);
+  return std::move(candidates_);
 }
 
 uint64_t TopK::counted() const {

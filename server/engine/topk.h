@@ -34,8 +34,10 @@ class TopK {
   // Hears of a row some time before it is resolved: rows come from memory.
   using Fetch = absl::FunctionRef<void(uint64_t id)>;
 
-  // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept.
-  explicit TopK(uint64_t k, double floor = -std::numeric_limits<double>::infinity());
+  // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept. They are kept
+  // in `room`, which is cleared, as far as it goes.
+  explicit TopK(uint64_t k, double floor = -std::numeric_limits<double>::infinity(),
+                std::vector<Candidate> room = {});
 
   // A lower bound of the k-th best score over all pairs of the search, or what was guessed of it; `floor` at
   // first; only rises. Whatever is below it can be dropped unseen; what equals it cannot (ties).
@@ -65,11 +67,15 @@ class TopK {
   void Offer(absl::Span<const Candidate> candidates, Resolve resolve);
   void Offer(const Candidate& candidate, Resolve resolve) { Offer({&candidate, 1}, resolve); }
 
-  // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use.
+  // The min(k, pairs offered or dropped) best hits, in the order of Better. Ends this object's use, but for
+  // TakeRoom.
   std::vector<Hit> Take(Resolve resolve, Fetch fetch);
   std::vector<Hit> Take(Resolve resolve) {
     return Take(resolve, [](uint64_t) {});
   }
+
+  // Memory for another one.
+  std::vector<Candidate> TakeRoom();
 
   uint64_t counted() const;   // with k = 0
   uint64_t resolved() const;  // how many scores were resolved
