@@ -158,9 +158,8 @@ absl::Status AdvanceTasks(const Base& base, absl::Span<const Engine::Share> shar
         asked_by.push_back(task);
       }
       TopK* const best =
-          task->per_row()
-              ? &by_row.emplace_back(task->kept(), task->Floor(row), crew.buffers.CandidateRoom())
-              : &task->global();
+          task->per_row() ? &by_row.emplace_back(task->kept(), task->Floor(row), crew.buffers.CandidateRoom())
+                          : &task->global();
       queries.push_back({&questions.back(), row, best});
     }
   }

@@ -1,13 +1,13 @@
 #include "server/engine/matrix.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
+#include "server/engine/measure.h"
 #include "server/engine/planner.h"
 
 namespace dotmax {
@@ -32,13 +32,6 @@ int TileRows(uint32_t dim) {
 int ScreenExponent(double max_abs) {
   if (max_abs == 0.0) return 0;
   return std::clamp(std::ilogb(max_abs), -kMaxExponent, kMaxExponent);
-}
-
-double ScaleByPowerOfTwo(double x, int exponent) {
-  if (-1022 <= exponent && exponent <= 1023) {
-    return x * std::bit_cast<double>(static_cast<uint64_t>(exponent + 1023) << 52);
-  }
-  return std::ldexp(x, exponent);
 }
 
 Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)

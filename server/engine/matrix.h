@@ -19,9 +19,6 @@ namespace dotmax {
 // float64 reaches beyond), where magnitudes stay below 2^24. 0 for zeros.
 int ScreenExponent(double max_abs);
 
-// x · 2^exponent, rounded once.
-double ScaleByPowerOfTwo(double x, int exponent);
-
 // What the screen knows of a tile: its rows are seen as row · 2^-exponent.
 struct TileStats {
   double norm;   // upper bound of the largest ‖row · 2^-exponent‖

@@ -10,7 +10,9 @@
 #ifndef DOTMAX_SERVER_ENGINE_MEASURE_H_
 #define DOTMAX_SERVER_ENGINE_MEASURE_H_
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "server/base/types.h"
@@ -27,6 +29,14 @@ struct LengthRange {
   double least, most;
 };
 
+// x · 2^exponent, rounded once.
+inline double ScaleByPowerOfTwo(double x, int exponent) {
+  if (-1022 <= exponent && exponent <= 1023) {
+    return x * std::bit_cast<double>(static_cast<uint64_t>(exponent + 1023) << 52);
+  }
+  return std::ldexp(x, exponent);
+}
+
 // What there is to know of a query.
 struct MeasuredQuery {
   MeasuredQuery() = default;
@@ -34,8 +44,8 @@ struct MeasuredQuery {
   MeasuredQuery(double least_length, double most_length, int exponent)
       : least(least_length),
         most(most_length),
-        unit(std::ldexp(1.0, -exponent)),
-        squares(std::ldexp(least_length * least_length, exponent)),
+        unit(ScaleByPowerOfTwo(1.0, -exponent)),
+        squares(ScaleByPowerOfTwo(least_length * least_length, exponent)),
         underflow(exponent < -60
                       ? Term("squares underflow", std::ldexp(1.0, -1070 - exponent), kTermsUnderflow)
                       : kTermsUnderflow) {}

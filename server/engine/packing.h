@@ -32,9 +32,9 @@ struct GroupShapes {
   int fewest_by_query;  // ≥ kHalf
 };
 
-// Of a group of packed queries; a multiple of a vector.
+// Of a group of packed queries; a multiple of a vector, which eight short queries may not fill.
 constexpr size_t GroupBytes(GroupShapes shapes, int group, int dim) {
-  return static_cast<size_t>(group) * (shapes.ByQuery(group) ? dim : RoundUpToLine(dim));
+  return shapes.ByQuery(group) ? RoundUpToLine(group * dim) : static_cast<size_t>(group) * RoundUpToLine(dim);
 }
 
 // At most; any rest is narrower than a vector.
@@ -42,16 +42,23 @@ constexpr size_t PackedBytes(int columns, int dim) {
   return static_cast<size_t>(columns) * RoundUpToLine(dim);
 }
 
-inline void PackGroups(GroupShapes shapes, const int8_t* queries, int columns, int dim, int8_t* packed) {
+// A group whose lanes are queries: each one's first quad, then each one's second.
+inline void PackByQuery(const int8_t* queries, int group, size_t dim, int8_t* to) {
+  for (size_t i = 0; i < dim; i += kQuad) {
+    for (int c = 0; c < group; ++c, to += kQuad) std::memcpy(to, queries + c * dim + i, kQuad);
+  }
+}
+
+// `by_query` does what PackByQuery does.
+inline void PackGroups(GroupShapes shapes, const int8_t* queries, int columns, int dim, int8_t* packed,
+                       decltype(PackByQuery)* by_query = PackByQuery) {
   const size_t n = static_cast<size_t>(dim);
   for (int group; columns > 0; columns -= group, queries += group * n) {
     group = shapes.Group(columns);
     int8_t* to = packed;
     packed += GroupBytes(shapes, group, dim);
     if (shapes.ByQuery(group)) {
-      for (size_t i = 0; i < n; i += kQuad) {
-        for (int c = 0; c < group; ++c, to += kQuad) std::memcpy(to, queries + c * n + i, kQuad);
-      }
+      by_query(queries, group, n, to);
       continue;
     }
     // Zeros meet what a row's last vector reads of the next row.

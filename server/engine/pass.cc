@@ -25,6 +25,8 @@ constexpr int kFewestForAmxIfLong = 9;
 constexpr int kLongDim = 256;
 // Of a block's queries, when they are prepared: fewer take less time than waking another worker.
 constexpr size_t kFewestTogether = 16;
+// Queries whose elements stay in the first cache from one step of their preparation to the next.
+constexpr size_t kPreparedTogether = 16;
 
 }  // namespace
 
@@ -170,18 +172,28 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
     if (questions_.empty() || questions_.back() != query.question) questions_.push_back(query.question);
   }
   InParts(queries.size(), [&](size_t, size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-      const MatrixView& from = queries[i].question->queries;
-      double* const wide = wide_.data() + i * dim;
-      const int exponent = ScreenExponent(Widen(from.row(queries[i].row), from.dtype, dim, wide));
-      exponents_[i] = exponent;
-      const double squares =
-          ScaleToFloat32(wide, dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
-      norms_[i] = NormUpperBound(from.dim, squares);
-      exact_[i] = ExactQuery({wide, dim}, from.dtype, ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
-                             queries[i].question->selection.metric != Metric::kInnerProduct);
-      squares_[i] = std::ldexp(squares, 2 * exponent);
-      measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
+    // In steps for a few at once: each waits for its sum over a row, but not for other rows.
+    for (size_t first = begin; first < end; first += kPreparedTogether) {
+      const size_t last = std::min(end, first + kPreparedTogether);
+      for (size_t i = first; i < last; ++i) {
+        const MatrixView& from = queries[i].question->queries;
+        exponents_[i] =
+            ScreenExponent(Widen(from.row(queries[i].row), from.dtype, dim, wide_.data() + i * dim));
+      }
+      for (size_t i = first; i < last; ++i) {
+        squares_[i] = ScaleToFloat32(wide_.data() + i * dim, dim, ScaleByPowerOfTwo(1.0, -exponents_[i]),
+                                     scaled_.data() + i * dim);
+      }
+      for (size_t i = first; i < last; ++i) {
+        const Question& question = *queries[i].question;
+        const int exponent = exponents_[i];
+        norms_[i] = NormUpperBound(question.queries.dim, squares_[i]);
+        squares_[i] = ScaleByPowerOfTwo(squares_[i], 2 * exponent);
+        exact_[i] = ExactQuery({wide_.data() + i * dim, dim}, question.queries.dtype,
+                               ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
+                               question.selection.metric != Metric::kInnerProduct);
+        measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
+      }
     }
   });
   return {queries, questions_, wide_.data(), exact_, scaled_.data(), exponents_, norms_, measured_, squares_};

@@ -29,12 +29,7 @@ void RaiseTo(double bound, std::atomic<double>& value) {
 }  // namespace
 
 TopK::TopK(uint64_t k, double floor, std::vector<Candidate> room)
-    : k_(k),
-      floor_(floor),
-      threshold_(floor),
-      proved_(floor),
-      candidates_(std::move(room)),
-      next_look_(k) {
+    : k_(k), floor_(floor), threshold_(floor), proved_(floor), candidates_(std::move(room)), next_look_(k) {
   candidates_.clear();
 }
 

@@ -73,6 +73,50 @@ DOTMAX_VNNI_INLINE __m512i SumLanes(const __m512i (&sums)[kLanes]) {
                           _mm512_shuffle_i32x4(halves[0], halves[1], 0xdd));
 }
 
+// Lane c of line i becomes lane i of line c.
+DOTMAX_VNNI_INLINE void Transpose(__m512i (&lines)[kLanes]) {
+  __m512i pairs[kLanes], quads[kLanes];
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(lines[i], lines[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(lines[i], lines[i + 1]);
+  }
+  for (int i = 0; i < kLanes; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      quads[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
+      quads[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512i even[2] = {_mm512_shuffle_i32x4(quads[i], quads[i + 4], 0x88),
+                             _mm512_shuffle_i32x4(quads[i + 8], quads[i + 12], 0x88)};
+    const __m512i odd[2] = {_mm512_shuffle_i32x4(quads[i], quads[i + 4], 0xdd),
+                            _mm512_shuffle_i32x4(quads[i + 8], quads[i + 12], 0xdd)};
+    lines[i] = _mm512_shuffle_i32x4(even[0], even[1], 0x88);
+    lines[i + 4] = _mm512_shuffle_i32x4(odd[0], odd[1], 0x88);
+    lines[i + 8] = _mm512_shuffle_i32x4(even[0], even[1], 0xdd);
+    lines[i + 12] = _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd);
+  }
+}
+
+// A group of whole vectors, 16 quads of 16 queries at a time.
+DOTMAX_VNNI void PackVectors(const int8_t* queries, int group, size_t dim, int8_t* to) {
+  if (group % kLanes != 0) return PackByQuery(queries, group, dim, to);
+  const size_t stride = static_cast<size_t>(group) * kQuad;
+  for (size_t i = 0; i < dim; i += kChunk) {
+    const size_t count = std::min<size_t>((dim - i) / kQuad, kLanes);
+    const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
+    for (int first = 0; first < group; first += kLanes) {
+      __m512i lines[kLanes];
+      for (int c = 0; c < kLanes; ++c) {
+        lines[c] = _mm512_maskz_loadu_epi32(mask, queries + (first + c) * dim + i);
+      }
+      Transpose(lines);
+      int8_t* const packed = to + i / kQuad * stride + first * kQuad;
+      for (size_t quad = 0; quad < count; ++quad) _mm512_store_si512(packed + quad * stride, lines[quad]);
+    }
+  }
+}
+
 // What becomes of sums: each sink takes kVectors vectors of a row, or, by its Blocks, kColumns columns of
 // some rows in one.
 struct StoreScores {
@@ -332,13 +376,13 @@ int VnniColumns(int queries, int dim) {
   return whole + (columns <= most ? columns : kLanes);
 }
 
-void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed) {
-  PackGroups(Shapes(dim), queries, columns, dim, packed);
-}
-
 #ifdef DOTMAX_VNNI
 bool HasVnniKernel() {
   return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
+}
+
+void PackVnni(const int8_t* queries, int columns, int dim, int8_t* packed) {
+  PackGroups(Shapes(dim), queries, columns, dim, packed, PackVectors);
 }
 
 void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores) {
@@ -360,6 +404,7 @@ void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
 }
 #else
 bool HasVnniKernel() { return false; }
+void PackVnni(const int8_t*, int, int, int8_t*) {}
 void ScoreSurvivorsVnni(const CodeRows&, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
 void ScoreVnni(const CodeRows&, int, const int8_t*, int, int32_t*) {}
 size_t CollectVnni(const CodeRows&, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
