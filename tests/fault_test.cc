@@ -510,6 +510,7 @@ TEST_F(FaultTest, MessagesThatAreNeverWhole) {
 
 // Also one that would be refused: gRPC looks at a message when it has all of it.
 TEST_F(FaultTest, AMessageThatIsNeverWholeEndsWithItsDeadline) {
+  const uint64_t before = Handled("Search", "unary", "INVALID_ARGUMENT");
   for (const char* path : {"/dotmax.v1.Dotmax/Search", "/dotmax.v1.Dotmax/BatchMaxInnerProductStream"}) {
     for (const uint32_t promised : {uint32_t{1} << 20, uint32_t{65} << 20, uint32_t{0xffffffff}}) {
       RawConnection connection(server().grpc_port());
@@ -518,6 +519,8 @@ TEST_F(FaultTest, AMessageThatIsNeverWholeEndsWithItsDeadline) {
       EXPECT_THAT(connection.AwaitEndOfCall(), ::testing::Not(HasSubstr("[nothing more]"))) << path;
     }
   }
+  // Nobody has seen enough of it to say anything else.
+  EXPECT_EQ(Handled("Search", "unary", "INVALID_ARGUMENT"), before);
 }
 
 // Until then it takes memory, as far as --max-grpc-bytes goes.

@@ -191,9 +191,9 @@ bool CallRecord::Cancel() {
 absl::Status CallRecord::CallerIsGone() const {
   if (absl::Now() >= limits_.deadline) {
     return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-                 "the deadline passed before the stream was done");
+                 "the deadline passed before the call was done");
   }
-  return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the stream");
+  return Error(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the call");
 }
 
 }  // namespace dotmax

@@ -127,7 +127,7 @@ class CallRecord {
   // it is now to be finished.
   bool Cancel();
 
-  // What a stream says that ended because its caller is gone.
+  // What a call says that ended because its caller is gone.
   absl::Status CallerIsGone() const;
 
  private:
@@ -176,6 +176,7 @@ class Call : public Reactor {
   // Parses a request, whose bytes are freed, and makes the bytes of a reply, as bytes.h says.
   template <typename Message>
   absl::Status Parse(grpc::ByteBuffer* bytes, Message* message) {
+    if (!bytes->Valid()) return record_.CallerIsGone();  // before all of it had come
     record_.AddRequestBytes(bytes->Length());
     return ParseBytes(bytes, message);
   }
