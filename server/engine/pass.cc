@@ -196,7 +196,7 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
       }
     }
   });
-  return {queries, questions_, wide_.data(), exact_, scaled_.data(), exponents_, norms_, measured_, squares_};
+  return {queries, questions_, exact_, scaled_.data(), exponents_, norms_, measured_, squares_};
 }
 
 void Pass::Work(int round, Scratch& scratch) {
@@ -230,7 +230,7 @@ void Pass::StopQuestions() {
 }
 
 Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
-  const double* const query = block_.wide + q * base_.dim;
+  const double* const query = block_.exact[q].elements.data();
   if (block_.metric(q) == Metric::kSquaredEuclidean) {
     const double sum = CheckSquaredDistance(query, row, base_.dtype, base_.dim);
     const double error = distance_error_(sum);
@@ -246,7 +246,7 @@ Interval Pass::MeritInterval(size_t q, const std::byte* row) const {
 
 Interval Pass::DotInterval(size_t q, const std::byte* row, DType dtype) const {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const DotSums dot = CheckDot(block_.wide + q * base_.dim, row, dtype, base_.dim);
+  const DotSums dot = CheckDot(block_.exact[q].elements.data(), row, dtype, base_.dim);
   if (dot.sum_abs == 0.0 && products_are_exact_) return {0.0, 0.0};
   // Rounding is monotonic: the rounded ends of an interval around the product bound its rounded score.
   const double error = check_error_(dot.sum_abs);

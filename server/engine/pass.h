@@ -173,8 +173,7 @@ struct QueryBlock {
 
   absl::Span<const BlockQuery> queries;  // those of a question side by side
   absl::Span<Question* const> questions;
-  const double* wide;                  // in float64: size() × dim
-  absl::Span<const ExactQuery> exact;  // of these
+  absl::Span<const ExactQuery> exact;  // in float64
   const float* scaled;                 // in float32, divided by 2^exponents[i]
   absl::Span<const int> exponents;
   absl::Span<const double> norms;  // upper bounds of the lengths of the scaled queries

@@ -34,8 +34,8 @@ class TopK {
   // Hears of a row some time before it is resolved: rows come from memory.
   using Fetch = absl::FunctionRef<void(uint64_t id)>;
 
-  // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept. They are
-  // kept in `room`, which is cleared, as far as it goes.
+  // Of pairs that score at least `floor`. With k = 0 they are only counted, and nothing is kept. `room` is
+  // memory for them, as far as it goes.
   explicit TopK(uint64_t k, double floor = -std::numeric_limits<double>::infinity(),
                 std::vector<Candidate> room = {});
 
