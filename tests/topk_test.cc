@@ -50,6 +50,17 @@ TEST(TopKTest, ACandidateThatEqualsTheThresholdIsConsidered) {
   EXPECT_EQ(top.Take(NeverResolved), (std::vector<Hit>{{2.0, 0, 2}}));
 }
 
+TEST(TopKTest, RoomIsMemoryAndNothingElse) {
+  TopK before(2);
+  before.Offer(Known(9.0, 0, 1), NeverResolved);
+  std::vector<Candidate> room = before.TakeRoom();
+  const Candidate* const memory = room.data();
+  TopK top(1, 1.0, std::move(room));
+  top.Offer(Known(2.0, 0, 8), NeverResolved);
+  EXPECT_EQ(top.Take(NeverResolved), (std::vector<Hit>{{2.0, 0, 8}}));
+  EXPECT_EQ(top.TakeRoom().data(), memory);
+}
+
 TEST(TopKTest, OverlappingIntervalsAreResolved) {
   TopK top(1);
   std::map<uint64_t, double> truth = {{1, 1.0}, {2, 1.5}, {3, 1.25}};

@@ -172,7 +172,7 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
     if (questions_.empty() || questions_.back() != query.question) questions_.push_back(query.question);
   }
   InParts(queries.size(), [&](size_t, size_t begin, size_t end) {
-    // In steps for a few at once: each waits for its sum over a row, but not for other rows.
+    // In two steps for a few at once: the second waits for a row's largest element, but not for other rows'.
     for (size_t first = begin; first < end; first += kPreparedTogether) {
       const size_t last = std::min(end, first + kPreparedTogether);
       for (size_t i = first; i < last; ++i) {
@@ -181,17 +181,16 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
             ScreenExponent(Widen(from.row(queries[i].row), from.dtype, dim, wide_.data() + i * dim));
       }
       for (size_t i = first; i < last; ++i) {
-        squares_[i] = ScaleToFloat32(wide_.data() + i * dim, dim, ScaleByPowerOfTwo(1.0, -exponents_[i]),
-                                     scaled_.data() + i * dim);
-      }
-      for (size_t i = first; i < last; ++i) {
         const Question& question = *queries[i].question;
         const int exponent = exponents_[i];
-        norms_[i] = NormUpperBound(question.queries.dim, squares_[i]);
-        squares_[i] = ScaleByPowerOfTwo(squares_[i], 2 * exponent);
-        exact_[i] = ExactQuery({wide_.data() + i * dim, dim}, question.queries.dtype,
-                               ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
-                               question.selection.metric != Metric::kInnerProduct);
+        const double* const wide = wide_.data() + i * dim;
+        const double squares =
+            ScaleToFloat32(wide, dim, ScaleByPowerOfTwo(1.0, -exponent), scaled_.data() + i * dim);
+        norms_[i] = NormUpperBound(question.queries.dim, squares);
+        squares_[i] = ScaleByPowerOfTwo(squares, 2 * exponent);
+        exact_[i] =
+            ExactQuery({wide, dim}, question.queries.dtype, ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
+                       question.selection.metric != Metric::kInnerProduct);
         measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
       }
     }

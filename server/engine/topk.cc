@@ -133,7 +133,6 @@ std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
   hits.reserve(candidates_.size());
   for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
   std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return Better(a, b); });
-  candidates_.clear();
   return hits;
 }
 
