@@ -11,8 +11,10 @@
 #include <thread>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -113,6 +115,26 @@ TEST_F(LifecycleTest, AnEmptyMetricsAddressTurnsHttpOff) {
   EXPECT_EQ(server.http_port(), 0);
   server.Signal(SIGINT);
   EXPECT_EQ(server.AwaitExit(), 0);
+}
+
+// gRPC's threads, when nothing came for a second, sleep for a tenth of one; ours are kept from it.
+TEST_F(LifecycleTest, WhoAsksAnIdleServerDoesNotWaitForItToWakeUp) {
+  const ServerProcess server({Matrix()});
+  ASSERT_TRUE(server.AwaitListening());
+  const auto channel = Channel(server.grpc_address());
+  const v1::SearchRequest request = SearchRequestOf("", RandomNormal(1, kDim, 3), 1, v1::PER_ROW);
+  std::vector<absl::Duration> waits;
+  for (int i = 0; i < 5; ++i) {
+    absl::SleepFor(absl::Milliseconds(1000 + 10 * i));
+    v1::SearchResponse response;
+    grpc::ClientContext context;
+    const absl::Time asked = absl::Now();
+    ASSERT_TRUE(v1::Dotmax::NewStub(channel)->Search(&context, request, &response).ok());
+    waits.push_back(absl::Now() - asked);
+  }
+  // All of these would be longer than 50 ms; a busy machine may make some so.
+  EXPECT_LE(absl::c_count_if(waits, [](absl::Duration wait) { return wait > absl::Milliseconds(50); }), 2)
+      << absl::StrJoin(waits, " ", absl::StreamFormatter());
 }
 
 // A server that has a search of minutes to do, and as many waiting as it takes.

@@ -47,6 +47,8 @@ class Listener {
   void Shutdown(absl::Time deadline);
 
  private:
+  class Waker;
+
   explicit Listener(const Backend& backend);
 
   const Backend backend_;
@@ -55,7 +57,8 @@ class Listener {
   CollectionsService collections_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;  // into server_
-  std::unique_ptr<Acceptor> acceptor_;                                           // last: it uses the rest
+  std::unique_ptr<Acceptor> acceptor_;                                           // it uses the rest
+  std::unique_ptr<Waker> waker_;
 };
 
 }  // namespace dotmax
