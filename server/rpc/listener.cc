@@ -160,7 +160,10 @@ class Listener::Waker {
   }
 
   void Wake() {
-    context_.emplace();
+    {
+      absl::MutexLock lock(&mutex_);
+      context_.emplace();
+    }
     nowhere_.UnaryCall(&*context_, "/", {}, &nothing_, &no_reply_, [this](const grpc::Status&) {
       absl::MutexLock lock(&mutex_);
       stopped_ = stopping_;
