@@ -80,12 +80,14 @@ constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefe
 constexpr double kStreamedBytesPerSecond = 2e10;   // codes in order
 constexpr double kCachedBytes = 4e6;               // that stay there from one search to the next
 // From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
-// serve; all rows are grouped, which is part of encoding them, by the last: without VNNI 200,000 rows of dim
-// 384 take four seconds.
+// serve. That takes a second at most where they do not; where they do, slow processors gain by them as much
+// as others, tens of times.
 constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);
 constexpr absl::Duration kAxesBudget = absl::Milliseconds(1250);
-constexpr absl::Duration kBudget = absl::Seconds(2);
-constexpr absl::Duration kGroupingBudget = absl::Seconds(10);
+constexpr absl::Duration kClustersBudget = absl::Seconds(5);
+// All rows are grouped, which is part of encoding them, by then; what each element adds is for rows beyond
+// some hundred thousand. Without VNNI 200,000 rows of dim 384 take five seconds.
+constexpr absl::Duration kGroupingBudget = absl::Seconds(10), kGroupingPerElement = absl::Nanoseconds(50);
 constexpr uint32_t kMostRotatedDim = 4096;  // the second moment's products grow with its square
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -435,7 +437,8 @@ class Planner {
 
   // Null unless rows lie in such clusters that a search can leave most of them out.
   Codes TryClusters(const Estimate& unrotated) {
-    if (ThreadTime() > start_ + kBudget) return nullptr;
+    const absl::Duration deadline = start_ + kClustersBudget;
+    if (ThreadTime() > deadline) return nullptr;
     std::vector<uint32_t> ids;
     const uint64_t count = std::min(view_.rows, kClusterSample);
     for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
@@ -443,11 +446,11 @@ class Planner {
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
     const auto centres =
-        LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels, start_ + kBudget);
+        LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels, deadline);
     if (!centres.ok() || centres->empty()) return nullptr;
     // Balls of few rows are narrow, so the sample's rule out more than those of all rows will: if they
     // don't do well, nobody needs to see these.
-    codes = Group(std::move(codes), *centres, {Reach(), 1}, start_ + kBudget);
+    codes = Group(std::move(codes), *centres, {Reach(), 1}, deadline);
     if (codes == nullptr) return nullptr;
     Run(codes.get(), 0, kSampleQueries);
     const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
@@ -463,7 +466,9 @@ class Planner {
     codes.reset();
     codes = EncodeWhole();
     if (codes == nullptr) return nullptr;
-    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows}, start_ + kGroupingBudget);
+    const double elements = static_cast<double>(view_.rows) * view_.dim;
+    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows},
+                  start_ + kGroupingBudget + elements * kGroupingPerElement);
     return codes != nullptr && MeasureAll(*codes).cost() < to_beat ? std::move(codes) : nullptr;
   }
 
