@@ -83,12 +83,14 @@ constexpr double kCachedBytes = 4e6;               // that stay there from one s
 // serve. That takes a second at most where they do not; where they do, slow processors gain by them as much
 // as others, tens of times.
 constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);
-constexpr absl::Duration kAxesBudget = absl::Milliseconds(1250);
+constexpr absl::Duration kAxesBudget = absl::Milliseconds(1250), kTryingBudget = absl::Milliseconds(500);
 constexpr absl::Duration kClustersBudget = absl::Seconds(5);
 // All rows are grouped, which is part of encoding them, by then; what each element adds is for rows beyond
 // some hundred thousand. Without VNNI 200,000 rows of dim 384 take five seconds.
 constexpr absl::Duration kGroupingBudget = absl::Seconds(10), kGroupingPerElement = absl::Nanoseconds(50);
-constexpr uint32_t kMostRotatedDim = 4096;  // the second moment's products grow with its square
+// The second moment's products grow with the square of the dim, those that find axes with that and how many.
+constexpr uint32_t kMostRotatedDim = 4096, kAxesOfLongest = 128;
+constexpr uint64_t kMostAxesProducts = 1'000'000'000;  // of a round
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -161,7 +163,7 @@ class Planner {
     }
     if (centring != nullptr) whole_dim_ = centring->lifted_dim();
     uint32_t most = 0;
-    for (const uint32_t count : kCandidateAxes) most = count < view_.dim ? count : most;
+    for (const uint32_t count : kCandidateAxes) most = count < MostAxes() ? count : most;
     if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
       const bool with_heads = buffers_.kernels.has_own();
@@ -169,6 +171,7 @@ class Planner {
       // rotated, too.
       const bool joint = with_heads && AffordsJointHead() && !AffordsHead(kCandidateHeads[0]);
       const absl::StatusOr<Axes> axes = PrincipalAxes(view_, joint ? view_.dim : most);
+      candidates_until_ = std::max(candidates_until_, ThreadTime() + kTryingBudget);
       const auto consider = [&](uint32_t count, uint32_t head, bool apart) {
         if (!axes.ok()) return;
         absl::StatusOr<Axes> mixed = MixedAxes(*axes, count, head);
@@ -227,6 +230,12 @@ class Planner {
   bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + whole_dim_); }
   bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
   bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
+
+  // Fewer axes than these are candidates: of long rows more take too long to find.
+  uint32_t MostAxes() const {
+    const uint64_t dim = view_.dim, affordable = kMostAxesProducts / (dim * dim);
+    return static_cast<uint32_t>(std::min(dim, std::max<uint64_t>(affordable, kAxesOfLongest)));
+  }
 
   // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
   uint32_t JointAxes() const {
@@ -390,7 +399,7 @@ class Planner {
   }
 
   void Consider(const std::vector<uint32_t>& rows, CodeLevels levels) {
-    if (ThreadTime() > start_ + kAxesBudget && !candidates_.empty()) return;
+    if (ThreadTime() > candidates_until_ && !candidates_.empty()) return;
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
     const double share = static_cast<double>(rows.size()) / view_.rows;
@@ -510,6 +519,7 @@ class Planner {
   const MatrixView& view_;
   const absl::Span<const double> norms_;
   const absl::Duration start_ = ThreadTime();
+  absl::Duration candidates_until_ = start_ + kAxesBudget;
   std::vector<uint32_t> by_norm_;   // descending
   uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
   Sample sample_;
