@@ -40,9 +40,10 @@ struct ScreenPlan {
   std::vector<ScreenEstimate> estimates;   // of what was measured, if anything
 };
 
-// Chooses, within about two seconds, or five where rows seem to lie in clusters, and encodes. The choice
-// changes the speed of a search, never its answer. `matrix` is complete but for its codes; norms[i] ≥ ‖row
-// i‖. REQUIRES: at least one row; magnitudes as Int8Codes::Encode wants them.
+// Chooses, within about two seconds, and encodes; slow processors choose within about five where rows are
+// long, or seem to lie in clusters. The choice changes the speed of a search, never its answer. `matrix` is
+// complete but for its codes; norms[i] ≥ ‖row i‖. REQUIRES: at least one row; magnitudes as Int8Codes::Encode
+// wants them.
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options);
 
 // For people: "float32", "int8, 92 of 100 axes", "int8, 100 of 100 axes, 60 first", "int8, 60 of 768 axes,

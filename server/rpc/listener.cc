@@ -136,7 +136,7 @@ void Declare(const char* service_name, Metrics* metrics) {
 }  // namespace
 
 // Keeps the threads that call us back awake. gRPC has them wait a second for an event and, if none came,
-// sleep for a tenth of one whatever comes: who asked an idle server waited up to 90 ms. So something happens
+// sleep for a tenth of one whatever comes: who asked an idle server waited up to 98 ms. So something happens
 // more often: a call with a callback, over a channel that fails all calls at once.
 class Listener::Waker {
  public:
