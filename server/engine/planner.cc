@@ -79,9 +79,9 @@ constexpr double kAboutAsFew = 2.5;  // of the pairs
 constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
 constexpr double kStreamedBytesPerSecond = 2e10;   // codes in order
 constexpr double kCachedBytes = 4e6;               // that stay there from one search to the next
-// From the beginning, to have the sample's scores, to begin trying axes, and to have found that clusters
+// From the beginning, to have the sample's scores, to begin finding axes, and to have found that clusters
 // serve. That takes a second at most where they do not; where they do, slow processors gain by them as much
-// as others, tens of times.
+// as others, tens of times. Axes, once they are found, are tried for a while, however long that took.
 constexpr absl::Duration kSampleBudget = absl::Milliseconds(500);
 constexpr absl::Duration kAxesBudget = absl::Milliseconds(1250), kTryingBudget = absl::Milliseconds(500);
 constexpr absl::Duration kClustersBudget = absl::Seconds(5);
@@ -162,8 +162,7 @@ class Planner {
       centring = nullptr;
     }
     if (centring != nullptr) whole_dim_ = centring->lifted_dim();
-    uint32_t most = 0;
-    for (const uint32_t count : kCandidateAxes) most = count < MostAxes() ? count : most;
+    const uint32_t most = MostAxes();
     if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
       const bool with_heads = buffers_.kernels.has_own();
@@ -231,11 +230,16 @@ class Planner {
   bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
   bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
 
-  // Fewer axes than these are candidates: of long rows more take too long to find.
+  // The most axes to try, 0 if none: of long rows more take too long to find.
   uint32_t MostAxes() const {
     const uint64_t dim = view_.dim, affordable = kMostAxesProducts / (dim * dim);
-    return static_cast<uint32_t>(std::min(dim, std::max<uint64_t>(affordable, kAxesOfLongest)));
+    const uint64_t end = std::min(dim, std::max<uint64_t>(affordable, kAxesOfLongest));
+    uint32_t most = 0;
+    for (const uint32_t count : kCandidateAxes) most = count < end ? count : most;
+    return most;
   }
+
+  double elements() const { return static_cast<double>(view_.rows) * view_.dim; }
 
   // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
   uint32_t JointAxes() const {
@@ -271,10 +275,9 @@ class Planner {
     if (!groups.ok()) return nullptr;
     auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), CodeLevels::Whole(view_.dim));
     if (!balls.ok()) return nullptr;
-    const double elements = static_cast<double>(view_.rows) * view_.dim;
     const double bytes_per_pivot = static_cast<double>((*balls)->tiles()) * sizeof(Pivots::reaches[0]);
     const double most = std::min(
-        {kMostPivots, kMostPivotProducts / elements, kMostPivotBytesPerDim * elements / bytes_per_pivot});
+        {kMostPivots, kMostPivotProducts / elements(), kMostPivotBytesPerDim * elements() / bytes_per_pivot});
     if (most >= 1.0) {
       auto pivots = MeasurePivots(**balls, static_cast<size_t>(most), buffers_.kernels);
       if (pivots.ok()) (*balls)->set_pivots(*std::move(pivots));
@@ -475,9 +478,8 @@ class Planner {
     codes.reset();
     codes = EncodeWhole();
     if (codes == nullptr) return nullptr;
-    const double elements = static_cast<double>(view_.rows) * view_.dim;
     codes = Group(std::move(codes), *centres, {Reach(), kLeastRows},
-                  start_ + kGroupingBudget + elements * kGroupingPerElement);
+                  start_ + kGroupingBudget + elements() * kGroupingPerElement);
     return codes != nullptr && MeasureAll(*codes).cost() < to_beat ? std::move(codes) : nullptr;
   }
 

@@ -155,15 +155,12 @@ class Listener::Waker {
   static constexpr absl::Duration kInterval = absl::Milliseconds(400);
 
   void Rest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    context_.emplace();
     alarm_.emplace();  // the last one may not have returned yet
     alarm_->Set(absl::ToChronoTime(absl::Now() + kInterval), [this](bool) { Wake(); });
   }
 
   void Wake() {
-    {
-      absl::MutexLock lock(&mutex_);
-      context_.emplace();
-    }
     nowhere_.UnaryCall(&*context_, "/", {}, &nothing_, &no_reply_, [this](const grpc::Status&) {
       absl::MutexLock lock(&mutex_);
       stopped_ = stopping_;
