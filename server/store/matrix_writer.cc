@@ -17,7 +17,7 @@
 namespace dotmax {
 namespace {
 
-constexpr size_t kBlockBytes = 1 << 20;  // of float64 elements
+constexpr size_t kFloat64BlockBytes = 1 << 20;
 
 struct TypeInfo {
   FileType type;
@@ -120,7 +120,7 @@ absl::Status WriteRows(const MatrixView& matrix, const Format& format, FileType 
     Append(static_cast<uint32_t>(matrix.rows), out);
     Append(matrix.dim, out);
   }
-  const uint64_t block_rows = std::max<uint64_t>(1, kBlockBytes / sizeof(double) / matrix.dim);
+  const uint64_t block_rows = std::max<uint64_t>(1, kFloat64BlockBytes / sizeof(double) / matrix.dim);
   std::vector<double> elements(block_rows * matrix.dim);
   const uint64_t row_bytes = matrix.dim * Info(type).bytes;
   for (uint64_t first = 0; first < matrix.rows; first += block_rows) {
