@@ -410,6 +410,14 @@ TEST(EngineTest, ThePlannerTakesFewAxesWhereTheyServe) {
   }
 }
 
+// A head rules nothing out there, and then all codes have to be read, too: not the planner's few, but many,
+// from memory.
+TEST(EngineTest, ThePlannerTakesNoHeadOfWhiteNoise) {
+  const Matrix matrix(RandomNormal(40000, 768, 1));
+  if (matrix.codes() == nullptr) GTEST_SKIP() << "no kernel for codes here";
+  EXPECT_EQ(matrix.codes()->head(), nullptr) << matrix.screen();
+}
+
 // Few queries are ruled out by a head's codes first, what is left by all axes', and the answer is the
 // oracle's.
 TEST(EngineTest, HeadsComeFirst) {

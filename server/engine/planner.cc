@@ -29,7 +29,7 @@ constexpr int kFirstCandidate = 3;
 // which it takes to find axes, or clusters.
 constexpr uint64_t kMinRowsToMeasure = 1024, kMinRowsToRotate = 8192;
 constexpr uint64_t kSampleTiles = 16;
-constexpr uint64_t kSampleQueries = 32;
+constexpr uint64_t kSampleQueries = 32, kSingleQueries = 4;
 constexpr uint32_t kDeep = 100;  // of top_k beyond one
 // Alternating short runs, and the least of each: machines are noisy.
 constexpr int kRepetitions = 3, kRepetitionsOfAll = 2;  // of all rows take longer
@@ -383,7 +383,8 @@ class Planner {
             absl::ToDoubleSeconds(ThreadTime() - prepared) + checked_bytes / kScatteredBytesPerSecond};
   }
 
-  // Of such runs over a share of the rows; keeps how many pairs of all queries are screened, and survive.
+  // Of such runs over a share of the rows; keeps how many pairs of all queries survive, and what single ones
+  // do.
   Estimate Measure(const Int8Codes* codes, bool of_others, double share) {
     Estimate estimate;
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
@@ -391,12 +392,16 @@ class Planner {
         return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
       };
       estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
-      screened_ = scratch_.pairs_screened;
       survived_ = scratch_.pairs_survived;
       estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
       double single = 0.0;
-      for (uint64_t q = 0; q < kSampleQueries; q += 8) single += Run(codes, q, 1, of_others).Of(share);
-      estimate.single = std::min(estimate.single, single / (kSampleQueries / 8));
+      alone_ = {};
+      for (uint64_t q = 0; q < kSampleQueries; q += kSampleQueries / kSingleQueries) {
+        single += Run(codes, q, 1, of_others).Of(share);
+        alone_.screened += scratch_.pairs_screened;
+        alone_.survived += scratch_.pairs_survived;
+      }
+      estimate.single = std::min(estimate.single, single / kSingleQueries);
     }
     return estimate;
   }
@@ -407,15 +412,23 @@ class Planner {
     if (codes == nullptr) return;
     const double share = static_cast<double>(rows.size()) / view_.rows;
     Estimate estimate = Measure(codes.get(), /*of_others=*/false, share);
-    // So few codes stay in cache; in a search, a single query waits for most of them.
-    const int code_dim = codes->head() != nullptr ? codes->head()->code_dim() : codes->code_dim();
-    const double rows_read = screened_ / share / kSampleQueries;
-    estimate.single =
-        std::max(estimate.single, (rows_read * code_dim - kCachedBytes) / kStreamedBytesPerSecond);
+    estimate.single = std::max(estimate.single, SecondsOfMemory(*codes, share));
     AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
     candidates_.push_back({std::move(levels), estimate.cost(), survived_});
+  }
+
+  // So few codes stay in cache; in a search, a single query waits for most of them: for those of the rows
+  // that it screens, in order, and for others of the survivors.
+  double SecondsOfMemory(const Int8Codes& codes, double share) const {
+    const Int8Codes& first = codes.head() != nullptr ? *codes.head() : codes;
+    int again = 0;
+    if (codes.fine() != nullptr) again = codes.fine()->code_dim();
+    if (codes.head() != nullptr) again = codes.code_dim();
+    constexpr double kScattered = kStreamedBytesPerSecond / kScatteredBytesPerSecond;
+    const double bytes = alone_.screened * first.code_dim() + alone_.survived * again * kScattered;
+    return (bytes / share / kSingleQueries - kCachedBytes) / kStreamedBytesPerSecond;
   }
 
   // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
@@ -533,7 +546,10 @@ class Planner {
   std::vector<ScreenEstimate> estimates_;
   PassBuffers buffers_;
   Scratch scratch_;
-  uint64_t screened_ = 0, survived_ = 0;
+  uint64_t survived_ = 0;
+  struct {
+    double screened = 0.0, survived = 0.0;
+  } alone_;
 };
 
 }  // namespace
