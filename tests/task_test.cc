@@ -10,8 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "server/engine/engine.h"
+#include "server/engine/exact.h"
+#include "server/engine/matrix.h"
+#include "server/engine/seeds.h"
 #include "tests/data.h"
 #include "tests/exact_answer.h"
 #include "tests/oracle.h"
@@ -163,33 +167,54 @@ TEST(TaskTest, BlocksOfTasksLieSideBySide) {
 
 // Guesses that fail for one task are made good, and no other task counts anything twice.
 TEST(TaskTest, FailedGuessesAreTheirTasksOwn) {
-  constexpr uint32_t kDim = 32;
-  // The best rows of all lie side by side, where a sample sees none of them or too many.
+  constexpr int kRows = 12000;
+  constexpr int kRunRows = 32;  // as the int8 screen's
+  constexpr uint32_t kDim = 32, kTopK = 300;
+  // Rows in the order of their lengths, which hardly differ. Those that the sample consists of are near to
+  // some of the queries, and no others are.
   std::vector<double> values;
   Random random(3);
-  for (int row = 0; row < 12000; ++row) {
-    const double length = row / 64 % 100 == 0 ? 10.0 : 1.0;
-    for (uint32_t i = 0; i < kDim; ++i) values.push_back(length * random.Normal());
+  for (int row = 0; row < kRows; ++row) {
+    std::vector<double> direction(kDim);
+    for (double& x : direction) x = random.Normal();
+    const double norm = LengthOf(direction);
+    for (const double x : direction) values.push_back((2.0 - row / (2.0 * kRows)) * x / norm);
+  }
+  const ScreenOptions plain = {.kind = ScreenOptions::Kind::kInt8, .axes = kDim};
+  const Matrix before(MakeMatrix(values, kDim), plain);
+  for (const RowRun& run : SampleRuns(*before.codes(), kRunRows, kTopK)) {
+    for (int i = 0; i < 8; ++i) {
+      const uint64_t row = before.codes()->id(run.tile, run.first + i);
+      const double length = LengthOf(absl::MakeConstSpan(values).subspan(row * kDim, kDim));
+      std::fill_n(values.begin() + row * kDim, kDim, 0.0);
+      values[row * kDim] = length;
+    }
   }
   const SharedMatrix base = MakeMatrix(values, kDim);
-  const SharedMatrix queries = RandomNormal(2, kDim, 4);
-  const Matrix matrix(base, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
+  std::vector<double> near(2 * kDim, 0.1);
+  near[0] = near[kDim] = 1.0;
+  const SharedMatrix misled = MakeMatrix(near, kDim), queries = RandomNormal(2, kDim, 4);
+  const Matrix matrix(base, plain);
   Engine engine(2);
   std::deque<Task> tasks;
-  for (const uint32_t top_k : {300u, 1u, 300u, 100u}) {
-    for (const Metric metric : {Metric::kSquaredEuclidean, Metric::kCosine, Metric::kInnerProduct}) {
-      tasks.emplace_back(base.view, queries.view, Selection{.top_k = top_k, .metric = metric}, Never);
-    }
-    tasks.emplace_back(base.view, queries.view, Selection{.top_k = top_k, .reduction = Reduction::kGlobal},
-                       Never);
-    tasks.emplace_back(base.view, queries.view, Selection{.bounds = {20.0}, .count_only = true}, Never);
+  const auto add = [&](const MatrixView& asked, Selection selection) {
+    tasks.emplace_back(base.view, asked, std::move(selection), Never);
+  };
+  for (const Metric metric : {Metric::kSquaredEuclidean, Metric::kCosine, Metric::kInnerProduct}) {
+    add(misled.view, {.top_k = kTopK, .metric = metric});
+    add(queries.view, {.top_k = 1, .metric = metric});
+    add(queries.view, {.top_k = kTopK, .metric = metric});
   }
+  add(queries.view, {.top_k = 100, .reduction = Reduction::kGlobal});
+  add(queries.view, {.bounds = {20.0}, .count_only = true});
   std::vector<Engine::Share> shares;
-  for (Task& task : tasks) shares.push_back({&task, queries.view.rows});
+  for (Task& task : tasks) shares.push_back({&task, 2});
   engine.Advance(matrix, shares);
-  for (Task& task : tasks) {
-    const Answer expected = ExactAnswer(queries.view, base.view, task.selection());
-    ExpectSame(Engine::Finish(task), expected, matrix.screen());
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const MatrixView& asked = i % 3 == 0 && i < 9 ? misled.view : queries.view;
+    const absl::StatusOr<Answer> answer = Engine::Finish(tasks[i]);
+    ExpectSame(answer, ExactAnswer(asked, base.view, tasks[i].selection()), matrix.screen());
+    EXPECT_GT(answer->stats.pairs_screened, 2.5 * kRows) << "no guess was wrong";
   }
 }
 

@@ -19,7 +19,12 @@ constexpr double kMore = 2.0;
 // more pairs through than a perfect one, which cost kPassingCost each: the sum is least where its derivative
 // is 0.
 constexpr double kPassingCost = 200.0;
-constexpr double kLeastShare = 8.0;
+// Of fewer hits, or of fewer hits of all queries together, what some tiles prove does as well.
+constexpr uint32_t kFewestToGuess = 32, kFewestToGuessOfAll = 128;
+// Where the first tile's rows are so much longer than others, the best are among the longest, and not as
+// likely in a sample as anywhere.
+constexpr double kSteep = 1.6;
+constexpr uint64_t kLeastShare = 8;
 constexpr uint64_t kFewestRuns = 8;
 constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
 constexpr int kFewestRowsAtOnce = 32;
@@ -51,6 +56,14 @@ void RaiseByGroups(const int32_t* scores, int rows, int width, size_t count, siz
     std::nth_element(first, nth, first + groups, std::greater<>());
     thresholds[c] = std::max(thresholds[c], *nth - 1);
   }
+}
+
+// Whether a guess may tell more than the longest rows prove.
+bool GainsByGuess(const Int8Codes& rows, const Question& question, size_t queries) {
+  if (!question.guess || question.top_k < kFewestToGuess) return false;
+  if (question.top_k * queries < kFewestToGuessOfAll) return false;
+  if (question.selection.metric != Metric::kInnerProduct) return true;
+  return rows.tile(0).least_norm < kSteep * rows.tile(rows.tile_at(rows.rows() / kLeastShare)).norm;
 }
 
 }  // namespace
@@ -85,9 +98,9 @@ uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows)
 std::vector<RowRun> SampleToGuessBy(const Int8Codes& rows, int run_rows, const QueryBlock& block) {
   uint32_t top_k = 0;
   for (const Question* question : block.questions) {
-    if (question->guess) top_k = std::max(top_k, question->top_k);
+    if (GainsByGuess(rows, *question, block.size())) top_k = std::max(top_k, question->top_k);
   }
-  return top_k > 1 ? SampleRuns(rows, run_rows, top_k) : std::vector<RowRun>();
+  return top_k > 0 ? SampleRuns(rows, run_rows, top_k) : std::vector<RowRun>();
 }
 
 std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun> sample,
@@ -99,7 +112,7 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
   for (size_t q = 0; q < block.size(); ++q) {
     const Question& question = block.question(q);
     const uint64_t rank = RankToGuessBy(question.top_k, sampled, all);
-    if (!question.guess || rank >= question.top_k) continue;
+    if (!GainsByGuess(rows, question, block.size()) || rank >= question.top_k) continue;
     guesses[q] = {rank, rank * all / sampled <= kMostResolvedPerHit * question.top_k};
   }
   return guesses;
