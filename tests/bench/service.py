@@ -142,7 +142,6 @@ class Bench:
             first = (first + calls * rows) % (HELD_OUT - calls * rows + 1)
         return times
 
-
     def engine_median(self, phase, turns):
         """Of the engine's figures; what must be known if they differ is noted."""
         spread = max(turns) / min(turns) - 1
