@@ -10,9 +10,10 @@
 namespace dotmax {
 namespace {
 
-// Most queries that are searched for by a head's codes first, and most hits that they may want together.
+// Most queries that are searched for by a head's codes first, and most hits that one may want; two may want
+// one each. Of more, what survives those costs more than they spare.
 constexpr size_t kMostByHead = 2;
-constexpr uint32_t kMostHitsByHead = 16;
+constexpr size_t kMostHitsByHead = 4;
 
 // All scores are kept for other merits than inner products, too, if so many queries ask for them: lengths of
 // rows are told apart for all of these at once.
@@ -24,9 +25,10 @@ constexpr int kRunRows = 32;
 // Whether the block's queries wait for memory, of which the head's codes take less, and want few hits, so
 // that few rows survive these.
 bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
-  return codes.head() != nullptr && block.size() <= kMostByHead &&
+  const size_t queries = block.size();
+  return codes.head() != nullptr && queries <= kMostByHead &&
          absl::c_all_of(block.questions, [&](const Question* question) {
-           return question->top_k * block.size() <= kMostHitsByHead;
+           return question->top_k * queries * queries <= kMostHitsByHead;
          });
 }
 
