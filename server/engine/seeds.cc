@@ -12,7 +12,7 @@ namespace {
 
 // Deviations of the number of rows that a sample holds of the best, and then some for where that is about
 // none. One guess in some thousands fails, which costs a search of its own.
-constexpr double kDeviations = 3.5;
+constexpr double kDeviations = 3.0;
 constexpr double kMore = 2.0;
 
 // A sample of n of N rows costs n, in rows that are screened, and lets about kDeviations · √(top_k · N / n)
