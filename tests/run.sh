@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 # Under sanitizers, the planner has no time to find what these expect, and memory and processor time are their own.
 unsanitized=*.StructureIsFoundAndUsed:*.ThePlanner*:*.ClustersAreFoundAndUsed:UnwantedWorkTest.*:*.MemoryOf*
 # These take minutes, programs and cases.
-slow=:*.RandomCases:*.FewRowsAndManyHits:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*:*.CallersThatLeave*
+slow=:*.EveryFormInOneMessageAndInMany:*.LongOnesShowABar:*.TheBestPairsOfTwoFiles:*.RandomCases:*.FewRowsAndManyHits:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*:*.CallersThatLeave*
 slow_asan='|attack_test'
 slow_tsan='client_test|collections_test|engine_test|fault_test|lifecycle_test|search_stream_test'
 if [[ ${1-} == --long && $# -le 2 && ${2-0} =~ ^[0-9]+$ ]]; then
