@@ -101,20 +101,22 @@ no_reports() {
   [[ -z $(ls "$1") ]] || { tail -n 60 "$1"/*; false; }
 }
 
-# Builds a target under a sanitizer and runs its tests. What it reports goes to files, as the servers and commands
-# that tests start have no other way to be heard.
+# Builds under a sanitizer those tests that ctest selects by what else is given, and runs them. What it reports goes to
+# files, as the servers and commands that tests start have no other way to be heard.
 sanitized() {
-  local preset=$1 target=$2 reports=$PWD/build/$1/reports
+  local preset=$1 reports=$PWD/build/$1/reports targets
   echo "== $preset"
   must cmake --preset "$preset" "${launcher[@]}"
-  must cmake --build --preset "$preset" --parallel "$(nproc)" --target "$target"
+  targets=$(ctest --test-dir "build/$preset" --show-only "${@:2}" | grep -o '[a-z0-9_]*_test$')
+  # shellcheck disable=SC2086 # words
+  must cmake --build --preset "$preset" --parallel "$(nproc)" --target $targets
   rm -rf "$reports"
   mkdir -p "$reports"
   # Debian's libraries are not instrumented: what they do to memory is theirs to order (see tests/tsan.cc).
   ASAN_OPTIONS=log_path=$reports/asan:handle_sigbus=0:quarantine_size_mb=16 \
     UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1 \
     TSAN_OPTIONS=log_path=$reports/tsan:suppressions=$PWD/tests/tsan.supp:handle_sigbus=0:ignore_noninstrumented_modules=1 \
-    GTEST_FILTER=-$unsanitized$slow run_tests "build/$preset" "${@:3}"
+    GTEST_FILTER=-$unsanitized$slow run_tests "build/$preset" "${@:2}"
   check "$preset has nothing to report" no_reports "$reports"
 }
 
@@ -125,8 +127,8 @@ unset DOTMAX_ATTACK_FROM
 check "mutations of the error bounds" tests/mutation.sh
 # Instruction sets are not theirs to tell apart, memory_test measures what they take themselves, and programs of others
 # see the same server as ours.
-sanitized asan all_tests -E "^(engine_test_|memory_test$slow_asan)" -LE outside
-sanitized tsan threaded_tests -L threaded -E "^($slow_tsan)"
+sanitized asan -E "^(engine_test_|memory_test$slow_asan)" -LE outside
+sanitized tsan -L threaded -E "^($slow_tsan)"
 if [[ -n ${attack_from-} ]]; then
   check "quickstart in a bare root" tests/fresh_root.sh bookworm deploy/quickstart.sh
   check "image" tests/image.sh
