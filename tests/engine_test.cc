@@ -414,8 +414,7 @@ TEST(EngineTest, ThePlannerTakesFewAxesWhereTheyServe) {
 // from memory.
 TEST(EngineTest, ThePlannerTakesNoHeadOfWhiteNoise) {
   const Matrix matrix(RandomNormal(40000, 768, 1));
-  if (matrix.codes() == nullptr) GTEST_SKIP() << "no kernel for codes here";
-  EXPECT_EQ(matrix.codes()->head(), nullptr) << matrix.screen();
+  EXPECT_TRUE(matrix.codes() == nullptr || matrix.codes()->head() == nullptr) << matrix.screen();
 }
 
 // Few queries are ruled out by a head's codes first, what is left by all axes', and the answer is the
@@ -504,7 +503,7 @@ TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
 }
 
 // Rows in many more clusters than there are axes: a search looks at a few of them.
-TEST(EngineTest, ClustersAreFoundAndUsed) {
+TEST(EngineTest, ThePlannerFindsClustersAndTheyAreUsed) {
   const SharedMatrix rows = testing::RandomClustered(30000, 128, 200, 0.2, 3);
   const SharedMatrix queries = Slice(rows, 500, 12);
   const Matrix matrix(rows);

@@ -9,7 +9,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # Under sanitizers, the planner has no time to find what these expect, and memory and processor time are their own.
-unsanitized=*.StructureIsFoundAndUsed:*.ThePlanner*:*.ClustersAreFoundAndUsed:UnwantedWorkTest.*:*.MemoryOf*
+unsanitized=*.StructureIsFoundAndUsed:*.ThePlanner*:UnwantedWorkTest.*:*.MemoryOf*
 # These take minutes, programs and cases.
 slow=:*.EveryFormInOneMessageAndInMany:*.LongOnesShowABar:*.TheBestPairsOfTwoFiles:*.RandomCases:*.FewRowsAndManyHits:*.LargeDims:*.EveryPairOfDtypes:*.AMillion*:*.CallersThatLeave*
 slow_asan='|attack_test'

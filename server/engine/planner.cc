@@ -423,9 +423,8 @@ class Planner {
   // that it screens, in order, and for others of the survivors.
   double SecondsOfMemory(const Int8Codes& codes, double share) const {
     const Int8Codes& first = codes.head() != nullptr ? *codes.head() : codes;
-    int again = 0;
-    if (codes.fine() != nullptr) again = codes.fine()->code_dim();
-    if (codes.head() != nullptr) again = codes.code_dim();
+    const int of_fine = codes.fine() != nullptr ? codes.fine()->code_dim() : 0;
+    const int again = codes.head() != nullptr ? codes.code_dim() : of_fine;
     constexpr double kScattered = kStreamedBytesPerSecond / kScatteredBytesPerSecond;
     const double bytes = alone_.screened * first.code_dim() + alone_.survived * again * kScattered;
     return (bytes / share / kSingleQueries - kCachedBytes) / kStreamedBytesPerSecond;

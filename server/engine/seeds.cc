@@ -11,7 +11,7 @@ namespace dotmax {
 namespace {
 
 // Deviations of the number of rows that a sample holds of the best, and then some for where that is about
-// none. One guess in some thousands fails, which costs a search of its own.
+// none. One guess in one to five thousand fails, which costs a search of its own.
 constexpr double kDeviations = 3.0;
 constexpr double kMore = 2.0;
 
@@ -19,15 +19,15 @@ constexpr double kMore = 2.0;
 // more pairs through than a perfect one, which cost kPassingCost each: the sum is least where its derivative
 // is 0.
 constexpr double kPassingCost = 200.0;
+constexpr uint64_t kLeastShare = 8;
+constexpr uint64_t kFewestRuns = 8;
+constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
+constexpr int kFewestRowsAtOnce = 32;
 // Of fewer hits, or of fewer hits of all queries together, what some tiles prove does as well.
 constexpr uint32_t kFewestToGuess = 32, kFewestToGuessOfAll = 128;
 // Where the first tile's rows are so much longer than others, the best are among the longest, and not as
 // likely in a sample as anywhere.
 constexpr double kSteep = 1.6;
-constexpr uint64_t kLeastShare = 8;
-constexpr uint64_t kFewestRuns = 8;
-constexpr size_t kRunsAhead = 4;  // in memory, where they lie apart
-constexpr int kFewestRowsAtOnce = 32;
 // Largest scores of so many groups of rows for each that is wanted, in groups of at least so many.
 constexpr size_t kGroupsPerWanted = 2;
 constexpr int kFewestRowsPerGroup = 4;
