@@ -1,8 +1,12 @@
 #include "server/engine/topk.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
 #include <map>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -136,6 +140,38 @@ TEST(TopKTest, EqualsSortingWhateverTheIntervals) {
     for (const Hit& hit : truth) by_id[hit.id] = hit;
     truth = by_id;
     EXPECT_EQ(top.Take(resolve), expected) << "round " << round;
+  }
+}
+
+// Spread evenly or not, far apart, close together, tied, or beyond float64: equal to sorting.
+TEST(TopKTest, InOrderHoweverScoresLie) {
+  testing::Random random(12);
+  const auto normal = [&random] { return random.Uniform() + random.Uniform() + random.Uniform() - 1.5; };
+  const std::vector<std::pair<const char*, std::function<double(uint64_t)>>> kinds = {
+      {"even", [&](uint64_t) { return random.Uniform(); }},
+      {"normal", [&](uint64_t) { return normal(); }},
+      {"steep", [&](uint64_t) { return std::exp(20.0 * normal()); }},
+      {"an outlier", [&](uint64_t i) { return i == 5 ? 1e300 : normal(); }},
+      {"the whole range", [&](uint64_t i) { return i < 2 ? (i == 0 ? 1.7e308 : -1.7e308) : normal(); }},
+      {"infinite", [&](uint64_t i) { return i % 9 == 0 ? (i % 2 == 0 ? kInfinity : -kInfinity) : normal(); }},
+      {"denormal", [&](uint64_t) { return static_cast<double>(random.Next() % 50) * 0x1p-1074; }},
+      {"neighbours", [&](uint64_t) { return 1.0 + static_cast<double>(random.Next() % 50) * 0x1p-52; }},
+      {"two", [&](uint64_t i) { return i % 3 == 0 ? 1.0 : -1.0; }},
+      {"all the same", [](uint64_t) { return 7.0; }},
+  };
+  for (const auto& [name, score] : kinds) {
+    for (const uint64_t n : {23, 24, 100, 700}) {
+      std::vector<Hit> hits;
+      for (uint64_t i = 0; i < n; ++i) hits.push_back({score(i), i % 3, i * 307 % n});
+      for (const uint64_t k : {uint64_t{1}, uint64_t{20}, n - 1, n, n + 5}) {
+        TopK top(k);
+        for (const Hit& hit : hits) top.Offer(Known(hit.score, hit.query_row, hit.id), NeverResolved);
+        std::vector<Hit> expected = hits;
+        std::sort(expected.begin(), expected.end(), Better);
+        expected.resize(std::min(k, n));
+        EXPECT_EQ(top.Take(NeverResolved), expected) << name << ", " << k << " of " << n;
+      }
+    }
   }
 }
 

@@ -1,9 +1,12 @@
 #include "server/engine/topk.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 
 #include "absl/algorithm/container.h"
+#include "absl/container/inlined_vector.h"
 
 namespace dotmax {
 namespace {
@@ -19,6 +22,52 @@ constexpr size_t kFetchedAhead = 16;
 
 // Room to begin with.
 constexpr size_t kReserved = 256;
+
+// So few are sorted at once.
+constexpr size_t kFewestToDeal = 24;
+
+Hit HitOf(const Candidate& resolved) { return {resolved.lower, resolved.query_row, resolved.id}; }
+
+// The k best of resolved candidates, best first. Many are dealt out by score, evenly between the best and the
+// worst, so that only neighbours are left to be sorted, and nothing that is not among the best is.
+std::vector<Hit> BestInOrder(absl::Span<const Candidate> candidates, size_t k) {
+  const auto sort = [](std::vector<Hit>::iterator begin, std::vector<Hit>::iterator end) {
+    std::sort(begin, end, [](const Hit& a, const Hit& b) { return Better(a, b); });
+  };
+  const size_t wanted = std::min(k, candidates.size());
+  std::vector<Hit> hits;
+  const auto [least, most] =
+      std::minmax_element(candidates.begin(), candidates.end(),
+                          [](const Candidate& a, const Candidate& b) { return a.lower < b.lower; });
+  const size_t places = 2 * candidates.size();
+  const double scale = candidates.size() < kFewestToDeal ? 0.0 : places / (most->lower - least->lower);
+  if (!(std::isnormal(scale) && std::isfinite(most->lower - least->lower))) {  // few, ties, or infinite ones
+    hits.reserve(candidates.size());
+    for (const Candidate& c : candidates) hits.push_back(HitOf(c));
+    sort(hits.begin(), hits.end());
+    hits.resize(wanted);
+    return hits;
+  }
+  // Rounding is monotonic: of two, the better one never comes to a later place.
+  const auto place_of = [scale, best = most->lower](const Candidate& c) {
+    return static_cast<size_t>((best - c.lower) * scale);
+  };
+  absl::InlinedVector<uint32_t, 512> counts(places + 2);
+  uint32_t* const ends = counts.data();  // of places: [p + 1] counts what is at p, then [p] is where it ends
+  for (const Candidate& c : candidates) ++ends[place_of(c) + 1];
+  size_t last = 0;  // the k-th best is at places up to here
+  for (; ends[last] < wanted; ++last) ends[last + 1] += ends[last];
+  hits.resize(ends[last]);
+  for (const Candidate& c : candidates) {
+    const size_t place = place_of(c);
+    if (place < last) hits[ends[place]++] = HitOf(c);
+  }
+  for (size_t p = 0, begin = 0; p < last; begin = ends[p++]) {
+    if (ends[p] > begin + 1) sort(hits.begin() + begin, hits.begin() + ends[p]);
+  }
+  hits.resize(wanted);
+  return hits;
+}
 
 void RaiseTo(double bound, std::atomic<double>& value) {
   double seen = value.load(std::memory_order_relaxed);
@@ -79,6 +128,7 @@ void TopK::Offer(absl::Span<const Candidate> candidates, Resolve resolve) {
     RaiseByLowers();
     if (candidates_.size() >= k_ + (Capacity(k_) - k_) / 2) {
       ResolveAll(resolve, [](uint64_t) {});
+      KeepBest();
       RaiseByLowers();
     }
     next_look_ = std::max(k_, candidates_.size() + Slack(k_));
@@ -93,10 +143,12 @@ void TopK::Count(const Candidate& candidate, Resolve resolve) {
 
 void TopK::RaiseByLowers() {
   if (k_ == 0 || candidates_.size() < k_) return;
-  const auto kth = candidates_.begin() + (k_ - 1);
-  std::nth_element(candidates_.begin(), kth, candidates_.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
-  RaiseThreshold(kth->lower);
+  absl::InlinedVector<double, kReserved> lowers;
+  lowers.reserve(candidates_.size());
+  for (const Candidate& c : candidates_) lowers.push_back(c.lower);
+  const auto kth = lowers.begin() + (k_ - 1);
+  std::nth_element(lowers.begin(), kth, lowers.end(), std::greater<>());
+  RaiseThreshold(*kth);
   DropHopeless();
 }
 
@@ -115,13 +167,14 @@ void TopK::ResolveAll(Resolve resolve, Fetch fetch) {
     c.lower = c.upper = resolve(c.query_row, c.id);
     ++resolved_;
   }
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return Better(Hit{a.lower, a.query_row, a.id}, Hit{b.lower, b.query_row, b.id});
-  };
+}
+
+void TopK::KeepBest() {
+  const auto better = [](const Candidate& a, const Candidate& b) { return Better(HitOf(a), HitOf(b)); };
   if (candidates_.size() <= k_) return;
   std::nth_element(candidates_.begin(), candidates_.begin() + (k_ - 1), candidates_.end(), better);
   candidates_.resize(k_);
-  worst_ = Hit{candidates_.back().lower, candidates_.back().query_row, candidates_.back().id};
+  worst_ = HitOf(candidates_.back());
 }
 
 std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
@@ -129,11 +182,7 @@ std::vector<Hit> TopK::Take(Resolve resolve, Fetch fetch) {
   DropHopeless();
   ResolveAll(resolve, fetch);
   std::erase_if(candidates_, [this](const Candidate& c) { return c.lower < floor_; });
-  std::vector<Hit> hits;
-  hits.reserve(candidates_.size());
-  for (const Candidate& c : candidates_) hits.push_back({c.lower, c.query_row, c.id});
-  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return Better(a, b); });
-  return hits;
+  return BestInOrder(candidates_, k_);
 }
 
 std::vector<Candidate> TopK::TakeRoom() {

@@ -89,8 +89,9 @@ class TopK {
   bool IsBeaten(const Candidate& candidate) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return worst_.has_value() && !Better(Hit{candidate.upper, candidate.query_row, candidate.id}, *worst_);
   }
-  // Resolves every candidate and keeps the k best.
   void ResolveAll(Resolve resolve, Fetch fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of resolved ones.
+  void KeepBest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t k_;
   const double floor_;
