@@ -145,6 +145,55 @@ TEST(ExactTest, RandomVectorsOfEveryScale) {
   }
 }
 
+// Integers, and what is an integer of some unit: as float64 adds them up, but only as far as that is exact.
+TEST(ExactTest, IntegersAddUp) {
+  Random random(9);
+  int exact = 0, others = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const size_t dim = 1 + random.Next() % 64;
+    const double unit = std::ldexp(1.0, static_cast<int>(random.Next() % 40) - 20);
+    const uint64_t range = uint64_t{1} << (8 + random.Next() % 23);
+    std::vector<double> a(dim), b(dim);
+    for (std::vector<double>* row : {&a, &b}) {
+      for (double& x : *row) {
+        x = unit * static_cast<double>(random.Next() % range);
+        if (round % 2 == 0 && random.Next() % 2 == 0) x = -x;
+      }
+    }
+    const double common = CommonUnit(b, CommonUnit(a, kAnyUnit));
+    EXPECT_GE(common, unit);
+    for (const std::vector<double>* row : {&a, &b}) {
+      for (const double x : *row) EXPECT_EQ(x / common, std::nearbyint(x / common));
+    }
+    ExactQuery query(a, DType::kFloat64);
+    query.unit = common;
+    const SharedMatrix row = MakeMatrix(b, static_cast<uint32_t>(dim), DType::kFloat64);
+    const std::byte* const bytes = row.view.row(0);
+    const double longest = LengthOf(b);
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kSquaredEuclidean}) {
+      ++(AddsUpExactly(metric, query, longest) ? exact : others);
+    }
+    EXPECT_EQ(Bits(CorrectlyRoundedDot(query, bytes, DType::kFloat64, longest)), Bits(Oracle(a, b)));
+    EXPECT_EQ(Bits(CorrectlyRoundedSquaredDistance(query, bytes, DType::kFloat64, longest)),
+              Bits(Oracle(a, b, Metric::kSquaredEuclidean)));
+    EXPECT_FALSE(AddsUpExactly(Metric::kInnerProduct, query, kUnknownLength));
+  }
+  EXPECT_GT(exact, 1000);
+  EXPECT_GT(others, 1000);
+}
+
+TEST(ExactTest, UnitsAreCommon) {
+  EXPECT_EQ(CommonUnit({}, 8.0), 8.0);
+  EXPECT_EQ(CommonUnit({0.0, -0.0}, 8.0), 8.0);
+  EXPECT_EQ(CommonUnit({16.0, -24.0}, 8.0), 8.0);
+  EXPECT_EQ(CommonUnit({16.0, 20.0}, 8.0), 4.0);
+  EXPECT_EQ(CommonUnit({0x1p60, 0.375}, kAnyUnit), 0.125);
+  EXPECT_EQ(CommonUnit({0x1p53 + 2.0}, 4.0), 2.0);
+  EXPECT_EQ(CommonUnit({1.0, 0x1p-500}, 1.0), 0x1p-500);
+  EXPECT_EQ(CommonUnit({1.0, 0x1p-501}, 1.0), 0.0);
+  EXPECT_EQ(CommonUnit({1.0, 0x1p-1074}, 1.0), 0.0);
+}
+
 TEST(ExactTest, RandomFloat32OfEveryScale) {
   Random random(8);
   for (int round = 0; round < 3000; ++round) {

@@ -234,6 +234,14 @@ inline double AnchoredDotError(uint32_t dim, double most) {
   return Term("anchored rounding", 2.0 * dim * (dim + 8.0) * kUnitFloat64 * AnchorUnit(most));
 }
 
+// Whether all is exact that float64 adds up of products of two rows, in any order: their elements are integer
+// multiples of `unit`, a power of two of at least 2^-500 (or 0, when not known). Then products and sums of
+// some are multiples of unit², and at most Σ|aᵢbᵢ| ≤ ‖a‖‖b‖ ≤ `most`: below 2^53·unit² float64 has them all.
+// (Half of that leaves room for how `most` was rounded.)
+inline bool SumsAreExact(double most, double unit) {
+  return most < Term("exact sums", 0x1p52, 0x1p70) * (unit * unit);
+}
+
 // Where products are exact, as those of elements with 24 bits are, so is what is lost of them: it has no more
 // bits, and either is the product or begins below U/2. Sums of some of it are less than the result, so it can
 // be anchored likewise.

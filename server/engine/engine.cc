@@ -52,6 +52,8 @@ struct Base {
 
   // ≥ the length of any row.
   double longest() const { return matrix != nullptr ? matrix->longest() : codes->longest(); }
+  // CommonUnit of all rows, if known.
+  double unit() const { return matrix != nullptr ? matrix->unit() : 0.0; }
 
   const MatrixView& view;
   const Int8Codes* const codes;
@@ -79,14 +81,14 @@ bool AnswerZero(const MatrixView& base, const BlockQuery& query) {
 // One pass of at least one query against every row of at least one. What stops it is in the questions'
 // status.
 absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, const Crew& crew) {
-  QueryBlock block = crew.buffers.Prepare(queries);
+  QueryBlock block = crew.buffers.Prepare(queries, base.unit());
   std::vector<BlockQuery> others;
   if (absl::c_any_of(block.norms, IsShort)) {
     for (size_t q = 0; q < queries.size(); ++q) {
       if (!IsShort(block.norms[q]) || !AnswerZero(base.view, queries[q])) others.push_back(queries[q]);
     }
     if (others.empty()) return absl::OkStatus();
-    if (others.size() < queries.size()) block = crew.buffers.Prepare(others);
+    if (others.size() < queries.size()) block = crew.buffers.Prepare(others, base.unit());
   }
   absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
                                                    ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)

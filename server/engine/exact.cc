@@ -161,6 +161,8 @@ std::optional<double> Certified(double hi, double lo, double error) {
 // Far from overflow, every step of a double-double sum was exact or counted. NaN fails this, too.
 constexpr double kNoOverflow = 0x1p1000;
 
+constexpr int kLeastUnitExponent = -500;
+
 bool CanBeAnchored(double most) { return kLeastAnchored <= most && most <= kMostAnchored; }
 
 DoubleDouble Normalised(DoubleDouble x) { return SumOf(x.hi, x.lo); }
@@ -248,6 +250,26 @@ double LengthOf(absl::Span<const double> x) {
   return NormUpperBound(static_cast<uint32_t>(x.size()), squares.sum);
 }
 
+double CommonUnit(absl::Span<const double> x, double unit) {
+  // Most often it is `unit` still. What is no integer, or beyond 2^51, is not left as it is by 1.5·2^52.
+  constexpr double kRoundsToIntegers = 0x1.8p52;
+  const double inverse = 1.0 / unit;
+  uint64_t rests = 0;
+  for (const double element : x) {
+    const double units = element * inverse;
+    rests |= std::bit_cast<uint64_t>(units - ((units + kRoundsToIntegers) - kRoundsToIntegers));
+  }
+  if (rests == 0) return unit;
+  int exponent = std::ilogb(unit);
+  for (const double element : x) {
+    if (element == 0.0) continue;
+    const uint64_t bits = std::bit_cast<uint64_t>(element);
+    const int zeros = std::countr_zero(bits | uint64_t{1} << 52);
+    exponent = std::min(exponent, static_cast<int>(bits >> 52 & 0x7ff) - 1075 + zeros);  // denormals: less
+  }
+  return exponent < kLeastUnitExponent ? 0.0 : std::ldexp(1.0, exponent);
+}
+
 ExactQuery::ExactQuery(absl::Span<const double> its_elements, DType its_dtype)
     : ExactQuery(its_elements, its_dtype, LengthOf(its_elements), /*has_squares=*/true) {}
 
@@ -260,8 +282,18 @@ ExactQuery::ExactQuery(absl::Span<const double> its_elements, DType its_dtype, d
                         DType::kFloat64, elements.size(), AnchorOf(most));
 }
 
+bool AddsUpExactly(Metric metric, const ExactQuery& a, double longest) {
+  if (a.unit == 0.0 || metric == Metric::kCosine) return false;
+  const double longer = std::max(a.length, longest);
+  // Σ(aᵢ − bᵢ)² ≤ (‖a‖ + ‖b‖)²
+  return SumsAreExact(metric == Metric::kInnerProduct ? a.length * longest : 4.0 * longer * longer, a.unit);
+}
+
 double CorrectlyRoundedDot(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
   const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  if (AddsUpExactly(Metric::kInnerProduct, a, longest)) {
+    return CheckDot(a.elements.data(), b, dtype, dim).sum + 0.0;
+  }
   if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
   const double most = a.length * longest;
   if (CanBeAnchored(most)) {
@@ -293,6 +325,9 @@ double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const d
 
 double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
   const uint32_t dim = static_cast<uint32_t>(a.elements.size());
+  if (AddsUpExactly(Metric::kSquaredEuclidean, a, longest)) {
+    return CheckSquaredDistance(a.elements.data(), b, dtype, dim);
+  }
   if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
   const double most = std::max(a.length, longest) * std::max(a.length, longest);
   if (CanBeAnchored(most) && CanBeAnchored(a.length * a.length)) {

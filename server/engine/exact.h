@@ -15,6 +15,10 @@ namespace dotmax {
 // ≥ ‖x‖; infinite where its square may be.
 double LengthOf(absl::Span<const double> x);
 
+// The largest power of two that divides `unit`, itself one, and all of `x`; 0 if it is below 2^-500.
+inline constexpr double kAnyUnit = 0x1p500;
+double CommonUnit(absl::Span<const double> x, double unit);
+
 // A row, and what its scores with many others take of it.
 struct ExactQuery {
   ExactQuery() = default;
@@ -27,6 +31,7 @@ struct ExactQuery {
   absl::Span<const double> elements;
   DType dtype = DType::kFloat64;
   double length = 0.0;                // ≥ ‖a‖
+  double unit = 0.0;                  // CommonUnit of its elements and those of all b, if known
   DoubleDouble squares = {0.0, 0.0};  // Σ a[i]² within AnchoredDotError, if that can be
 };
 
@@ -34,6 +39,9 @@ struct ExactQuery {
 // underflows on the way, and all of float64 is allowed, denormals too. `longest` ≥ ‖b‖: the closer, the surer
 // the sums. Infinite: not known, and then the row is read twice.
 inline constexpr double kUnknownLength = std::numeric_limits<double>::infinity();
+
+// Whether inner products or squared distances are as float64 adds them up: those of integers, mostly.
+bool AddsUpExactly(Metric metric, const ExactQuery& a, double longest);
 
 // Σ a[i]·b[i], the true real number rounded once to nearest even; +0.0 for zero (and for an empty range);
 // ±infinity when it rounds beyond float64.

@@ -53,6 +53,8 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
         max_abs = std::max(max_abs, std::abs(x));
         squares += x * x;
       }
+      if (unit_ > 0.0) unit_ = CommonUnit(row, unit_);
+      if (!SumsAreExact(squares, unit_)) unit_ = 0.0;   // of no use
       norms.push_back(NormUpperBound(b.dim, squares));  // right unless squares over- or underflow
       max_norm = std::max(max_norm, norms.back());
       min_norm = std::min(min_norm, norms.back());

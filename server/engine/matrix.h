@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "server/base/types.h"
+#include "server/engine/exact.h"
 #include "server/engine/planner.h"
 #include "server/engine/quantize.h"
 
@@ -43,6 +44,8 @@ class Matrix {
   const TileStats& tile(uint64_t t) const { return tiles_[t]; }
   // ≥ the length of any row.
   double longest() const { return longest_; }
+  // CommonUnit of all rows; 0 where sums of their products are not all exact.
+  double unit() const { return unit_; }
 
   // Tile `t` in float32, scaled by its exponent, tile_rows() × dim: the caller's own bytes where they serve
   // as they are, otherwise converted into `scratch` (tile_rows() · dim elements), missing rows zero.
@@ -62,6 +65,7 @@ class Matrix {
   const int tile_rows_;
   std::vector<TileStats> tiles_;
   double longest_ = 0.0;
+  double unit_ = kAnyUnit;
   ScreenPlan plan_;
 };
 

@@ -158,7 +158,7 @@ void PassBuffers::KeepRoom(std::vector<Candidate> room) {
   rooms_.push_back(std::move(room));
 }
 
-QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
+QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries, double unit) {
   const size_t dim = queries[0].question->queries.dim;
   wide_.Reserve(queries.size() * dim);
   scaled_.Reserve(queries.size() * dim);
@@ -191,6 +191,7 @@ QueryBlock PassBuffers::Prepare(absl::Span<const BlockQuery> queries) {
         exact_[i] =
             ExactQuery({wide, dim}, question.queries.dtype, ScaleByPowerOfTwo(norms_[i], exponent) * kOutward,
                        question.selection.metric != Metric::kInnerProduct);
+        if (unit > 0.0) exact_[i].unit = CommonUnit({wide, dim}, unit);
         measured_[i] = MeasuredQuery(LeastNorm(norms_[i]), norms_[i], exponent);
       }
     }

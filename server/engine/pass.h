@@ -187,9 +187,9 @@ class PassBuffers {
   // By `workers`, which outlive this, or by the caller alone.
   explicit PassBuffers(Workers* workers = nullptr) : workers_(workers) {}
 
-  // At least one query; those of a question are side by side. Valid until the next call; `queries` outlives
-  // it.
-  QueryBlock Prepare(absl::Span<const BlockQuery> queries);
+  // At least one query; those of a question are side by side. `unit`: the base's. Valid until the next call;
+  // `queries` outlives it.
+  QueryBlock Prepare(absl::Span<const BlockQuery> queries, double unit = 0.0);
 
   Kernels kernels;
   AlignedArray<float> projected, lifted;
@@ -313,7 +313,8 @@ class Pass {
   Candidate Resolve(size_t q, uint64_t id) const;
   // Whether that takes no longer.
   bool ResolvesAsFast(size_t q) const {
-    return products_are_exact_ && block_.metric(q) == Metric::kInnerProduct;
+    return (products_are_exact_ && block_.metric(q) == Metric::kInnerProduct) ||
+           AddsUpExactly(block_.metric(q), block_.exact[q], longest_);
   }
 
   // A query's merit to reach, before it is rounded to a score.
