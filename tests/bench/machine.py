@@ -2,7 +2,8 @@
 commands, clocks, and memory.
 
 To be imported before any library that computes: these choose for themselves what this machine can do, whatever the
-environment says. But threads of OpenMP (FAISS, torch) that wait must not spin against OpenBLAS's, which are others.
+environment says. But threads of OpenMP (FAISS, torch) that wait must not spin against OpenBLAS's, which are others; and
+an OpenBLAS that is older than the processor, and takes it for a Prescott, is told what it can do.
 """
 
 import json
@@ -16,6 +17,12 @@ import time
 for variable in [name for name in os.environ if name.startswith(("OPENBLAS_", "OMP_", "GOMP_"))]:
     del os.environ[variable]
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+CPU = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+WHAT_BLAS_CHOOSES = "import numpy, threadpoolctl; print(threadpoolctl.threadpool_info()[0]['architecture'])"
+if subprocess.check_output([sys.executable, "-c", WHAT_BLAS_CHOOSES], text=True).strip() == "Prescott":
+    kernels = {" avx2 ": "Haswell", " avx512bw ": "SkylakeX"}  # the last that this machine has
+    os.environ.update({"OPENBLAS_CORETYPE": core for flag, core in kernels.items() if flag in CPU})
 
 import numpy  # noqa: E402
 import threadpoolctl  # noqa: E402
@@ -93,8 +100,7 @@ def describe(versions):
         for pool in threadpoolctl.threadpool_info()
         if pool["user_api"] == "blas"
     }
-    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), "unknown CPU")
+    cpu = next((line.partition(": ")[2] for line in CPU.splitlines() if line.startswith("model name")), "unknown CPU")
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{os.cpu_count()} cores of {cpu}; {libraries}; BLAS: {', '.join(sorted(blas))}"
 
