@@ -28,20 +28,26 @@ absl::Status Never() { return absl::OkStatus(); }
 
 // Every screen that the data allows: as measured, float32, int8 unrotated, along some axes with and without a
 // second level, in clusters, and with a head, which shares codes with the other axes or does not. Whole rows
-// as they are, or seen from their mean.
+// as they are, or seen from their mean, or spread, or both.
 std::vector<ScreenOptions> Screens(uint32_t dim) {
   std::vector<ScreenOptions> screens = {{},
                                         {.kind = ScreenOptions::Kind::kFloat32},
                                         {.kind = ScreenOptions::Kind::kInt8, .axes = dim},
                                         {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .centred = true}};
+  for (const bool centred : {false, true}) {
+    screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = dim, .centred = centred, .spread = true});
+  }
   for (const uint32_t clusters : {1u, 7u, 1000u}) {
     screens.push_back({.kind = ScreenOptions::Kind::kInt8, .clusters = clusters});
   }
   for (const uint32_t axes : {1u, dim / 2}) {
     if (0 < axes && axes < dim && dim <= 1000) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = axes});
-      screens.push_back(
-          {.kind = ScreenOptions::Kind::kInt8, .axes = axes, .two_levels = true, .centred = axes > 1});
+      screens.push_back({.kind = ScreenOptions::Kind::kInt8,
+                         .axes = axes,
+                         .two_levels = true,
+                         .centred = axes > 1,
+                         .spread = axes > 1});
     }
   }
   if (1 < dim && dim <= 300) {
@@ -50,7 +56,8 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
                          .axes = dim,
                          .two_levels = two_levels,
                          .head = (dim + 1) / 2,
-                         .centred = two_levels});
+                         .centred = two_levels,
+                         .spread = two_levels});
     }
   }
   return screens;
@@ -415,6 +422,36 @@ TEST(EngineTest, ThePlannerTakesFewAxesWhereTheyServe) {
 TEST(EngineTest, ThePlannerTakesNoHeadOfWhiteNoise) {
   const Matrix matrix(RandomNormal(40000, 768, 1));
   EXPECT_TRUE(matrix.codes() == nullptr || matrix.codes()->head() == nullptr) << matrix.screen();
+}
+
+// A few strong dims ask for coarse steps of all: codes of rows that were spread leave fewer pairs.
+TEST(EngineTest, ThePlannerSpreadsWhatHasStrongDims) {
+  constexpr uint32_t kDim = 384;
+  Random random(3);
+  const auto with_strong_dims = [&](uint64_t rows) {
+    std::vector<double> values(rows * kDim);
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = random.Normal() * (i % kDim % 100 == 5 ? 12.0 : 1.0);
+    return MakeMatrix(values, kDim);
+  };
+  const SharedMatrix queries = with_strong_dims(20);
+  Engine engine(1);
+  for (const uint64_t count : {900, 2000}) {  // not measured, and measured
+    const SharedMatrix rows = with_strong_dims(count);
+    const Matrix spread(rows), plain(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
+    const Selection selection = {.top_k = 3};
+    uint64_t survived[2];
+    for (const Matrix* const matrix : {&plain, &spread}) {
+      const absl::StatusOr<Answer> answer = engine.Search(*matrix, queries.view, selection, Never);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow)) << matrix->screen();
+      survived[matrix == &spread] = answer->stats.pairs_survived;
+    }
+    if (spread.codes() != nullptr) {
+      EXPECT_NE(spread.screen().find("spread"), std::string::npos) << spread.screen();
+      EXPECT_LT(survived[true], 0.85 * survived[false]) << count;
+    }
+  }
 }
 
 // Few queries are ruled out by a head's codes first, what is left by all axes', and the answer is the

@@ -23,6 +23,7 @@ namespace {
 using testing::MakeMatrix;
 using testing::Random;
 using testing::RandomNormal;
+using testing::Slice;
 
 struct Encoded {
   SharedMatrix rows;
@@ -30,9 +31,9 @@ struct Encoded {
 };
 
 // Tiles are of rows of like norm; with `balls` as if they lay near each other. `head`: so many of the axes
-// may be used alone. `centred`: whole rows are seen from their mean.
+// may be used alone. `centred`: whole rows are seen from their mean; `spread`: along other axes.
 Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false,
-               uint32_t head = 0, bool centred = false) {
+               uint32_t head = 0, bool centred = false, bool spread = false) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -50,6 +51,10 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool
   if (centred) {
     levels.centring = std::make_shared<const Centring>(Centring::Of(view));
     if (levels.axes.identity) levels = CodeLevels::Centred(levels.centring);
+  }
+  if (spread) {
+    const Centring* const centring = levels.centring.get();
+    levels.spread = std::make_shared<const Spread>(centring != nullptr ? centring->lifted_dim() : view.dim);
   }
   auto codes = Int8Codes::Encode(view, norms, std::move(tiles), std::move(levels));
   EXPECT_TRUE(codes.ok()) << codes.status();
@@ -105,6 +110,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       projected[i] = sum;
     }
     if (codes.is_lifted()) codes.centring()->LiftQuery(query.data(), projected.data());
+    if (codes.spread() != nullptr && codes.axes().identity) codes.spread()->Apply(projected.data());
     const QueryCode code =
         codes.EncodeQuery(0, NormUpperBound(dim, squares), projected.data(), query_codes.data());
     ExpectFit(query_codes);
@@ -186,8 +192,8 @@ TEST(QuantizeTest, HeadsAndAllAxesBoundScores) {
 
 // A second look asks each row's own codes what the screen asks a tile's.
 void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack,
-                           bool centred = false) {
-  const Encoded base = Encode(rows, 1, false, true, 0, centred);
+                           bool centred = false, bool spread = false) {
+  const Encoded base = Encode(rows, 1, false, true, 0, centred, spread);
   const FineCodes& fine = *base.codes->fine();
   const uint32_t dim = rows.view.dim;
   std::vector<float> query(dim);
@@ -203,6 +209,7 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
       centring.LiftQuery(query.data(), seen.data());
       centre = DotWith(centring.centre(), query);
     }
+    if (spread) base.codes->spread()->Apply(seen.data());
     const QueryCode code =
         fine.EncodeQuery(0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20), seen.data(), query_codes.data());
     ExpectFit(query_codes);
@@ -269,6 +276,31 @@ TEST(QuantizeTest, CentredCodesBoundScores) {
   const Encoded zeros = Encode(MakeMatrix(std::vector<double>(60, 0.0), 6), 6, false, false, 0, true);
   ExpectUpperBounds(zeros, RandomNormal(4, 6, 3), 1e300);
   ExpectUpperBounds(zeros, MakeMatrix(std::vector<double>(6, 0.0), 6), 1e300);
+}
+
+// The larger a few elements are, the closer for being spread.
+TEST(QuantizeTest, SpreadCodesBoundScores) {
+  for (const bool centred : {false, true}) {
+    for (const uint32_t dim : {1u, 3u, 16u, 61u, 300u}) {
+      Random random(4);
+      std::vector<double> values(600 * dim);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = random.Normal() * (i % dim == 7 ? 30.0 : 1.0);
+      const SharedMatrix rows = MakeMatrix(values, dim), queries = RandomNormal(5, dim, 2);
+      const Encoded base = Encode(rows, dim, false, false, 0, centred, /*spread=*/true);
+      ASSERT_NE(base.codes->spread(), nullptr);
+      ExpectUpperBounds(base, queries, 0.15);
+      ExpectUpperBounds(base, Slice(rows, 0, 5), 0.15);
+      if (dim > 1) ExpectFineUpperBounds(rows, queries, 0.2, centred, true);
+      if (centred || dim < 61) continue;
+      const Encoded plain = Encode(rows, dim, false, false, 0, centred);
+      EXPECT_LT(base.codes->tile(0).code_error, 0.8 * plain.codes->tile(0).code_error) << dim;
+    }
+    for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
+      const SharedMatrix rows = RandomNormal(100, 20, 1, dtype), queries = RandomNormal(3, 20, 2, dtype);
+      ExpectUpperBounds(Encode(rows, 20, false, false, 0, centred, true), queries, 0.1);
+      ExpectFineUpperBounds(rows, queries, 0.2, centred, true);
+    }
+  }
 }
 
 TEST(QuantizeTest, BallsHoldTheirRowsAndCodesWhatIsLeft) {

@@ -82,11 +82,12 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   }
   // Queries as whole rows are seen, for these codes or fine ones.
   const Centring* const centring = rows.centring();
-  Coordinates whole = {block.scaled, block.dim()};
-  float* lifted = nullptr;
-  if (centring != nullptr) {
-    lifted = buffers.lifted.Reserve(count * centring->lifted_dim());
-    whole = {lifted, centring->lifted_dim()};
+  const Spread* const spread = rows.spread();
+  Coordinates whole = {block.scaled, centring != nullptr ? centring->lifted_dim() : block.dim()};
+  float* seen = nullptr;
+  if (centring != nullptr || spread != nullptr) {
+    seen = buffers.seen.Reserve(count * whole.count);
+    whole.first = seen;
   }
   const Coordinates along = project != nullptr ? Coordinates{projected, axes.count} : whole;
   const FineCodes* const fine = rows.fine();
@@ -116,8 +117,11 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     if (project != nullptr) {
       Project(axes, *project, block.scaled, first, end, buffers.parts[part], projected);
     }
-    for (size_t q = first; q < end && centring != nullptr; ++q) {
-      centring->LiftQuery(block.scaled + q * block.dim(), lifted + q * whole.count);
+    for (size_t q = first; q < end && seen != nullptr; ++q) {
+      const float* const query = block.scaled + q * block.dim();
+      float* const to = seen + q * whole.count;
+      centring != nullptr ? centring->LiftQuery(query, to) : void(std::copy_n(query, whole.count, to));
+      if (spread != nullptr) spread->Apply(to);
     }
     Encode(first_rows, block, along, first, end, codes, encoded.queries);
     if (by_head) {

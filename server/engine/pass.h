@@ -192,7 +192,7 @@ class PassBuffers {
   QueryBlock Prepare(absl::Span<const BlockQuery> queries, double unit = 0.0);
 
   Kernels kernels;
-  AlignedArray<float> projected, lifted;
+  AlignedArray<float> projected, seen;
   AlignedArray<std::byte> packed;
   AlignedArray<int8_t> codes, codes_again, rest_codes;
   AlignedArray<double> ball_centres;

@@ -112,7 +112,7 @@ class Planner {
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
   }
 
-  Codes EncodeWhole() { return Encode(by_norm_, CodeLevels::Whole(view_.dim)); }
+  Codes EncodeWhole() { return Encode(by_norm_, WholeLevels(nullptr)); }
 
   // As options.axes and what follows it ask; null when that fails.
   Codes EncodeAxes(const ScreenOptions& options) {
@@ -121,19 +121,23 @@ class Planner {
     const uint32_t count = std::min(options.axes, view_.dim);
     std::shared_ptr<const Centring> centring;
     if (options.centred) centring = std::make_shared<const Centring>(Centring::Of(view_));
-    CodeLevels levels = WholeLevels(centring);
+    CodeLevels levels = CodeLevels::Whole(view_.dim);
+    if (centring != nullptr) levels = CodeLevels::Centred(centring);
+    if (options.spread) levels.spread = std::make_shared<const Spread>(levels.axes.dim);
     if (unrotated && head == 0) return Encode(by_norm_, std::move(levels));
     absl::StatusOr<Axes> axes = PrincipalAxes(view_, unrotated ? head : count);
     if (axes.ok()) axes = unrotated ? MixedAxes(*axes, head) : MixedAxes(*axes, count, head);
     if (!axes.ok()) return nullptr;
-    if (!unrotated) return Encode(by_norm_, {*std::move(axes), {}, options.two_levels, centring});
+    if (!unrotated) {
+      return Encode(by_norm_, {*std::move(axes), {}, options.two_levels, centring, std::move(levels.spread)});
+    }
     levels.head = *std::move(axes);
     return Encode(by_norm_, std::move(levels));
   }
 
   // Null when that fails.
   Codes EncodeClusters(uint32_t count) {
-    Codes codes = EncodeWhole();
+    Codes codes = Encode(by_norm_, CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
     const auto centres =
         LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, buffers_.kernels);
@@ -152,11 +156,11 @@ class Planner {
       rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
     }
 
-    Consider(rows, CodeLevels::Whole(view_.dim));
+    Consider(rows, WholeLevels(nullptr));
     const Estimate unrotated = last_;
     auto centring = std::make_shared<const Centring>(Centring::Of(view_));
     if (const uint64_t survived = survived_; centring->share() >= kLeastShareOfMean) {
-      Consider(rows, CodeLevels::Centred(centring));
+      Consider(rows, WholeLevels(centring));
       if (survived_ >= survived * kMostSurvivors) centring = nullptr;
     } else {
       centring = nullptr;
@@ -176,7 +180,8 @@ class Planner {
         absl::StatusOr<Axes> mixed = MixedAxes(*axes, count, head);
         if (!mixed.ok()) return;
         if (!apart) {
-          return Consider(rows, {*std::move(mixed), {}, head == 0 && AffordsTwoLevels(count), centring});
+          const bool with_fine = head == 0 && AffordsTwoLevels(count);
+          return Consider(rows, {*std::move(mixed), {}, with_fine, centring, WholeLevels(centring).spread});
         }
         CodeLevels levels = WholeLevels(centring);
         levels.head = *std::move(mixed);
@@ -247,9 +252,14 @@ class Planner {
     return std::min(view_.dim, (view_.dim + kChunk - 1) / kChunk * kChunk - kTailsOfJointHead);
   }
 
-  // Seen from a centre, unless that is null.
-  CodeLevels WholeLevels(std::shared_ptr<const Centring> centring) const {
-    return centring != nullptr ? CodeLevels::Centred(std::move(centring)) : CodeLevels::Whole(view_.dim);
+  // Seen from a centre, unless that is null, and spread if that brings codes closer.
+  CodeLevels WholeLevels(const std::shared_ptr<const Centring>& centring) {
+    std::optional<CodeLevels>& levels = centring != nullptr ? centred_levels_ : whole_levels_;
+    if (!levels.has_value()) {
+      levels = centring != nullptr ? CodeLevels::Centred(centring) : CodeLevels::Whole(view_.dim);
+      levels->spread = Spread::IfCloser(view_, by_norm_, centring.get());
+    }
+    return *levels;
   }
 
   struct Candidate {
@@ -488,7 +498,7 @@ class Planner {
     codes.reset();
     if (codes = EncodeBest(); codes != nullptr) to_beat = std::min(to_beat, MeasureAll(*codes).cost());
     codes.reset();
-    codes = EncodeWhole();
+    codes = Encode(by_norm_, CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
     codes = Group(std::move(codes), *centres, {Reach(), kLeastRows},
                   start_ + kGroupingBudget + elements() * kGroupingPerElement);
@@ -536,6 +546,7 @@ class Planner {
   absl::Duration candidates_until_ = start_ + kAxesBudget;
   std::vector<uint32_t> by_norm_;   // descending
   uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
+  std::optional<CodeLevels> whole_levels_, centred_levels_;
   Sample sample_;
   Estimate float32_;
   double to_beat_ = 0.0;  // float32's cost, if it matters
@@ -579,6 +590,7 @@ std::string ScreenName(const Int8Codes* codes) {
   if (codes->head() != nullptr) absl::StrAppend(&name, ", ", codes->head()->axes().count, " first");
   if (codes->fine() != nullptr) absl::StrAppend(&name, ", then all");
   if (codes->centring() != nullptr) absl::StrAppend(&name, ", centred");
+  if (codes->spread() != nullptr) absl::StrAppend(&name, ", spread");
   if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
   return name;
 }

@@ -27,6 +27,7 @@ struct ScreenOptions {
   uint32_t head = 0;        // so many axes, less than `axes`, come first for few queries: of these, or, with
                             // two levels, of others before whole rows
   bool centred = false;     // for whole rows, at whatever level: seen from their mean (centring.h)
+  bool spread = false;      // the same: along other axes (spread.h)
   uint32_t clusters = 0;    // for kInt8, unrotated: rows grouped around so many centres; 0: measured
 };
 
@@ -47,7 +48,7 @@ struct ScreenPlan {
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options);
 
 // For people: "float32", "int8, 92 of 100 axes", "int8, 100 of 100 axes, 60 first", "int8, 60 of 768 axes,
-// then all", "int8, 768 of 768 axes, centred", "int8, 100 of 100 axes, 1,024 clusters".
+// then all", "int8, 768 of 768 axes, centred, spread", "int8, 100 of 100 axes, 1,024 clusters".
 std::string ScreenName(const Int8Codes* codes);
 
 }  // namespace dotmax

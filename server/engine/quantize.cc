@@ -102,10 +102,15 @@ double RowError(const Axes& axes, const Centring* centring, double norm) {
 double QueryError(const Axes& axes, const Centring* centring, double norm) {
   return centring != nullptr ? centring->QueryError(norm) : AxesError(axes, norm);
 }
+// What spreading either adds to that, if it is spread; about this long then.
+double ErrorOfSpread(const Spread* spread, double length) {
+  return spread != nullptr ? spread->Error(length) : 0.0;
+}
 
-// A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by.
-QueryCode EncodeCoordinates(uint32_t count, double scale, double error, int exponent, double norm,
-                            const float* projected, int8_t* codes) {
+// A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by but for
+// spreading.
+QueryCode EncodeCoordinates(uint32_t count, double scale, double error, const Spread* spread, int exponent,
+                            double norm, const float* projected, int8_t* codes) {
   QueryCode query;
   query.exponent = exponent;
   query.norm = norm;
@@ -115,6 +120,7 @@ QueryCode EncodeCoordinates(uint32_t count, double scale, double error, int expo
       EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
   query.offset = 1.0 * kZeroCode * sums.codes;
   const CodeLengths lengths = Lengths(sums, count);
+  error += ErrorOfSpread(spread, lengths.length);
   query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
   query.projection_norm =
       (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
@@ -224,12 +230,16 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     codes->head_ = *std::move(head);
     codes->head_->own_order_ = {};
   }
-  if (!levels.axes.identity && !levels.with_fine) levels.centring = nullptr;
+  if (!levels.axes.identity && !levels.with_fine) {
+    levels.centring = nullptr;
+    levels.spread = nullptr;
+  }
   if (levels.with_fine && !levels.axes.identity) {
-    codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids, levels.centring);
+    codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids, levels.centring, levels.spread);
   }
   codes->axes_ = std::move(levels.axes);
   codes->centring_ = std::move(levels.centring);
+  codes->spread_ = std::move(levels.spread);
   codes->own_order_ = std::move(order.ids);
   codes->order_ = codes->own_order_;
   if (codes->head_ != nullptr) codes->head_->order_ = codes->order_;
@@ -239,6 +249,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   if (!projector.ok()) return projector.status();
 
   const Centring* const centring = codes->lift();
+  const Spread* const spread = codes->own_spread();
   // What all axes miss is next to nothing: errors cover it.
   Writer whole(*codes, head_count, kCodeDimMultiple, count < dim ? kMaxTailDims : 0);
   std::optional<Writer> head;
@@ -271,7 +282,11 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
         centring->LiftRow(gathered.data() + r * dim, lifted.data() + r * count);
       }
     }
-    const float* const projected = centring != nullptr ? lifted.data() : projector->Project(gathered.data());
+    float* const whole_rows = centring != nullptr ? lifted.data() : gathered.data();
+    for (int r = 0; r < tile_rows && spread != nullptr; ++r) {
+      spread->Apply(whole_rows + static_cast<size_t>(r) * count);
+    }
+    const float* const projected = projector->Project(whole_rows);
 
     const double length = centring != nullptr ? 0.0 : order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
@@ -303,7 +318,8 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       }
       sums = sums + EncodeUnsigned(y + head_count, count - head_count, scale, inverse_scale, kMaxCode,
                                    kZeroCode, whole.to(place));
-      whole.AddRow(place, Lengths(sums, count), row_norm, error, tile);
+      const CodeLengths lengths = Lengths(sums, count);
+      whole.AddRow(place, lengths, row_norm, error + ErrorOfSpread(spread, lengths.length), tile);
     }
     whole.AddTile(tile);
     if (head.has_value()) head->AddTile(head_tile);
@@ -422,7 +438,8 @@ uint64_t Int8Codes::bytes() const {
          (pivots_ != nullptr
               ? pivots_->norms.size() * sizeof(double) + pivots_->reaches.size() * sizeof(uint16_t)
               : 0) +
-         (fine_ != nullptr ? fine_->bytes() : 0) + (centring_ != nullptr ? centring_->bytes() : 0);
+         (fine_ != nullptr ? fine_->bytes() : 0) + (centring_ != nullptr ? centring_->bytes() : 0) +
+         (spread_ != nullptr ? spread_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
@@ -430,7 +447,7 @@ QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* project
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
   const double error = QueryError(axes_, lift(), norm);
   const double scale = QueryScale(projected, axes_.head, count, norm, sums_in_16_bits_);
-  QueryCode query = EncodeCoordinates(count, scale, error, exponent, norm, projected, codes);
+  QueryCode query = EncodeCoordinates(count, scale, error, own_spread(), exponent, norm, projected, codes);
   int8_t* end = codes + count;
   if (axes_.head > 0) {  // zeros meet the head's tails
     const size_t zeros = head_->code_dim_ - head_->axes_.count;
@@ -470,7 +487,9 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
   rest.code_error =
       (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
-       Term("query rest projection error", QueryError(axes_, lift(), query.norm)) + query.norm * 0x1p-50) *
+       Term("query rest projection error",
+            QueryError(axes_, lift(), query.norm) + ErrorOfSpread(own_spread(), query.projection_norm)) +
+       query.norm * 0x1p-50) *
       kOutward;
   return rest;
 }
@@ -495,24 +514,27 @@ QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* qu
 }
 
 FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
-                     std::shared_ptr<const Centring> centring)
+                     std::shared_ptr<const Centring> centring, std::shared_ptr<const Spread> spread)
     : centring_(std::move(centring)),
+      spread_(std::move(spread)),
       axes_(IdentityAxes(centring_ != nullptr ? centring_->lifted_dim() : rows.dim)),
       code_dim_(RoundUp(static_cast<int>(axes_.dim))) {
   const uint32_t dim = axes_.dim;
   std::vector<float> row(rows.dim), lifted(centring_ != nullptr ? dim : 0);
-  const float* const seen = centring_ != nullptr ? lifted.data() : row.data();
+  float* const seen = centring_ != nullptr ? lifted.data() : row.data();
   rows_.reserve(order.size());
   uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
   for (const uint32_t id : order) {
     ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
     if (centring_ != nullptr) centring_->LiftRow(row.data(), lifted.data());
+    if (spread_ != nullptr) spread_->Apply(seen);
     const float scale = NextFloat32(CodeScale(MaxAbs(seen, dim), centring_ != nullptr ? 0.0 : norms[id]));
     const CodeLengths lengths =
         Lengths(EncodeUnsigned(seen, dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), dim);
     std::fill(to + dim, to + code_dim_, uint8_t{0});
     const double error =
-        (lengths.error + Term("row projection error", RowError(axes_, centring_.get(), norms[id]))) *
+        (lengths.error + Term("row projection error", RowError(axes_, centring_.get(), norms[id]) +
+                                                          ErrorOfSpread(spread_.get(), lengths.length))) *
         kOutward;
     rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});
     to += code_dim_;
@@ -523,8 +545,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
 QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
   std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
   const double scale = QueryScale(query, 0, axes_.count, norm, sums_in_16_bits_);
-  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), exponent, norm,
-                           query, codes);
+  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), spread_.get(),
+                           exponent, norm, query, codes);
 }
 
 }  // namespace dotmax

@@ -19,6 +19,7 @@
 #include "server/engine/code_rows.h"
 #include "server/engine/measure.h"
 #include "server/engine/rotate.h"
+#include "server/engine/spread.h"
 
 namespace dotmax {
 
@@ -49,6 +50,8 @@ struct CodeLevels {
   // From where whole rows are seen: those of the axes, which are the identity of lifted_dim() then, or of
   // fine codes.
   std::shared_ptr<const Centring> centring = nullptr;
+  // By which their codes, then, are spread; null: by none.
+  std::shared_ptr<const Spread> spread = nullptr;
 };
 
 // A tile's rows, and what holds for every one of them.
@@ -114,9 +117,9 @@ class FineCodes {
     float scale, code_norm, code_error;
   };
 
-  // `order` and the rest as for Int8Codes; `centring` may be null.
+  // `order` and the rest as for Int8Codes; `centring` and `spread` may be null.
   FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
-            std::shared_ptr<const Centring> centring);
+            std::shared_ptr<const Centring> centring, std::shared_ptr<const Spread> spread);
 
   int code_dim() const { return code_dim_; }
   // From a place in the order on; 64 bytes beyond the last are readable.
@@ -127,11 +130,12 @@ class FineCodes {
   const Row& row(uint64_t place) const { return rows_[place]; }
   uint64_t bytes() const { return rows_.size() * (code_dim_ + sizeof(Row)); }
 
-  // As Int8Codes::EncodeQuery, from the query itself, or its lift.
+  // As Int8Codes::EncodeQuery, from the query as whole rows are seen.
   QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
  private:
   const std::shared_ptr<const Centring> centring_;
+  const std::shared_ptr<const Spread> spread_;
   const Axes axes_;  // the identity
   const int code_dim_;
   const bool sums_in_16_bits_ = CodeKernel().sums_in_16_bits();
@@ -145,7 +149,7 @@ class FineCodes {
 class Int8Codes {
  public:
   // Encodes rows of `rows` in an order. REQUIRES: magnitudes in the range that the float32 screen takes
-  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; whole rows unless by_norm.
+  // unscaled (matrix.h), or zero; norms[i] ≥ ‖row i‖; whole rows as they are unless by_norm.
   static absl::StatusOr<std::unique_ptr<Int8Codes>> Encode(const MatrixView& rows,
                                                            absl::Span<const double> norms, RowOrder order,
                                                            CodeLevels levels);
@@ -197,6 +201,8 @@ class Int8Codes {
   // they are encoded as they are.
   const Centring* centring() const { return centring_.get(); }
   bool is_lifted() const { return lift() != nullptr; }
+  // By which they are spread then; null if they are not.
+  const Spread* spread() const { return spread_.get(); }
 
   // The same rows' fine codes, by place in the order; null if not asked for, or if these are unrotated.
   const FineCodes* fine() const { return fine_.get(); }
@@ -213,8 +219,8 @@ class Int8Codes {
 
   uint64_t bytes() const;
 
-  // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or their lift;
-  // `codes` gets code_dim signed bytes, as this machine's kernel wants them. `norm` ≥ its length.
+  // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or their lift,
+  // spread; `codes` gets code_dim signed bytes, as this machine's kernel wants them. `norm` ≥ its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
   // What that missed: `rest_codes` gets code_dim signed bytes. REQUIRES: axes().head = 0.
@@ -226,6 +232,7 @@ class Int8Codes {
 
   // By which these codes are lifted; null if they are not.
   const Centring* lift() const { return axes_.identity ? centring_.get() : nullptr; }
+  const Spread* own_spread() const { return axes_.identity ? spread_.get() : nullptr; }
 
   // Of a row's codes, those that are not the head's.
   int own_dim() const { return code_dim_ - (axes_.head > 0 ? head_->code_dim_ : 0); }
@@ -260,6 +267,7 @@ class Int8Codes {
   std::unique_ptr<const Pivots> pivots_;
   std::unique_ptr<const FineCodes> fine_;
   std::shared_ptr<const Centring> centring_;
+  std::shared_ptr<const Spread> spread_;
   bool is_plain_ = false;
   AlignedArray<float> plain_rows_;  // a tile in float32
 };
