@@ -192,6 +192,9 @@ TEST(ExactTest, UnitsAreCommon) {
   EXPECT_EQ(CommonUnit({1.0, 0x1p-500}, 1.0), 0x1p-500);
   EXPECT_EQ(CommonUnit({1.0, 0x1p-501}, 1.0), 0.0);
   EXPECT_EQ(CommonUnit({1.0, 0x1p-1074}, 1.0), 0.0);
+  EXPECT_EQ(CommonUnit({0x1p-700}, kAnyUnit), 0.0);  // that many units underflow
+  EXPECT_EQ(CommonUnit({0x1p-450, 0x1p500}, kAnyUnit), 0x1p-450);
+  EXPECT_EQ(CommonUnit({0x1p-1000, 1.0}, 0x1p80), 0.0);
 }
 
 TEST(ExactTest, RandomFloat32OfEveryScale) {

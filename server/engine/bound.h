@@ -109,8 +109,8 @@ inline double LiftError(uint32_t dim, double norm, double shift) {
 
 // What float32 makes of Sx (spread.h), of about this length: each of `doublings` steps adds or subtracts
 // pairs, which is √2 times an orthogonal map, and errs by u₃₂ of each result, so by u₃₂ of the length, which
-// the later steps keep: (1 + u₃₂)^doublings − 1 of the length in all. Halving is exact, underflow aside: of
-// each number, 2^-126 in each step and halving.
+// the later steps keep: (1 + u₃₂)^doublings − 1 of the length in all. The factors 2^-m are exact, underflow
+// aside: of each number, 2^-126 by these and in each step.
 inline double SpreadError(uint32_t dim, int doublings, double length) {
   return (Term("spread rounding", doublings * kUnitFloat32 * (1.0 + 0x1p-10) * length) + dim * 0x1p-120) *
          kOutward;

@@ -251,13 +251,14 @@ double LengthOf(absl::Span<const double> x) {
 }
 
 double CommonUnit(absl::Span<const double> x, double unit) {
-  // Most often it is `unit` still. What is no integer, or beyond 2^51, is not left as it is by 1.5·2^52.
+  // Most often it is `unit` still. What is no integer is not left as it is by 1.5·2^52, unless it underflows.
   constexpr double kRoundsToIntegers = 0x1.8p52;
   const double inverse = 1.0 / unit;
   uint64_t rests = 0;
   for (const double element : x) {
     const double units = element * inverse;
     rests |= std::bit_cast<uint64_t>(units - ((units + kRoundsToIntegers) - kRoundsToIntegers));
+    rests |= static_cast<uint64_t>((units == 0.0) & (element != 0.0));
   }
   if (rests == 0) return unit;
   int exponent = std::ilogb(unit);

@@ -6,7 +6,6 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
-#include "server/engine/quantize.h"
 #include "server/engine/reduce.h"
 
 namespace dotmax {
