@@ -9,8 +9,9 @@ namespace dotmax {
 namespace {
 
 // From so many on a row takes so much longer than another look at its codes, by more of the query's bits,
-// that this pays; not after fine codes, which leave few.
+// that this pays; not after fine codes, which leave few, nor for so few elements that rows are in cache.
 constexpr int kFewestDimsForRests = 256;
+constexpr uint64_t kFewestElementsForRests = uint64_t{1} << 21;
 
 // The coordinates of a block's queries, `count` each.
 struct Coordinates {
@@ -94,7 +95,8 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
   EncodedBlock encoded;
   // The queries of balls are scored where they lie.
   const bool with_rests = buffers.kernels.has_own() && rows.centre_codes() == nullptr && fine == nullptr &&
-                          rows.axes().head == 0 && rows.code_dim() >= kFewestDimsForRests;
+                          rows.axes().head == 0 && rows.code_dim() >= kFewestDimsForRests &&
+                          rows.rows() * rows.code_dim() >= kFewestElementsForRests;
   encoded.queries.stride = with_rests ? RoundUpToLine(first_rows.code_dim()) : first_rows.code_dim();
   encoded.queries.queries.resize(count);
   int8_t* const codes = buffers.codes.Reserve(count * encoded.queries.stride);

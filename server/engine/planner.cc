@@ -264,9 +264,10 @@ class Planner {
 
   struct Candidate {
     bool is_plain() const { return levels.axes.identity && levels.head.count == 0 && levels.axes.head == 0; }
+    double cost() const { return estimate.cost(); }
 
     CodeLevels levels;
-    double cost;
+    Estimate estimate;
     uint64_t survived;  // pairs of the sample
   };
 
@@ -394,16 +395,22 @@ class Planner {
   }
 
   // Of such runs over a share of the rows; keeps how many pairs of all queries survive, and what single ones
-  // do.
-  Estimate Measure(const Int8Codes* codes, bool of_others, double share) {
+  // do. What is known already of `batches` is not measured again.
+  Estimate Measure(const Int8Codes* codes, bool of_others, double share, const Candidate* batches = nullptr) {
     Estimate estimate;
+    if (batches != nullptr) {
+      estimate = {.batch = batches->estimate.batch, .deep = batches->estimate.deep};
+      survived_ = batches->survived;
+    }
     for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
       const auto batch = [&](bool deep) {
         return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
       };
-      estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
-      survived_ = scratch_.pairs_survived;
-      estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
+      if (batches == nullptr) {
+        estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
+        survived_ = scratch_.pairs_survived;
+        estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
+      }
       double single = 0.0;
       alone_ = {};
       for (uint64_t q = 0; q < kSampleQueries; q += kSampleQueries / kSingleQueries) {
@@ -421,12 +428,17 @@ class Planner {
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
     const double share = static_cast<double>(rows.size()) / view_.rows;
-    Estimate estimate = Measure(codes.get(), /*of_others=*/false, share);
+    // A head of its own is for single queries: others take whole rows' codes as if it were not there.
+    const auto whole = std::find_if(candidates_.begin(), candidates_.end(), [&](const Candidate& other) {
+      return levels.head.count > 0 && other.is_plain() && other.levels.centring == levels.centring;
+    });
+    Estimate estimate =
+        Measure(codes.get(), /*of_others=*/false, share, whole != candidates_.end() ? &*whole : nullptr);
     estimate.single = std::max(estimate.single, SecondsOfMemory(*codes, share));
     AddEstimate(*codes, estimate);
     last_ = estimate;
     least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(levels), estimate.cost(), survived_});
+    candidates_.push_back({std::move(levels), estimate, survived_});
   }
 
   // So few codes stay in cache; in a search, a single query waits for most of them: for those of the rows
@@ -447,18 +459,18 @@ class Planner {
     uint64_t fewest = UINT64_MAX;
     double least = kInfinity;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
-      least = std::min(least, candidate.cost);
+      if (candidate.cost() <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
+      least = std::min(least, candidate.cost());
     }
     const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
     const Candidate *best = nullptr, *plain = nullptr;
     for (const Candidate& candidate : candidates_) {
       if (candidate.is_plain()) {
-        const bool may_be = candidate.cost <= std::min(least * handicap, to_beat_ * kAboutAsFast);
-        if (may_be && (plain == nullptr || candidate.cost < plain->cost)) plain = &candidate;
+        const bool may_be = candidate.cost() <= std::min(least * handicap, to_beat_ * kAboutAsFast);
+        if (may_be && (plain == nullptr || candidate.cost() < plain->cost())) plain = &candidate;
       }
-      if (candidate.cost > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
-      if (best == nullptr || candidate.cost < best->cost) best = &candidate;
+      if (candidate.cost() > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
+      if (best == nullptr || candidate.cost() < best->cost()) best = &candidate;
     }
     return plain != nullptr ? plain : best;
   }
