@@ -467,7 +467,10 @@ class Planner {
     for (const Candidate& candidate : candidates_) {
       if (candidate.is_plain()) {
         const bool may_be = candidate.cost() <= std::min(least * handicap, to_beat_ * kAboutAsFast);
-        if (may_be && (plain == nullptr || candidate.cost() < plain->cost())) plain = &candidate;
+        // From their mean rows may leave far fewer pairs.
+        const bool fewer = plain != nullptr && candidate.survived < plain->survived * kMostSurvivors;
+        const double most = plain != nullptr ? plain->cost() * (fewer ? kAboutAsFast : 1.0) : kInfinity;
+        if (may_be && candidate.cost() < most) plain = &candidate;
       }
       if (candidate.cost() > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost() < best->cost()) best = &candidate;
