@@ -121,8 +121,7 @@ class Planner {
     const uint32_t count = std::min(options.axes, view_.dim);
     std::shared_ptr<const Centring> centring;
     if (options.centred) centring = std::make_shared<const Centring>(Centring::Of(view_));
-    CodeLevels levels = CodeLevels::Whole(view_.dim);
-    if (centring != nullptr) levels = CodeLevels::Centred(centring);
+    CodeLevels levels = UnspreadLevels(centring);
     if (options.spread) levels.spread = std::make_shared<const Spread>(levels.axes.dim);
     if (unrotated && head == 0) return Encode(by_norm_, std::move(levels));
     absl::StatusOr<Axes> axes = PrincipalAxes(view_, unrotated ? head : count);
@@ -252,11 +251,15 @@ class Planner {
     return std::min(view_.dim, (view_.dim + kChunk - 1) / kChunk * kChunk - kTailsOfJointHead);
   }
 
-  // Seen from a centre, unless that is null, and spread if that brings codes closer.
+  // Seen from a centre, unless that is null.
+  CodeLevels UnspreadLevels(const std::shared_ptr<const Centring>& centring) const {
+    return centring != nullptr ? CodeLevels::Centred(centring) : CodeLevels::Whole(view_.dim);
+  }
+  // The same, spread if that brings codes closer.
   CodeLevels WholeLevels(const std::shared_ptr<const Centring>& centring) {
     std::optional<CodeLevels>& levels = centring != nullptr ? centred_levels_ : whole_levels_;
     if (!levels.has_value()) {
-      levels = centring != nullptr ? CodeLevels::Centred(centring) : CodeLevels::Whole(view_.dim);
+      levels = UnspreadLevels(centring);
       levels->spread = Spread::IfCloser(view_, by_norm_, centring.get());
     }
     return *levels;
