@@ -1,7 +1,6 @@
 #include "server/engine/planner.h"
 
 #include <algorithm>
-#include <deque>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -10,14 +9,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "server/base/dtype.h"
 #include "server/engine/cluster.h"
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
 #include "server/engine/pivots.h"
 #include "server/engine/rotate.h"
 #include "server/engine/thread_time.h"
-#include "server/engine/topk.h"
+#include "server/engine/trials.h"
 
 namespace dotmax {
 namespace {
@@ -29,10 +27,6 @@ constexpr int kFirstCandidate = 3;
 // which it takes to find axes, or clusters.
 constexpr uint64_t kMinRowsToMeasure = 1024, kMinRowsToRotate = 8192;
 constexpr uint64_t kSampleTiles = 16;
-constexpr uint64_t kSampleQueries = 32, kSingleQueries = 4;
-constexpr uint32_t kDeep = 100;  // of top_k beyond one
-// Alternating short runs, and the least of each: machines are noisy.
-constexpr int kRepetitions = 3, kRepetitionsOfAll = 2;  // of all rows take longer
 
 // Clusters are learnt from so many rows, one for so many rows of the matrix. They serve if at most this share
 // of the pairs is still screened; each then costs more, in tiles of few rows and queries.
@@ -42,7 +36,6 @@ constexpr int kLeastRows = 8;      // see Grouping
 constexpr double kLoosest = 0.8;   // see LearnCentres
 constexpr double kMaxShare = 0.3;  // of the sample
 constexpr double kSlowdown = 3.0;
-constexpr double kFarSlower = 2.0;  // than the float32 screen
 
 // Pivots take no more than this of the memory for codes, and so many 8-bit products, which take 0.6 s with
 // AMX.
@@ -76,9 +69,6 @@ constexpr uint64_t kFewRows = 16384;
 constexpr double kHandicapOfFew = 2.0;
 constexpr double kAboutAsFew = 2.5;  // of the pairs
 
-constexpr double kScatteredBytesPerSecond = 1e10;  // rows here and there, prefetched (Zen 5)
-constexpr double kStreamedBytesPerSecond = 2e10;   // codes in order
-constexpr double kCachedBytes = 4e6;               // that stay there from one search to the next
 // From the beginning, to have the sample's scores, to begin finding axes, and to have found that clusters
 // serve. That takes a second at most where they do not; where they do, slow processors gain by them as much
 // as others, tens of times. Axes, once they are found, are tried for a while, however long that took.
@@ -96,16 +86,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Codes = std::unique_ptr<const Int8Codes>;
 
-// Rows as queries, and what each must beat: the best score that another row gives it, and the kDeep-th best.
-struct Sample {
-  SharedMatrix queries;
-  std::vector<double> thresholds, deep;
-};
-
 class Planner {
  public:
   Planner(const Matrix& matrix, absl::Span<const double> norms)
-      : matrix_(matrix), view_(matrix.view()), norms_(norms) {
+      : view_(matrix.view()), norms_(norms), trials_(matrix, norms) {
     by_norm_.resize(view_.rows);
     std::iota(by_norm_.begin(), by_norm_.end(), 0);
     std::stable_sort(by_norm_.begin(), by_norm_.end(),
@@ -116,7 +100,7 @@ class Planner {
 
   // As options.axes and what follows it ask; null when that fails.
   Codes EncodeAxes(const ScreenOptions& options) {
-    const uint32_t head = buffers_.kernels.has_own() ? options.head : 0;
+    const uint32_t head = trials_.kernels().has_own() ? options.head : 0;
     const bool unrotated = options.axes >= view_.dim && (head == 0 || options.two_levels);
     const uint32_t count = std::min(options.axes, view_.dim);
     std::shared_ptr<const Centring> centring;
@@ -139,14 +123,20 @@ class Planner {
     Codes codes = Encode(by_norm_, CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
     const auto centres =
-        LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, buffers_.kernels);
+        LearnCentres(view_, norms_, *codes, static_cast<int>(count), kInfinity, kInfinity, trials_.kernels());
     return centres.ok() ? Group(std::move(codes), *centres, {kInfinity, kLeastRows}) : nullptr;
   }
 
   // No codes when the float32 screen is fastest, unless int8 is insisted on.
   ScreenPlan EncodeFastest(bool insist) {
-    if (!TakeSample()) return {EncodeWhole(), {}};
-    if (insist) to_beat_ = least_ = kInfinity;
+    if (!trials_.TakeSample(start_ + kSampleBudget)) return {EncodeWhole(), {}};
+    // Of many rows, codes are so much faster that nobody needs to know by how much.
+    const bool few = view_.rows <= kFewRows;
+    if (few) trials_.MeasureFloat32();
+    const SearchTimes& float32 = trials_.float32();
+    estimates_.push_back(
+        {ScreenName(nullptr), float32.batch, few ? std::optional<double>(float32.single) : std::nullopt});
+    to_beat_ = least_ = insist ? kInfinity : float32.cost();
     // Runs of rows as they will stand in tiles.
     std::vector<uint32_t> rows;
     const uint64_t tiles = view_.rows / Int8Codes::kTileRows;
@@ -156,11 +146,11 @@ class Planner {
     }
 
     Consider(rows, WholeLevels(nullptr));
-    const Estimate unrotated = last_;
+    const Trials::Result unrotated = last_;
     auto centring = std::make_shared<const Centring>(Centring::Of(view_));
-    if (const uint64_t survived = survived_; centring->share() >= kLeastShareOfMean) {
+    if (centring->share() >= kLeastShareOfMean) {
       Consider(rows, WholeLevels(centring));
-      if (survived_ >= survived * kMostSurvivors) centring = nullptr;
+      if (last_.survived >= unrotated.survived * kMostSurvivors) centring = nullptr;
     } else {
       centring = nullptr;
     }
@@ -168,7 +158,7 @@ class Planner {
     const uint32_t most = MostAxes();
     if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
-      const bool with_heads = buffers_.kernels.has_own();
+      const bool with_heads = trials_.kernels().has_own();
       // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
       // rotated, too.
       const bool joint = with_heads && AffordsJointHead() && !AffordsHead(kCandidateHeads[0]);
@@ -193,8 +183,8 @@ class Planner {
       double least = kInfinity;
       const auto gains = [&](uint32_t count) {
         consider(count, 0, /*apart=*/false);
-        const bool gained = last_.cost() < least * kAboutAsFast;
-        least = std::min(least, last_.cost());
+        const bool gained = last_.times.cost() < least * kAboutAsFast;
+        least = std::min(least, last_.times.cost());
         return gained;
       };
       const uint32_t *more = middle, *fewer = middle, *last = end;
@@ -208,24 +198,12 @@ class Planner {
       }
     }
     // By now it is known what clusters have to beat: they take the longest to try.
-    Codes codes = TryClusters(unrotated);
+    Codes codes = TryClusters(unrotated.times);
     if (codes == nullptr) codes = EncodeBest();
     return {std::move(codes), std::move(estimates_)};
   }
 
  private:
-  // Seconds per query over all rows.
-  struct Estimate {
-    double batch = std::numeric_limits<double>::infinity();
-    double single = std::numeric_limits<double>::infinity();
-    double deep = std::numeric_limits<double>::infinity();
-
-    // One set of codes serves large batches, bound by arithmetic, single queries, bound by memory, and large
-    // top_k, bound by survivors: the product of their times weighs a share lost in one against the same share
-    // won in another.
-    double cost() const { return batch * single * deep; }
-  };
-
   // Whether codes along so many axes beside those of whole rows, with lengths of their own, are within the
   // memory that codes may take. Then a second level costs little and saves much.
   bool AffordsTwoLevels(uint32_t axes) const { return Affords(axes + kOtherCodeBytes + whole_dim_); }
@@ -267,16 +245,16 @@ class Planner {
 
   struct Candidate {
     bool is_plain() const { return levels.axes.identity && levels.head.count == 0 && levels.axes.head == 0; }
-    double cost() const { return estimate.cost(); }
+    double cost() const { return trial.times.cost(); }
+    uint64_t survived() const { return trial.survived; }
 
     CodeLevels levels;
-    Estimate estimate;
-    uint64_t survived;  // pairs of the sample
+    Trials::Result trial;
   };
 
   Codes Encode(std::vector<uint32_t> ids, CodeLevels levels) {
     // oneDNN's kernels take whole tiles, and those of many rows hardly differ within.
-    const bool few = view_.rows <= kFewRows && buffers_.kernels.has_own();
+    const bool few = view_.rows <= kFewRows && trials_.kernels().has_own();
     RowOrder order = few ? RowOrder::ByNorm(std::move(ids), norms_) : RowOrder::Even(std::move(ids));
     return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), std::move(levels)));
   }
@@ -285,7 +263,7 @@ class Planner {
   Codes Group(Codes codes, std::vector<float> centres, const Grouping& grouping,
               absl::Duration deadline = absl::InfiniteDuration()) {
     const absl::StatusOr<Groups> groups = GroupByCentre(view_, norms_, std::move(codes), std::move(centres),
-                                                        grouping, buffers_.kernels, deadline);
+                                                        grouping, trials_.kernels(), deadline);
     if (!groups.ok()) return nullptr;
     auto balls = Int8Codes::Encode(view_, norms_, CutIntoBalls(*groups), CodeLevels::Whole(view_.dim));
     if (!balls.ok()) return nullptr;
@@ -293,7 +271,7 @@ class Planner {
     const double most = std::min(
         {kMostPivots, kMostPivotProducts / elements(), kMostPivotBytesPerDim * elements() / bytes_per_pivot});
     if (most >= 1.0) {
-      auto pivots = MeasurePivots(**balls, static_cast<size_t>(most), buffers_.kernels);
+      auto pivots = MeasurePivots(**balls, static_cast<size_t>(most), trials_.kernels());
       if (pivots.ok()) (*balls)->set_pivots(*std::move(pivots));
     }
     return *std::move(balls);
@@ -301,129 +279,6 @@ class Planner {
 
   static Codes OrNull(absl::StatusOr<std::unique_ptr<Int8Codes>> codes) {
     return codes.ok() ? *std::move(codes) : nullptr;
-  }
-
-  bool TakeSample() {
-    std::vector<uint64_t> rows;
-    auto bytes = std::make_shared<std::vector<std::byte>>(kSampleQueries * view_.row_bytes());
-    for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      rows.push_back(SampleRow(i));
-      std::copy_n(view_.row(rows.back()), view_.row_bytes(), bytes->data() + i * view_.row_bytes());
-    }
-    sample_.queries = {{bytes->data(), kSampleQueries, view_.dim, view_.dtype}, bytes};
-
-    std::deque<TopK> top;
-    std::vector<BlockQuery> queries;
-    // If there is no time for all rows, then against some of them.
-    const auto stop = [this](absl::Time) {
-      return ThreadTime() < start_ + kSampleBudget ? absl::OkStatus() : absl::DeadlineExceededError("sample");
-    };
-    const Selection selection;
-    Question question(sample_.queries.view, selection, kDeep + 1, /*may_guess=*/false, stop);
-    for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      queries.push_back({&question, i, &top.emplace_back(kDeep + 1)});
-    }
-    const QueryBlock block = buffers_.Prepare(queries);
-    const auto pass = MakeFloat32Pass(matrix_, block, buffers_);
-    if (!pass.ok()) return false;
-    const absl::Duration start = ThreadTime();
-    scratch_.pairs_screened = 0;
-    (*pass)->Work(0, scratch_);
-    if (scratch_.pairs_screened == 0) return false;
-    const double share = static_cast<double>(scratch_.pairs_screened) / (view_.rows * kSampleQueries);
-    const double seconds = absl::ToDoubleSeconds(ThreadTime() - start) / kSampleQueries / share;
-    float32_ = {seconds, seconds, seconds};  // as if a single query cost its share
-    PairScorer scorer(view_, matrix_.longest());
-    for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      std::vector<Hit> hits = top[i].Take(scorer.Of(question));
-      std::erase_if(hits, [&](const Hit& hit) { return hit.id == rows[i]; });
-      if (hits.empty()) return false;
-      sample_.thresholds.push_back(hits.front().score);
-      sample_.deep.push_back(hits.back().score);
-    }
-    // Of many rows, codes are so much faster that nobody needs to know by how much.
-    std::optional<double> single;
-    if (view_.rows <= kFewRows) {
-      float32_ = Measure(nullptr, /*of_others=*/false, 1.0);
-      single = float32_.single;
-    }
-    estimates_.push_back({ScreenName(nullptr), float32_.batch, single});
-    to_beat_ = least_ = float32_.cost();
-    return true;
-  }
-
-  // Seconds of a pass: what it takes whatever rows there are, and what for each.
-  struct PassTime {
-    double preparation = kInfinity, search = kInfinity;
-
-    // Over all rows, from that over a share of them.
-    double Of(double share) const { return preparation + search / share; }
-  };
-
-  // A pass of `queries` sample queries from `first` on over some rows' codes, or all rows in float32, knowing
-  // what they must beat; or `of_others`, over all rows and knowing nothing, one hit more, as each is itself
-  // among them. `deep`: what the kDeep-th best must beat.
-  PassTime Run(const Int8Codes* codes, uint64_t first, uint64_t queries, bool of_others = false,
-               bool deep = false) {
-    const uint32_t top_k = (of_others ? 1 : 0) + (deep ? kDeep + 1 : 1);
-    std::deque<TopK> top;
-    std::vector<BlockQuery> block_queries;
-    const Selection selection;
-    // Far slower than the float32 screen is not worth waiting for.
-    absl::Duration start;
-    const absl::Duration most = absl::Seconds(kFarSlower * queries * float32_.batch);
-    const auto stop = [&](absl::Time) {
-      return !of_others || ThreadTime() < start + most ? absl::OkStatus()
-                                                       : absl::DeadlineExceededError("run");
-    };
-    Question question(sample_.queries.view, selection, top_k, /*may_guess=*/false, stop);
-    for (uint64_t i = first; i < first + queries; ++i) {
-      block_queries.push_back({&question, i, &top.emplace_back(top_k)});
-      if (!of_others) top.back().RaiseThreshold((deep ? sample_.deep : sample_.thresholds)[i]);
-    }
-    start = ThreadTime();
-    const QueryBlock block = buffers_.Prepare(block_queries);
-    const auto pass = codes != nullptr ? MakeInt8Pass(view_, *codes, block, buffers_)
-                                       : MakeFloat32Pass(matrix_, block, buffers_);
-    if (!pass.ok()) return {};
-    const absl::Duration prepared = ThreadTime();
-    scratch_.pairs_screened = scratch_.pairs_survived = scratch_.pairs_checked = 0;
-    for (int round = 0; round < (*pass)->rounds(); ++round) (*pass)->Work(round, scratch_);
-    if (!question.status.ok()) return {};
-    // So few rows stay in cache; in a search, those that are checked come from memory.
-    const double checked_bytes =
-        view_.bytes() > kCachedBytes ? static_cast<double>(scratch_.pairs_checked) * view_.row_bytes() : 0.0;
-    return {absl::ToDoubleSeconds(prepared - start),
-            absl::ToDoubleSeconds(ThreadTime() - prepared) + checked_bytes / kScatteredBytesPerSecond};
-  }
-
-  // Of such runs over a share of the rows; keeps how many pairs of all queries survive, and what single ones
-  // do. What is known already of `batches` is not measured again.
-  Estimate Measure(const Int8Codes* codes, bool of_others, double share, const Candidate* batches = nullptr) {
-    Estimate estimate;
-    if (batches != nullptr) {
-      estimate = {.batch = batches->estimate.batch, .deep = batches->estimate.deep};
-      survived_ = batches->survived;
-    }
-    for (int i = 0; i < (of_others ? kRepetitionsOfAll : kRepetitions); ++i) {
-      const auto batch = [&](bool deep) {
-        return Run(codes, 0, kSampleQueries, of_others, deep).Of(share) / kSampleQueries;
-      };
-      if (batches == nullptr) {
-        estimate.batch = std::min(estimate.batch, batch(/*deep=*/false));
-        survived_ = scratch_.pairs_survived;
-        estimate.deep = std::min(estimate.deep, batch(/*deep=*/true));
-      }
-      double single = 0.0;
-      alone_ = {};
-      for (uint64_t q = 0; q < kSampleQueries; q += kSampleQueries / kSingleQueries) {
-        single += Run(codes, q, 1, of_others).Of(share);
-        alone_.screened += scratch_.pairs_screened;
-        alone_.survived += scratch_.pairs_survived;
-      }
-      estimate.single = std::min(estimate.single, single / kSingleQueries);
-    }
-    return estimate;
   }
 
   void Consider(const std::vector<uint32_t>& rows, CodeLevels levels) {
@@ -435,24 +290,10 @@ class Planner {
     const auto whole = std::find_if(candidates_.begin(), candidates_.end(), [&](const Candidate& other) {
       return levels.head.count > 0 && other.is_plain() && other.levels.centring == levels.centring;
     });
-    Estimate estimate =
-        Measure(codes.get(), /*of_others=*/false, share, whole != candidates_.end() ? &*whole : nullptr);
-    estimate.single = std::max(estimate.single, SecondsOfMemory(*codes, share));
-    AddEstimate(*codes, estimate);
-    last_ = estimate;
-    least_ = std::min(least_, estimate.cost());
-    candidates_.push_back({std::move(levels), estimate, survived_});
-  }
-
-  // So few codes stay in cache; in a search, a single query waits for most of them: for those of the rows
-  // that it screens, in order, and for others of the survivors.
-  double SecondsOfMemory(const Int8Codes& codes, double share) const {
-    const Int8Codes& first = codes.head() != nullptr ? *codes.head() : codes;
-    const int of_fine = codes.fine() != nullptr ? codes.fine()->code_dim() : 0;
-    const int again = codes.head() != nullptr ? codes.code_dim() : of_fine;
-    constexpr double kScattered = kStreamedBytesPerSecond / kScatteredBytesPerSecond;
-    const double bytes = alone_.screened * first.code_dim() + alone_.survived * again * kScattered;
-    return (bytes / share / kSingleQueries - kCachedBytes) / kStreamedBytesPerSecond;
+    last_ = trials_.OfSome(*codes, share, whole != candidates_.end() ? &whole->trial : nullptr);
+    AddEstimate(*codes, last_.times);
+    least_ = std::min(least_, last_.times.cost());
+    candidates_.push_back({std::move(levels), last_});
   }
 
   // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are
@@ -462,7 +303,7 @@ class Planner {
     uint64_t fewest = UINT64_MAX;
     double least = kInfinity;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.cost() <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived);
+      if (candidate.cost() <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived());
       least = std::min(least, candidate.cost());
     }
     const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
@@ -471,11 +312,11 @@ class Planner {
       if (candidate.is_plain()) {
         const bool may_be = candidate.cost() <= std::min(least * handicap, to_beat_ * kAboutAsFast);
         // From their mean rows may leave far fewer pairs.
-        const bool fewer = plain != nullptr && candidate.survived < plain->survived * kMostSurvivors;
+        const bool fewer = plain != nullptr && candidate.survived() < plain->survived() * kMostSurvivors;
         const double most = plain != nullptr ? plain->cost() * (fewer ? kAboutAsFast : 1.0) : kInfinity;
         if (may_be && candidate.cost() < most) plain = &candidate;
       }
-      if (candidate.cost() > least_ * kAboutAsFast || candidate.survived > fewest * kAboutAsFew) continue;
+      if (candidate.cost() > least_ * kAboutAsFast || candidate.survived() > fewest * kAboutAsFew) continue;
       if (best == nullptr || candidate.cost() < best->cost()) best = &candidate;
     }
     return plain != nullptr ? plain : best;
@@ -488,7 +329,7 @@ class Planner {
   }
 
   // Null unless rows lie in such clusters that a search can leave most of them out.
-  Codes TryClusters(const Estimate& unrotated) {
+  Codes TryClusters(const SearchTimes& unrotated) {
     const absl::Duration deadline = start_ + kClustersBudget;
     if (ThreadTime() > deadline) return nullptr;
     std::vector<uint32_t> ids;
@@ -498,86 +339,56 @@ class Planner {
     if (codes == nullptr) return nullptr;
     const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
     const auto centres =
-        LearnCentres(view_, norms_, *codes, clusters, kLoosest, Reach(), buffers_.kernels, deadline);
+        LearnCentres(view_, norms_, *codes, clusters, kLoosest, trials_.Reach(), trials_.kernels(), deadline);
     if (!centres.ok() || centres->empty()) return nullptr;
     // Balls of few rows are narrow, so the sample's rule out more than those of all rows will: if they
     // don't do well, nobody needs to see these.
-    codes = Group(std::move(codes), *centres, {Reach(), 1}, deadline);
+    codes = Group(std::move(codes), *centres, {trials_.Reach(), 1}, deadline);
     if (codes == nullptr) return nullptr;
-    Run(codes.get(), 0, kSampleQueries);
-    const double share = static_cast<double>(scratch_.pairs_screened) / (count * kSampleQueries);
+    const double share = trials_.ScreenedShare(*codes, count);
     const double work = share * kSlowdown;
     if (share > kMaxShare || work * work * work * unrotated.cost() >= least_) {
       AddEstimate(*codes, {unrotated.batch * work, unrotated.single * work, unrotated.deep * work});
       return nullptr;
     }
     // What few rows promised, all of them need not keep: both are measured alike.
-    double to_beat = float32_.cost();
+    double to_beat = trials_.float32().cost();
     codes.reset();
     if (codes = EncodeBest(); codes != nullptr) to_beat = std::min(to_beat, MeasureAll(*codes).cost());
     codes.reset();
     codes = Encode(by_norm_, CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
-    codes = Group(std::move(codes), *centres, {Reach(), kLeastRows},
+    codes = Group(std::move(codes), *centres, {trials_.Reach(), kLeastRows},
                   start_ + kGroupingBudget + elements() * kGroupingPerElement);
     return codes != nullptr && MeasureAll(*codes).cost() < to_beat ? std::move(codes) : nullptr;
   }
 
-  Estimate MeasureAll(const Int8Codes& codes) {
-    const Estimate estimate = Measure(&codes, /*of_others=*/true, 1.0);
-    AddEstimate(codes, estimate);
-    return estimate;
+  SearchTimes MeasureAll(const Int8Codes& codes) {
+    const SearchTimes times = trials_.OfAll(codes);
+    AddEstimate(codes, times);
+    return times;
   }
 
   // In place of an earlier one.
-  void AddEstimate(const Int8Codes& codes, const Estimate& estimate) {
+  void AddEstimate(const Int8Codes& codes, const SearchTimes& times) {
     std::string name = ScreenName(&codes);
     std::erase_if(estimates_, [&](const ScreenEstimate& other) { return other.screen == name; });
-    estimates_.push_back({std::move(name), estimate.batch, estimate.single});
+    estimates_.push_back({std::move(name), times.batch, times.single});
   }
 
-  // How far from a centre rows can be and still be ruled out by it: a ball's bound is a·centre + ‖a‖·radius,
-  // and a·centre is about 0 for most. Most queries' scores per length are below this.
-  double Reach() const {
-    std::vector<double> reaches;
-    for (uint64_t i = 0; i < kSampleQueries; ++i) {
-      const double norm = norms_[SampleRow(i)];
-      reaches.push_back(norm > 0.0 ? sample_.thresholds[i] / norm : 0.0);
-    }
-    const auto most = reaches.begin() + kSampleQueries * 9 / 10;
-    std::nth_element(reaches.begin(), most, reaches.end());
-    return std::max(*most, 0.0);
-  }
-
-  // Not of zeros, if there are others: such queries are not searched for.
-  uint64_t SampleRow(uint64_t i) const {
-    uint64_t row = (2 * i + 1) * view_.rows / (2 * kSampleQueries);
-    for (uint64_t tries = 0; LeastNorm(norms_[row]) == 0.0 && tries < view_.rows; ++tries)
-      row = (row + 1) % view_.rows;
-    return row;
-  }
-
-  const Matrix& matrix_;
   const MatrixView& view_;
   const absl::Span<const double> norms_;
   const absl::Duration start_ = ThreadTime();
   absl::Duration candidates_until_ = start_ + kAxesBudget;
+  Trials trials_;
   std::vector<uint32_t> by_norm_;   // descending
   uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
   std::optional<CodeLevels> whole_levels_, centred_levels_;
-  Sample sample_;
-  Estimate float32_;
   double to_beat_ = 0.0;  // float32's cost, if it matters
   double least_ = 0.0;    // of the fastest so far
   std::vector<Candidate> candidates_;
-  Estimate last_;
+  Trials::Result last_;
   std::vector<ScreenEstimate> estimates_;
-  PassBuffers buffers_;
-  Scratch scratch_;
-  uint64_t survived_ = 0;
-  struct {
-    double screened = 0.0, survived = 0.0;
-  } alone_;
 };
 
 }  // namespace

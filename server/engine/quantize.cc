@@ -17,12 +17,8 @@
 namespace dotmax {
 namespace {
 
-constexpr int kMaxCode = 127;      // of coordinates, on both sides
-constexpr int kZeroCode = 128;     // what an unsigned code of a row adds
 constexpr int kMaxTailCode = 255;  // of a row's tail
 constexpr int kMaxTailDims = 8;
-constexpr int kCodeDimMultiple = 4;  // u8 · s8 instructions sum four products at a time
-constexpr int kReadableBytes = 64;   // beyond the last row
 // A tile ends before rows that are shorter than its first one by so much.
 constexpr double kMostTileSpread = 1.25;
 
@@ -36,25 +32,8 @@ double MostSpread(uint32_t dim) {
 }
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
-int RoundUp(int dim, int multiple = kCodeDimMultiple) { return (dim + multiple - 1) / multiple * multiple; }
-
-// The step between codes for coordinates up to max_abs. Not much below the tail's or the whole row's length,
-// so that tails stay within a small multiple of it; any positive step is valid.
-double CodeScale(double max_abs, double norm) {
-  const double reach = std::max(max_abs, norm * 0x1p-10);
-  // Of next to nothing the inverse is finite all the same, also as float32.
-  return std::max(reach / kMaxCode, 0x1p-100);
-}
-
-// The same for a query's coordinates. Sums in 16 bits ask for small codes (avx2.h), each of which may be
-// rounded up by a half; the first `head` are coded apart.
-double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
-  if (!sums_in_16_bits) return CodeScale(MaxAbs(y, count), norm);
-  const float four = std::max(LargestFour(y, head), LargestFour(y + head, count - head));
-  return CodeScale(four * (kMaxCode / (kMostOfFour - 2.0)), norm);
-}
-
-// The same for a code that follows others in `codes`, zeros from there on: how large it may be.
+// How large a code may be that follows others in `codes`, zeros from there on, where sums in 16 bits ask for
+// small ones (QueryScale).
 int RoomForCode(const int8_t* codes, size_t at, size_t code_dim) {
   const size_t first = at / kOctet * kOctet + at / 2 % 2 * 2;
   int sum = 0;
@@ -62,19 +41,6 @@ int RoomForCode(const int8_t* codes, size_t at, size_t code_dim) {
     if (i < code_dim) sum += std::max<int>(codes[i], 0);
   }
   return std::max(kMostOfFour - sum, 0);
-}
-
-// ‖y − code · scale‖, ‖code · scale‖ and about ‖y‖ for `count` numbers, the first two outward.
-struct CodeLengths {
-  double error;
-  double norm;
-  double length;
-};
-CodeLengths Lengths(const CodeSums& sums, uint32_t count) {
-  // Decoded numbers are rounded: relative 2^-53 of themselves.
-  const double norm = NormUpperBound(count, sums.decoded);
-  return {NormUpperBound(count, sums.error) + norm * 0x1p-50, norm * (1.0 + 0x1p-50),
-          std::sqrt(sums.squares)};
 }
 
 CodeSums operator+(const CodeSums& a, const CodeSums& b) {
@@ -85,47 +51,6 @@ double Length(const float* y, uint32_t count) {
   double squares = 0.0;
   for (uint32_t i = 0; i < count; ++i) squares += static_cast<double>(y[i]) * y[i];
   return std::sqrt(squares);
-}
-
-// ‖Px − y‖ for a row of length ≤ norm. The identity only rounds float64 sources to float32.
-double AxesError(const Axes& axes, double norm) {
-  if (axes.identity) {
-    return Term("identity rounding", norm * kUnitFloat32) + Term("identity underflow", axes.dim * 0x1p-126);
-  }
-  return ProjectionError(axes.dim, axes.count, norm);
-}
-
-// The same for a row, or a query, that is lifted if `centring` is not null.
-double RowError(const Axes& axes, const Centring* centring, double norm) {
-  return centring != nullptr ? centring->RowError(norm) : AxesError(axes, norm);
-}
-double QueryError(const Axes& axes, const Centring* centring, double norm) {
-  return centring != nullptr ? centring->QueryError(norm) : AxesError(axes, norm);
-}
-// What spreading either adds to that, if it is spread; about this long then.
-double ErrorOfSpread(const Spread* spread, double length) {
-  return spread != nullptr ? spread->Error(length) : 0.0;
-}
-
-// A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by but for
-// spreading.
-QueryCode EncodeCoordinates(uint32_t count, double scale, double error, const Spread* spread, int exponent,
-                            double norm, const float* projected, int8_t* codes) {
-  QueryCode query;
-  query.exponent = exponent;
-  query.norm = norm;
-  query.scale = scale;
-  query.inverse_scale = 1.0 / query.scale;
-  const CodeSums sums =
-      EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
-  query.offset = 1.0 * kZeroCode * sums.codes;
-  const CodeLengths lengths = Lengths(sums, count);
-  error += ErrorOfSpread(spread, lengths.length);
-  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
-  query.projection_norm =
-      (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
-  query.tail_excess = 0.0;
-  return query;
 }
 
 }  // namespace
@@ -163,7 +88,7 @@ class Int8Codes::Writer {
         stored_(codes.axes_.count - first),
         dim_multiple_(dim_multiple),
         most_tail_dims_(most_tail_dims),
-        stride_(RoundUp(static_cast<int>(stored_) + most_tail_dims, dim_multiple)),
+        stride_(RoundUpDim(static_cast<int>(stored_) + most_tail_dims, dim_multiple)),
         all_(codes.codes_.Reserve((codes.order_.size() + kTileRows) * stride_ + kReadableBytes)) {
     if (!codes.axes_.identity) tails_.resize(codes.order_.size());
   }
@@ -191,7 +116,7 @@ class Int8Codes::Writer {
     const double needed = std::ceil(largest_tail_ * largest_tail_ / (kMaxTailCode * kMaxCode));
     codes_.tail_dims_ = static_cast<int>(std::min(std::max(needed, 1.0), 1.0 * most_tail_dims_));
     const size_t used = stored_ + codes_.tail_dims_;
-    const size_t dim = RoundUp(static_cast<int>(used), dim_multiple_), rows = codes_.order_.size();
+    const size_t dim = RoundUpDim(static_cast<int>(used), dim_multiple_), rows = codes_.order_.size();
     codes_.code_dim_ = static_cast<int>(dim);
     for (uint64_t i = 0; i < rows; ++i) {
       // Forward into what earlier rows have left.
@@ -258,7 +183,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     codes->head_->axes_ = {dim, head_count, false, {}, 0};
     codes->head_->order_ = codes->order_;
     const int multiple = static_cast<int>(kHeadMultiple);
-    const int room = RoundUp(static_cast<int>(head_count) + 1, multiple) - static_cast<int>(head_count);
+    const int room = RoundUpDim(static_cast<int>(head_count) + 1, multiple) - static_cast<int>(head_count);
     head.emplace(*codes->head_, 0, multiple, std::min(room, kMaxTailDims));
   }
 
@@ -314,11 +239,11 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       CodeSums sums = {};
       if (head.has_value()) {
         sums = EncodeUnsigned(y, head_count, scale, inverse_scale, kMaxCode, kZeroCode, head->to(place));
-        head->AddRow(place, Lengths(sums, head_count), row_norm, error, head_tile);
+        head->AddRow(place, LengthsOf(sums, head_count), row_norm, error, head_tile);
       }
       sums = sums + EncodeUnsigned(y + head_count, count - head_count, scale, inverse_scale, kMaxCode,
                                    kZeroCode, whole.to(place));
-      const CodeLengths lengths = Lengths(sums, count);
+      const CodeLengths lengths = LengthsOf(sums, count);
       whole.AddRow(place, lengths, row_norm, error + ErrorOfSpread(spread, lengths.length), tile);
     }
     whole.AddTile(tile);
@@ -348,7 +273,7 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   if (axes_.dim != rows.dim) axes_ = IdentityAxes(rows.dim);
   is_plain_ = true;
   const uint32_t dim = rows.dim;
-  code_dim_ = RoundUp(static_cast<int>(dim));
+  code_dim_ = RoundUpDim(static_cast<int>(dim));
   own_order_.resize(rows.rows);
   std::iota(own_order_.begin(), own_order_.end(), 0);
   order_ = own_order_;
@@ -486,7 +411,7 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   rest.offset = 1.0 * kZeroCode * sums.codes;
   // Beside the projection's own error, that of what is missed: rounded to float32, and twice before.
   rest.code_error =
-      (Term("query rest code error", Lengths(sums, count).error + query.code_error * 0x1p-23) +
+      (Term("query rest code error", LengthsOf(sums, count).error + query.code_error * 0x1p-23) +
        Term("query rest projection error",
             QueryError(axes_, lift(), query.norm) + ErrorOfSpread(own_spread(), query.projection_norm)) +
        query.norm * 0x1p-50) *
@@ -511,42 +436,6 @@ QueryCode Int8Codes::EncodePlainQuery(int exponent, double norm, const float* qu
   query.projection_norm = (norm + Term("projection norm error", error)) * kOutward;
   query.tail_excess = 0.0;
   return query;
-}
-
-FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
-                     std::shared_ptr<const Centring> centring, std::shared_ptr<const Spread> spread)
-    : centring_(std::move(centring)),
-      spread_(std::move(spread)),
-      axes_(IdentityAxes(centring_ != nullptr ? centring_->lifted_dim() : rows.dim)),
-      code_dim_(RoundUp(static_cast<int>(axes_.dim))) {
-  const uint32_t dim = axes_.dim;
-  std::vector<float> row(rows.dim), lifted(centring_ != nullptr ? dim : 0);
-  float* const seen = centring_ != nullptr ? lifted.data() : row.data();
-  rows_.reserve(order.size());
-  uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
-  for (const uint32_t id : order) {
-    ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
-    if (centring_ != nullptr) centring_->LiftRow(row.data(), lifted.data());
-    if (spread_ != nullptr) spread_->Apply(seen);
-    const float scale = NextFloat32(CodeScale(MaxAbs(seen, dim), centring_ != nullptr ? 0.0 : norms[id]));
-    const CodeLengths lengths =
-        Lengths(EncodeUnsigned(seen, dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), dim);
-    std::fill(to + dim, to + code_dim_, uint8_t{0});
-    const double error =
-        (lengths.error + Term("row projection error", RowError(axes_, centring_.get(), norms[id]) +
-                                                          ErrorOfSpread(spread_.get(), lengths.length))) *
-        kOutward;
-    rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});
-    to += code_dim_;
-  }
-  std::fill_n(to, kReadableBytes, uint8_t{0});
-}
-
-QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
-  std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
-  const double scale = QueryScale(query, 0, axes_.count, norm, sums_in_16_bits_);
-  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), spread_.get(),
-                           exponent, norm, query, codes);
 }
 
 }  // namespace dotmax

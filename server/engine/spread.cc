@@ -7,6 +7,7 @@
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
 #include "server/engine/reduce.h"
+#include "server/engine/row_code.h"
 
 namespace dotmax {
 namespace {
@@ -45,10 +46,9 @@ void AddUpSixteen(float* x) {
 // The sum of what codes of some rows err by: with one scale for all, as a tile's, and with one each, as
 // queries'.
 double CodeErrors(const std::vector<float>& rows, uint32_t dim) {
-  constexpr int kMaxCode = 127, kZeroCode = 128;
   std::vector<uint8_t> codes(dim);
   const auto error = [&](const float* row, float largest) {
-    const double scale = std::max(1.0 * largest / kMaxCode, 0x1p-100);
+    const double scale = CodeScale(largest, 0.0);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     return std::sqrt(EncodeUnsigned(row, dim, scale, inverse_scale, kMaxCode, kZeroCode, codes.data()).error);
   };

@@ -1,0 +1,48 @@
+#include "server/engine/fine_codes.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/base/dtype.h"
+#include "server/engine/bound.h"
+#include "server/engine/reduce.h"
+
+namespace dotmax {
+
+FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
+                     std::shared_ptr<const Centring> centring, std::shared_ptr<const Spread> spread)
+    : centring_(std::move(centring)),
+      spread_(std::move(spread)),
+      axes_(IdentityAxes(centring_ != nullptr ? centring_->lifted_dim() : rows.dim)),
+      code_dim_(RoundUpDim(static_cast<int>(axes_.dim))) {
+  const uint32_t dim = axes_.dim;
+  std::vector<float> row(rows.dim), lifted(centring_ != nullptr ? dim : 0);
+  float* const seen = centring_ != nullptr ? lifted.data() : row.data();
+  rows_.reserve(order.size());
+  uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
+  for (const uint32_t id : order) {
+    ToFloat32(rows.row(id), rows.dtype, rows.dim, row.data());
+    if (centring_ != nullptr) centring_->LiftRow(row.data(), lifted.data());
+    if (spread_ != nullptr) spread_->Apply(seen);
+    const float scale = NextFloat32(CodeScale(MaxAbs(seen, dim), centring_ != nullptr ? 0.0 : norms[id]));
+    const CodeLengths lengths =
+        LengthsOf(EncodeUnsigned(seen, dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), dim);
+    std::fill(to + dim, to + code_dim_, uint8_t{0});
+    const double error =
+        (lengths.error + Term("row projection error", RowError(axes_, centring_.get(), norms[id]) +
+                                                          ErrorOfSpread(spread_.get(), lengths.length))) *
+        kOutward;
+    rows_.push_back({scale, NextFloat32(lengths.norm), NextFloat32(error)});
+    to += code_dim_;
+  }
+  std::fill_n(to, kReadableBytes, uint8_t{0});
+}
+
+QueryCode FineCodes::EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const {
+  std::fill(codes + axes_.dim, codes + code_dim_, int8_t{0});
+  const double scale = QueryScale(query, 0, axes_.count, norm, sums_in_16_bits_);
+  return EncodeCoordinates(axes_.count, scale, QueryError(axes_, centring_.get(), norm), spread_.get(),
+                           exponent, norm, query, codes);
+}
+
+}  // namespace dotmax

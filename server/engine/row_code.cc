@@ -1,0 +1,68 @@
+#include "server/engine/row_code.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "server/engine/avx2.h"
+#include "server/engine/bound.h"
+
+namespace dotmax {
+
+double CodeScale(double max_abs, double norm) {
+  const double reach = std::max(max_abs, norm * 0x1p-10);
+  // Of next to nothing the inverse is finite all the same, also as float32.
+  return std::max(reach / kMaxCode, 0x1p-100);
+}
+
+double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
+  if (!sums_in_16_bits) return CodeScale(MaxAbs(y, count), norm);
+  const float four = std::max(LargestFour(y, head), LargestFour(y + head, count - head));
+  return CodeScale(four * (kMaxCode / (kMostOfFour - 2.0)), norm);
+}
+
+CodeLengths LengthsOf(const CodeSums& sums, uint32_t count) {
+  // Decoded numbers are rounded: relative 2^-53 of themselves.
+  const double norm = NormUpperBound(count, sums.decoded);
+  return {NormUpperBound(count, sums.error) + norm * 0x1p-50, norm * (1.0 + 0x1p-50),
+          std::sqrt(sums.squares)};
+}
+
+double AxesError(const Axes& axes, double norm) {
+  if (axes.identity) {
+    return Term("identity rounding", norm * kUnitFloat32) + Term("identity underflow", axes.dim * 0x1p-126);
+  }
+  return ProjectionError(axes.dim, axes.count, norm);
+}
+
+double RowError(const Axes& axes, const Centring* centring, double norm) {
+  return centring != nullptr ? centring->RowError(norm) : AxesError(axes, norm);
+}
+
+double QueryError(const Axes& axes, const Centring* centring, double norm) {
+  return centring != nullptr ? centring->QueryError(norm) : AxesError(axes, norm);
+}
+
+double ErrorOfSpread(const Spread* spread, double length) {
+  return spread != nullptr ? spread->Error(length) : 0.0;
+}
+
+QueryCode EncodeCoordinates(uint32_t count, double scale, double error, const Spread* spread, int exponent,
+                            double norm, const float* projected, int8_t* codes) {
+  QueryCode query;
+  query.exponent = exponent;
+  query.norm = norm;
+  query.scale = scale;
+  query.inverse_scale = 1.0 / query.scale;
+  const CodeSums sums =
+      EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
+  query.offset = 1.0 * kZeroCode * sums.codes;
+  const CodeLengths lengths = LengthsOf(sums, count);
+  error += ErrorOfSpread(spread, lengths.length);
+  query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
+  query.projection_norm =
+      (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;
+  query.tail_excess = 0.0;
+  return query;
+}
+
+}  // namespace dotmax
