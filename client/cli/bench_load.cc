@@ -27,7 +27,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "client/cli/common.h"
 #include "client/cpp/credentials.h"
+#include "client/cpp/wire.h"
 #include "dotmax/v1/dotmax.pb.h"
 
 namespace dotmax {
@@ -39,34 +41,6 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr std::chrono::milliseconds kGrace(10);
 const char kMethod[] = "/dotmax.v1.Dotmax/Search";
 
-v1::DType ToProto(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return v1::FLOAT16;
-    case DType::kBFloat16:
-      return v1::BFLOAT16;
-    case DType::kFloat64:
-      return v1::FLOAT64;
-    case DType::kInt8:
-      return v1::INT8;
-    case DType::kFloat32:
-      break;
-  }
-  return v1::FLOAT32;
-}
-
-v1::Metric ToProto(ScoreMetric metric) {
-  switch (metric) {
-    case ScoreMetric::kCosine:
-      return v1::COSINE;
-    case ScoreMetric::kSquaredEuclidean:
-      return v1::SQUARED_EUCLIDEAN;
-    case ScoreMetric::kInnerProduct:
-      break;
-  }
-  return v1::INNER_PRODUCT;
-}
-
 // All of them as they go over the wire, so that sending one is no work.
 std::vector<grpc::ByteBuffer> Serialize(const LoadRequests& requests) {
   std::vector<grpc::ByteBuffer> messages;
@@ -75,13 +49,9 @@ std::vector<grpc::ByteBuffer> Serialize(const LoadRequests& requests) {
   request.set_top_k(requests.options.top_k);
   request.set_metric(ToProto(requests.options.metric));
   request.set_reduction(requests.options.global ? v1::GLOBAL : v1::PER_ROW);
-  const MatrixView& queries = requests.queries.view;
-  v1::Matrix* const matrix = request.mutable_queries();
-  matrix->set_rows(requests.rows);
-  matrix->set_dim(queries.dim);
-  matrix->set_dtype(ToProto(queries.dtype));
+  const Rows queries = ToRows(requests.queries.view);
   for (uint64_t i = 0; i < requests.count(); ++i) {
-    matrix->set_data(queries.row(i * requests.rows), requests.rows * queries.row_bytes());
+    ToProto(queries, i * requests.rows, requests.rows, request.mutable_queries());
     const grpc::Slice slice(request.SerializeAsString());
     messages.emplace_back(&slice, 1);
   }
@@ -96,13 +66,7 @@ std::optional<SearchResult> Parse(const grpc::ByteBuffer& message) {
       !reply.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
     return std::nullopt;
   }
-  const auto list = [](const auto& values) { return std::vector(values.begin(), values.end()); };
-  SearchResult result;
-  result.row_splits = list(reply.row_splits());
-  result.ids = list(reply.ids());
-  result.scores = list(reply.scores());
-  result.query_rows = list(reply.query_rows());
-  return result;
+  return ResultFromProto(reply);
 }
 
 // A connection of its own to options.target. Calls are never repeated: what fails is to be seen.

@@ -1,4 +1,4 @@
-// What the methods of Client share: stubs, limits, and the way to and from messages.
+// What the methods of Client share: stubs, limits, statuses.
 #ifndef DOTMAX_CLIENT_CPP_IMPL_H_
 #define DOTMAX_CLIENT_CPP_IMPL_H_
 
@@ -12,13 +12,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/cpp/credentials.h"
+#include "client/cpp/wire.h"
 #include "dotmax/client.h"
 #include "dotmax/v1/collections.grpc.pb.h"
 #include "dotmax/v1/dotmax.grpc.pb.h"
@@ -30,23 +30,12 @@ namespace dotmax {
 // What a request holds besides rows and exclusions, generously.
 inline constexpr size_t kEnvelopeBytes = 4096;
 
-inline constexpr std::pair<ElementType, v1::DType> kWireTypes[] = {
-    {ElementType::kFloat32, v1::FLOAT32},   {ElementType::kFloat16, v1::FLOAT16},
-    {ElementType::kBFloat16, v1::BFLOAT16}, {ElementType::kFloat64, v1::FLOAT64},
-    {ElementType::kInt8, v1::INT8},
-};
-
 // The server's status, its details as payloads by type URL.
 absl::Status FromGrpc(const grpc::Status& status);
 absl::Status FromRpc(const google::rpc::Status& status);
 
 // kInvalidArgument when `rows` are no whole rows.
 absl::Status CheckRows(const Rows& rows, absl::string_view name);
-
-v1::Metric ToProto(ScoreMetric metric);
-
-// Rows [first, first + count) of `rows`.
-void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix);
 
 struct Client::Impl {
   Impl(const ClientOptions& client_options, std::shared_ptr<grpc::Channel> channel)

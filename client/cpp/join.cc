@@ -120,28 +120,6 @@ v1::SearchRequest RequestOf(const SearchOptions& options, uint64_t first, uint64
   return request;
 }
 
-SearchResult ResultFromProto(const v1::SearchResponse& response) {
-  SearchResult result;
-  result.row_splits.assign(response.row_splits().begin(), response.row_splits().end());
-  result.ids.assign(response.ids().begin(), response.ids().end());
-  result.scores.assign(response.scores().begin(), response.scores().end());
-  result.query_rows.assign(response.query_rows().begin(), response.query_rows().end());
-  if (response.has_best()) {
-    result.best = BestHit{response.best().query_row(), response.best().id(), response.best().score()};
-  }
-  result.truncated.assign(response.truncated().begin(), response.truncated().end());
-  result.counts.assign(response.counts().begin(), response.counts().end());
-  result.version = response.version();
-  result.coverage = response.coverage();
-  result.queue_seconds = response.stats().queue_seconds();
-  result.compute_seconds = response.stats().compute_seconds();
-  result.pairs_screened = response.stats().pairs_screened();
-  result.pairs_survived = response.stats().pairs_survived();
-  result.pairs_checked = response.stats().pairs_checked();
-  result.pairs_rescored = response.stats().pairs_rescored();
-  return result;
-}
-
 void Append(SearchResult part, uint64_t first_row, const SearchOptions& options, SearchResult& all) {
   for (uint64_t& row : part.query_rows) row += first_row;
   if (part.best.has_value()) {

@@ -29,8 +29,6 @@ void AskOf(const SearchOptions& options, uint64_t first, uint64_t rows, Request*
 v1::SearchRequest RequestOf(const SearchOptions& options, uint64_t first, uint64_t rows,
                             std::optional<uint64_t> version);
 
-SearchResult ResultFromProto(const v1::SearchResponse& response);
-
 // Adds the result for query rows [first_row, ...) to the result for those before.
 void Append(SearchResult part, uint64_t first_row, const SearchOptions& options, SearchResult& all);
 

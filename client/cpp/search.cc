@@ -62,30 +62,6 @@ absl::Status CheckRows(const Rows& rows, absl::string_view name) {
       absl::StrCat(name, ": ", rows.bytes, " bytes are not a whole number of rows of dim ", rows.dim));
 }
 
-v1::Metric ToProto(ScoreMetric metric) {
-  switch (metric) {
-    case ScoreMetric::kCosine:
-      return v1::COSINE;
-    case ScoreMetric::kSquaredEuclidean:
-      return v1::SQUARED_EUCLIDEAN;
-    case ScoreMetric::kInnerProduct:
-      break;
-  }
-  return v1::INNER_PRODUCT;
-}
-
-void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix) {
-  matrix->set_rows(count);
-  matrix->set_dim(rows.dim);
-  for (const auto& [ours, wire] : kWireTypes) {
-    if (ours == rows.type) matrix->set_dtype(wire);
-  }
-  if (count > 0) {
-    matrix->set_data(static_cast<const char*>(rows.data) + first * rows.row_bytes(),
-                     count * rows.row_bytes());
-  }
-}
-
 absl::StatusOr<SearchResult> Client::Search(const Rows& queries, const SearchOptions& options) const {
   if (absl::Status s = CheckRows(queries, "queries"); !s.ok()) return s;
   const absl::Time deadline = impl_->Deadline(options.timeout);
