@@ -7,19 +7,12 @@
 namespace dotmax {
 namespace {
 
-ElementType FromProto(v1::DType type) {
-  for (const auto& [ours, wire] : kWireTypes) {
-    if (wire == type) return ours;
-  }
-  return ElementType::kFloat32;
-}
-
 CollectionDescription FromProto(const v1::Collection& c) {
   CollectionDescription description;
   description.name = c.name();
   description.rows = c.rows();
   description.dim = c.dim();
-  description.type = FromProto(c.dtype());
+  description.type = TypeFromProto(c.dtype());
   description.resident_bytes = c.resident_bytes();
   description.screen = c.screen();
   description.version = c.version();

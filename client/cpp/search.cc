@@ -42,18 +42,6 @@ void Tell(const SearchOptions& options, uint64_t done, uint64_t total) {
   if (options.progress) options.progress(done, total);
 }
 
-v1::SelfPairs ToProto(SelfPairs self) {
-  switch (self) {
-    case SelfPairs::kNotItself:
-      return v1::NOT_ITSELF;
-    case SelfPairs::kEachOnce:
-      return v1::EACH_ONCE;
-    case SelfPairs::kAll:
-      break;
-  }
-  return v1::SELF_PAIRS_UNSPECIFIED;
-}
-
 }  // namespace
 
 absl::Status CheckRows(const Rows& rows, absl::string_view name) {

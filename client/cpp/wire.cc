@@ -1,6 +1,24 @@
 #include "client/cpp/wire.h"
 
+#include <utility>
+
 namespace dotmax {
+namespace {
+
+constexpr std::pair<ElementType, v1::DType> kWireTypes[] = {
+    {ElementType::kFloat32, v1::FLOAT32},   {ElementType::kFloat16, v1::FLOAT16},
+    {ElementType::kBFloat16, v1::BFLOAT16}, {ElementType::kFloat64, v1::FLOAT64},
+    {ElementType::kInt8, v1::INT8},
+};
+
+}  // namespace
+
+ElementType TypeFromProto(v1::DType type) {
+  for (const auto& [ours, wire] : kWireTypes) {
+    if (wire == type) return ours;
+  }
+  return ElementType::kFloat32;
+}
 
 v1::Metric ToProto(ScoreMetric metric) {
   switch (metric) {
@@ -12,6 +30,18 @@ v1::Metric ToProto(ScoreMetric metric) {
       break;
   }
   return v1::INNER_PRODUCT;
+}
+
+v1::SelfPairs ToProto(SelfPairs self) {
+  switch (self) {
+    case SelfPairs::kNotItself:
+      return v1::NOT_ITSELF;
+    case SelfPairs::kEachOnce:
+      return v1::EACH_ONCE;
+    case SelfPairs::kAll:
+      break;
+  }
+  return v1::SELF_PAIRS_UNSPECIFIED;
 }
 
 void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix) {

@@ -3,20 +3,16 @@
 #define DOTMAX_CLIENT_CPP_WIRE_H_
 
 #include <cstddef>
-#include <utility>
 
 #include "dotmax/client.h"
 #include "dotmax/v1/dotmax.pb.h"
+#include "dotmax/v1/matrix.pb.h"
 
 namespace dotmax {
 
-inline constexpr std::pair<ElementType, v1::DType> kWireTypes[] = {
-    {ElementType::kFloat32, v1::FLOAT32},   {ElementType::kFloat16, v1::FLOAT16},
-    {ElementType::kBFloat16, v1::BFLOAT16}, {ElementType::kFloat64, v1::FLOAT64},
-    {ElementType::kInt8, v1::INT8},
-};
-
+ElementType TypeFromProto(v1::DType type);  // kFloat32 for one that this client does not know
 v1::Metric ToProto(ScoreMetric metric);
+v1::SelfPairs ToProto(SelfPairs self);
 
 // Rows [first, first + count) of `rows`.
 void ToProto(const Rows& rows, size_t first, size_t count, v1::Matrix* matrix);

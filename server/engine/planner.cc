@@ -225,8 +225,7 @@ class Planner {
 
   // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
   uint32_t JointAxes() const {
-    constexpr uint32_t kChunk = kHeadMultiple;
-    return std::min(view_.dim, (view_.dim + kChunk - 1) / kChunk * kChunk - kTailsOfJointHead);
+    return std::min(view_.dim, RoundUpDim(view_.dim, kHeadMultiple) - kTailsOfJointHead);
   }
 
   // Seen from a centre, unless that is null.

@@ -72,7 +72,7 @@ void Trials::MeasureFloat32() { float32_ = Measure(nullptr, /*of_others=*/false,
 
 Trials::Result Trials::OfSome(const Int8Codes& codes, double share, const Result* known) {
   Result result = Measure(&codes, /*of_others=*/false, share, known);
-  result.times.single = std::max(result.times.single, SecondsOfMemory(codes, share));
+  result.times.single = std::max(result.times.single, SecondsOfMemory(codes, share, result));
   return result;
 }
 
@@ -148,11 +148,11 @@ Trials::Result Trials::Measure(const Int8Codes* codes, bool of_others, double sh
       times.deep = std::min(times.deep, batch(/*deep=*/true));
     }
     double single = 0.0;
-    alone_ = {};
+    result.single_screened = result.single_survived = 0;
     for (uint64_t q = 0; q < kSampleQueries; q += kSampleQueries / kSingleQueries) {
       single += Run(codes, q, 1, of_others).Of(share);
-      alone_.screened += scratch_.pairs_screened;
-      alone_.survived += scratch_.pairs_survived;
+      result.single_screened += scratch_.pairs_screened;
+      result.single_survived += scratch_.pairs_survived;
     }
     times.single = std::min(times.single, single / kSingleQueries);
   }
@@ -161,12 +161,13 @@ Trials::Result Trials::Measure(const Int8Codes* codes, bool of_others, double sh
 
 // So few codes stay in cache; in a search, a single query waits for most of them: for those of the rows that
 // it screens, in order, and for others of the survivors.
-double Trials::SecondsOfMemory(const Int8Codes& codes, double share) const {
+double Trials::SecondsOfMemory(const Int8Codes& codes, double share, const Result& result) {
   const Int8Codes& first = codes.head() != nullptr ? *codes.head() : codes;
   const int of_fine = codes.fine() != nullptr ? codes.fine()->code_dim() : 0;
   const int again = codes.head() != nullptr ? codes.code_dim() : of_fine;
   constexpr double kScattered = kStreamedBytesPerSecond / kScatteredBytesPerSecond;
-  const double bytes = alone_.screened * first.code_dim() + alone_.survived * again * kScattered;
+  const double bytes =
+      1.0 * result.single_screened * first.code_dim() + 1.0 * result.single_survived * again * kScattered;
   return (bytes / share / kSingleQueries - kCachedBytes) / kStreamedBytesPerSecond;
 }
 

@@ -34,6 +34,8 @@ class Trials {
   struct Result {
     SearchTimes times;
     uint64_t survived = 0;  // pairs of the batch
+    // Pairs of the single queries.
+    uint64_t single_screened = 0, single_survived = 0;
   };
 
   // Both outlive this; norms[i] ≥ ‖row i‖. REQUIRES: at least one row.
@@ -76,7 +78,7 @@ class Trials {
   PassTime Run(const Int8Codes* codes, uint64_t first, uint64_t queries, bool of_others = false,
                bool deep = false);
   Result Measure(const Int8Codes* codes, bool of_others, double share, const Result* known = nullptr);
-  double SecondsOfMemory(const Int8Codes& codes, double share) const;
+  static double SecondsOfMemory(const Int8Codes& codes, double share, const Result& result);
   uint64_t SampleRow(uint64_t i) const;
 
   const Matrix& matrix_;
@@ -86,9 +88,6 @@ class Trials {
   std::vector<double> thresholds_,
       deep_;  // the best score that another row gives each, and the kDeep-th best
   SearchTimes float32_;
-  struct {
-    double screened = 0.0, survived = 0.0;
-  } alone_;  // pairs of single queries, when they were last measured
   PassBuffers buffers_;
   Scratch scratch_;
 };
