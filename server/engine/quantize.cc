@@ -279,7 +279,7 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   order_ = own_order_;
   tiles_.clear();
   longest_ = 0.0;
-  uint8_t* to = codes_.Reserve((rows.rows + kTileRows) * code_dim_ + kReadableBytes);
+  uint8_t* const to = codes_.Reserve((rows.rows + kTileRows) * code_dim_ + kReadableBytes);
   for (uint64_t first = 0; first < rows.rows; first += kTileRows) {
     const int count = static_cast<int>(std::min<uint64_t>(kTileRows, rows.rows - first));
     const float* x = reinterpret_cast<const float*>(rows.row(first));
@@ -293,18 +293,13 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
     // A row's length is at most 2^8 times its largest element.
     const double scale = CodeScale(max_abs, 0.0);
     const float inverse_scale = static_cast<float>(1.0 / scale);
-    float most = 0.0f, least = std::numeric_limits<float>::infinity();
-    for (int r = 0; r < count; ++r, x += dim, to += code_dim_) {
-      const PlainSums sums = EncodePlainUnsigned(x, dim, inverse_scale, kZeroCode, to);
-      std::fill(to + dim, to + code_dim_, uint8_t{0});
-      most = std::max(most, sums.squares);
-      least = std::min(least, sums.squares);
-    }
+    const PlainSquares squares =
+        EncodePlainUnsigned(x, count, dim, inverse_scale, kZeroCode, code_dim_, to + first * code_dim_);
     CodeTile tile = {first,
                      count,
                      scale,
-                     std::sqrt(LargestSquares(dim, most)) * kOutward,
-                     std::sqrt(LeastSquares(dim, least)) * (1.0 - 0x1p-50),
+                     std::sqrt(LargestSquares(dim, squares.most)) * kOutward,
+                     std::sqrt(LeastSquares(dim, squares.least)) * (1.0 - 0x1p-50),
                      0.0,
                      PlainCodeError(dim, scale)};
     tile.code_norm = (tile.norm + tile.code_error) * kOutward;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "server/engine/bound.h"
 
@@ -242,38 +243,58 @@ CodeSums EncodeU8(const float* x, size_t n, double scale, float inverse_scale, i
   return EncodeOf(x, n, scale, inverse_scale, limit, zero, codes);
 }
 
-template <class Code>
+// The low bits of a number to which 1.5·2^23 was added hold it, rounded to an integer. kCounts: Σ code is
+// asked for.
+template <bool kCounts, class Code>
 HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float inverse_scale, int zero,
                                    Code* HWY_RESTRICT codes) {
   const hn::ScalableTag<float> d;
-  const hn::RebindToSigned<decltype(d)> di;
-  const hn::Rebind<Code, decltype(d)> dc;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
   const size_t lanes = hn::Lanes(d);
-  auto code_sum = hn::Zero(di);
-  auto squares = hn::Zero(d);
-  const auto add = [&](hn::Vec<decltype(d)> y) HWY_ATTR {
-    const auto code = hn::NearestInt(hn::Mul(y, hn::Set(d, inverse_scale)));
-    code_sum = hn::Add(code_sum, code);
-    squares = hn::MulAdd(y, y, squares);
-    return hn::DemoteTo(dc, hn::Add(code, hn::Set(di, zero)));
+  const float rounds = 0x1.8p23f + static_cast<float>(zero);
+  auto code_sum = hn::Zero(du);
+  decltype(hn::Zero(d)) squares[2] = {hn::Zero(d), hn::Zero(d)};  // in turn, as each waits for the one before
+  const auto add = [&](int turn, hn::Vec<decltype(d)> y) HWY_ATTR {
+    const auto bits = hn::BitCast(du, hn::MulAdd(y, hn::Set(d, inverse_scale), hn::Set(d, rounds)));
+    if constexpr (kCounts) code_sum = hn::Add(code_sum, bits);
+    squares[turn] = hn::MulAdd(y, y, squares[turn]);
+    return hn::TruncateTo(d8, bits);
   };
+  auto* const to = reinterpret_cast<uint8_t*>(codes);
   size_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(add(hn::LoadU(d, x + i)), dc, codes + i);
-  if (i < n) {
-    HWY_ALIGN float rest[HWY_MAX_BYTES / sizeof(float)] = {};
-    HWY_ALIGN Code rest_codes[HWY_MAX_BYTES];
-    std::copy(x + i, x + n, rest);
-    hn::Store(add(hn::Load(d, rest)), dc, rest_codes);
-    std::copy_n(rest_codes, n - i, codes + i);
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    hn::StoreU(add(0, hn::LoadU(d, x + i)), d8, to + i);
+    hn::StoreU(add(1, hn::LoadU(d, x + i + lanes)), d8, to + i + lanes);
   }
-  return {hn::GetLane(hn::SumOfLanes(di, code_sum)), hn::GetLane(hn::SumOfLanes(d, squares))};
+  for (; i < n; i += lanes) {
+    HWY_ALIGN float rest[HWY_MAX_BYTES / sizeof(float)] = {};
+    HWY_ALIGN uint8_t rest_codes[HWY_MAX_BYTES];
+    const size_t count = std::min(lanes, n - i);
+    std::copy_n(x + i, count, rest);
+    hn::Store(add(0, hn::Load(d, rest)), d8, rest_codes);
+    std::copy_n(rest_codes, count, to + i);
+  }
+  const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(squares[0], squares[1])));
+  if (!kCounts) return {0, sum};
+  const uint32_t zeros =
+      static_cast<uint32_t>((n + lanes - 1) / lanes * lanes) * std::bit_cast<uint32_t>(rounds);
+  return {static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(du, code_sum)) - zeros), sum};
 }
 
 PlainSums EncodePlainS8(const float* x, size_t n, float inverse_scale, int8_t* codes) {
-  return EncodePlainOf(x, n, inverse_scale, 0, codes);
+  return EncodePlainOf<true>(x, n, inverse_scale, 0, codes);
 }
-PlainSums EncodePlainU8(const float* x, size_t n, float inverse_scale, int zero, uint8_t* codes) {
-  return EncodePlainOf(x, n, inverse_scale, zero, codes);
+
+PlainSquares EncodePlainU8(const float* x, size_t rows, size_t dim, float inverse_scale, int zero,
+                           size_t stride, uint8_t* codes) {
+  PlainSquares squares = {std::numeric_limits<float>::infinity(), 0.0f};
+  for (size_t r = 0; r < rows; ++r, x += dim, codes += stride) {
+    const float row = EncodePlainOf<false>(x, dim, inverse_scale, zero, codes).squares;
+    std::fill(codes + dim, codes + stride, uint8_t{0});
+    squares = {std::min(squares.least, row), std::max(squares.most, row)};
+  }
+  return squares;
 }
 
 double ScaleRow(const double* HWY_RESTRICT x, size_t n, double factor, float* HWY_RESTRICT to) {
@@ -451,8 +472,9 @@ CodeSums EncodeUnsigned(const float* x, size_t n, double scale, float inverse_sc
 PlainSums EncodePlainSigned(const float* x, size_t n, float inverse_scale, int8_t* codes) {
   return HWY_DYNAMIC_DISPATCH(EncodePlainS8)(x, n, inverse_scale, codes);
 }
-PlainSums EncodePlainUnsigned(const float* x, size_t n, float inverse_scale, int zero, uint8_t* codes) {
-  return HWY_DYNAMIC_DISPATCH(EncodePlainU8)(x, n, inverse_scale, zero, codes);
+PlainSquares EncodePlainUnsigned(const float* x, size_t rows, size_t dim, float inverse_scale, int zero,
+                                 size_t stride, uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodePlainU8)(x, rows, dim, inverse_scale, zero, stride, codes);
 }
 
 double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {

@@ -77,14 +77,22 @@ CodeSums EncodeSigned(const float* x, size_t n, double scale, float inverse_scal
 CodeSums EncodeUnsigned(const float* x, size_t n, double scale, float inverse_scale, int limit, int zero,
                         uint8_t* codes);
 
-// The same in a third of the time, and saying less: codes[i] = x[i] · inverse_scale rounded, and Σ code and Σ
-// x² in float32, in some order. REQUIRES: |x[i] · inverse_scale| < 127.5.
+// The same in a fraction of the time, and saying less: codes[i] = x[i] · inverse_scale rounded, perhaps with
+// the product, and Σ code and Σ x² in float32, in some order. REQUIRES: |x[i] · inverse_scale| < 127.5, n ≤
+// 2^16.
 struct PlainSums {
-  int64_t codes;
+  int32_t codes;
   float squares;
 };
 PlainSums EncodePlainSigned(const float* x, size_t n, float inverse_scale, int8_t* codes);
-PlainSums EncodePlainUnsigned(const float* x, size_t n, float inverse_scale, int zero, uint8_t* codes);
+
+// The same of `rows` rows, plus `zero`, as unsigned bytes, those of a row and then zeros at each `stride` ≥
+// dim; and the least and largest Σ x² of a row.
+struct PlainSquares {
+  float least, most;
+};
+PlainSquares EncodePlainUnsigned(const float* x, size_t rows, size_t dim, float inverse_scale, int zero,
+                                 size_t stride, uint8_t* codes);
 
 // A row of any dtype (any alignment) in float64; returns its largest magnitude.
 double Widen(const std::byte* row, DType dtype, size_t dim, double* to);
