@@ -1,16 +1,13 @@
 #include "server/engine/reduce.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/base/dtype.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
 #include "tests/data.h"
-#include "tests/oracle.h"
 
 namespace dotmax {
 namespace {
@@ -86,187 +83,6 @@ TEST(ReduceTest, InfinityRulesAColumnOut) {
   EXPECT_EQ(survivors[0].column, 1);
 }
 
-TEST(ReduceTest, CheckDotOfEveryDtypeSizeAndAddressIsWithinItsError) {
-  for (const DType dtype :
-       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
-    for (const uint32_t dim : {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 100}) {
-      const SharedMatrix a = testing::RandomNormal(1, dim, dim, DType::kFloat64);
-      const SharedMatrix b = testing::RandomNormal(3, dim, dim + 1, dtype);
-      std::vector<double> wide(dim);
-      ToFloat64(a.view.data, DType::kFloat64, dim, wide.data());
-      for (uint64_t row = 0; row < 3; ++row) {  // odd rows of odd dims are misaligned for vectors
-        const DotSums dot = CheckDot(wide.data(), b.view.row(row), dtype, dim);
-        const double exact = testing::ExactScore(a.view, 0, b.view, row);
-        EXPECT_LE(std::abs(dot.sum - exact), Float64DotError(dim)(dot.sum_abs)) << DTypeName(dtype) << dim;
-        EXPECT_GE(dot.sum_abs * (1.0 + 1e-12), std::abs(exact));
-        EXPECT_LE(dot.sum_abs, 1e5 * dim);
-      }
-    }
-  }
-}
-
-TEST(ReduceTest, Float32DotsOfEverySizeAreWithinTheirError) {
-  for (const uint32_t dim : {1u, 7u, 16u, 31u, 64u, 100u, 300u}) {
-    for (const size_t count : {1u, 3u, 4u, 9u}) {
-      const SharedMatrix row = testing::RandomNormal(1, dim, dim),
-                         queries = testing::RandomNormal(count, dim, 2);
-      std::vector<const float*> of;
-      for (size_t q = 0; q < count; ++q) of.push_back(reinterpret_cast<const float*>(queries.view.row(q)));
-      std::vector<float> dots(count);
-      Float32Dots(reinterpret_cast<const float*>(row.view.row(0)), dim, of, dots.data());
-      for (size_t q = 0; q < count; ++q) {
-        const double exact = testing::ExactScore(queries.view, q, row.view, 0);
-        EXPECT_NEAR(dots[q], exact, Float32ScreenError(dim)(2.0 * std::sqrt(dim), 2.0 * std::sqrt(dim)));
-      }
-    }
-  }
-}
-
-TEST(ReduceTest, CheckDotThatOverflowsIsNotFinite) {
-  const SharedMatrix a = testing::MakeMatrix({1e300, 1e300}, 2, DType::kFloat64);
-  const SharedMatrix b = testing::MakeMatrix({1e300, -1e300}, 2, DType::kFloat64);
-  std::vector<double> wide = {1e300, 1e300};
-  const DotSums dot = CheckDot(wide.data(), b.view.data, DType::kFloat64, 2);
-  EXPECT_FALSE(std::isfinite(dot.sum_abs));
-}
-
-// Within their errors, and the same as the obvious loop but for the order.
-TEST(ReduceTest, ChecksOfOtherMetricsAreWithinTheirErrors) {
-  for (const DType dtype :
-       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
-    for (const uint32_t dim : {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 100, 1000}) {
-      const SharedMatrix a = testing::RandomNormal(1, dim, dim, DType::kFloat64);
-      const SharedMatrix b = testing::RandomNormal(3, dim, dim + 1, dtype);
-      std::vector<double> wide(dim), row_wide(dim);
-      ToFloat64(a.view.data, DType::kFloat64, dim, wide.data());
-      double a_squares = 0.0;
-      for (const double x : wide) a_squares += x * x;
-      for (uint64_t row = 0; row < 3; ++row) {
-        const std::byte* const at = b.view.row(row);
-        ToFloat64(at, dtype, dim, row_wide.data());
-        double squares = 0.0;
-        for (const double x : row_wide) squares += x * x;
-        const DotAndSquares got = CheckDotAndSquares(wide.data(), at, dtype, dim);
-        const DotSums dot = CheckDot(wide.data(), at, dtype, dim);
-        EXPECT_EQ(got.sum, dot.sum);
-        EXPECT_EQ(got.sum_abs, dot.sum_abs);
-        EXPECT_NEAR(got.squares, squares, squares * 1e-13);
-        const double cosine = testing::ExactScore(a.view, 0, b.view, row, Metric::kCosine);
-        const Interval interval =
-            Float64CosineInterval(dim, DType::kFloat64, dtype)(got.sum, got.sum_abs, a_squares, got.squares);
-        EXPECT_LE(interval.lower, cosine) << DTypeName(dtype) << dim;
-        EXPECT_GE(interval.upper, cosine) << DTypeName(dtype) << dim;
-        EXPECT_LE(interval.upper - interval.lower, 1e-12);
-        const double distance = CheckSquaredDistance(wide.data(), at, dtype, dim);
-        const double exact = testing::ExactScore(a.view, 0, b.view, row, Metric::kSquaredEuclidean);
-        EXPECT_LE(std::abs(distance - exact), Float64DistanceError(dim)(distance)) << DTypeName(dtype) << dim;
-      }
-    }
-  }
-}
-
-TEST(ReduceTest, ChecksOfOtherMetricsThatOverflowAreNotFinite) {
-  const std::vector<double> a = {1e300, 1.0}, b = {1e200, -1e300};
-  const std::byte* const row = reinterpret_cast<const std::byte*>(b.data());
-  EXPECT_FALSE(std::isfinite(CheckDotAndSquares(a.data(), row, DType::kFloat64, 2).squares));
-  EXPECT_FALSE(std::isfinite(CheckSquaredDistance(a.data(), row, DType::kFloat64, 2)));
-  EXPECT_FALSE(std::isfinite(Float64DistanceError(2)(std::numeric_limits<double>::infinity())));
-}
-
-TEST(ReduceTest, CodesAreThoseOfTheObviousLoop) {
-  Random random(5);
-  for (const size_t n : {0, 1, 3, 7, 8, 9, 15, 16, 17, 100, 784}) {
-    std::vector<float> x(n);
-    for (float& v : x) v = static_cast<float>(random.Normal());
-    if (n > 2) x[n / 2] = 1e30f;  // beyond the limit
-    EXPECT_EQ(MaxAbs(x.data(), n), n > 2 ? 1e30f : n == 1 ? std::abs(x[0]) : 0.0f);
-    const double scale = 3.0 / 127;
-    const float inverse_scale = static_cast<float>(1.0 / scale);
-    std::vector<int8_t> codes(n + 1, 77);
-    std::vector<uint8_t> unsigned_codes(n + 1, 77);
-    const CodeSums sums = EncodeSigned(x.data(), n, scale, inverse_scale, 127, codes.data());
-    const CodeSums same = EncodeUnsigned(x.data(), n, scale, inverse_scale, 127, 128, unsigned_codes.data());
-    EXPECT_EQ(codes[n], 77);
-    EXPECT_EQ(unsigned_codes[n], 77);
-    CodeSums expected = {};
-    for (size_t i = 0; i < n; ++i) {
-      const double rounded = std::nearbyint(x[i] * inverse_scale);
-      const int code = static_cast<int>(std::min(std::max(rounded, -127.0), 127.0));
-      ASSERT_EQ(codes[i], code);
-      ASSERT_EQ(unsigned_codes[i], code + 128);
-      const double rest = x[i] - code * scale;
-      expected.codes += code;
-      expected.error += rest * rest;
-      expected.decoded += code * scale * (code * scale);
-      expected.squares += static_cast<double>(x[i]) * x[i];
-    }
-    for (const CodeSums& got : {sums, same}) {
-      EXPECT_EQ(got.codes, expected.codes);
-      EXPECT_DOUBLE_EQ(got.error, expected.error);
-      EXPECT_DOUBLE_EQ(got.decoded, expected.decoded);
-      EXPECT_DOUBLE_EQ(got.squares, expected.squares);
-    }
-  }
-}
-
-TEST(ReduceTest, PlainCodesAreThoseOfTheObviousLoop) {
-  constexpr size_t kRows = 3;
-  Random random(15);
-  for (const size_t n : {0, 1, 3, 15, 16, 17, 31, 33, 47, 100, 784}) {
-    std::vector<float> x(kRows * n);
-    for (float& v : x) v = static_cast<float>(random.Uniform() * 2.0 - 1.0);
-    const float inverse_scale = 127.0f;
-    const size_t stride = n + 5;
-    std::vector<uint8_t> unsigned_codes(kRows * stride + 1, 77);
-    const PlainSquares range =
-        EncodePlainUnsigned(x.data(), kRows, n, inverse_scale, 128, stride, unsigned_codes.data());
-    EXPECT_EQ(unsigned_codes.back(), 77);
-    double least = std::numeric_limits<double>::infinity(), most = 0.0;
-    for (size_t row = 0; row < kRows; ++row) {
-      const float* const its = x.data() + row * n;
-      const uint8_t* const its_codes = unsigned_codes.data() + row * stride;
-      std::vector<int8_t> codes(n + 1, 77);
-      const PlainSums sums = EncodePlainSigned(its, n, inverse_scale, codes.data());
-      EXPECT_EQ(codes[n], 77);
-      int64_t code_sum = 0;
-      double squares = 0.0;
-      for (size_t i = 0; i < n; ++i) {
-        ASSERT_LE(std::abs(static_cast<double>(its[i]) * inverse_scale - codes[i]), 0.5 + 0x1p-16);
-        ASSERT_EQ(its_codes[i], codes[i] + 128);
-        code_sum += codes[i];
-        squares += 1.0 * its[i] * its[i];
-      }
-      for (size_t i = n; i < stride; ++i) ASSERT_EQ(its_codes[i], 0);
-      EXPECT_EQ(sums.codes, code_sum);
-      EXPECT_LE(squares, LargestSquares(static_cast<uint32_t>(n), sums.squares));
-      EXPECT_GE(squares, LeastSquares(static_cast<uint32_t>(n), sums.squares));
-      least = std::min(least, squares);
-      most = std::max(most, squares);
-    }
-    EXPECT_LE(most, LargestSquares(static_cast<uint32_t>(n), range.most));
-    EXPECT_GE(most, LeastSquares(static_cast<uint32_t>(n), range.most));
-    EXPECT_LE(least, LargestSquares(static_cast<uint32_t>(n), range.least));
-    EXPECT_GE(least, LeastSquares(static_cast<uint32_t>(n), range.least));
-  }
-}
-
-TEST(ReduceTest, WidensEveryDtype) {
-  for (const DType dtype :
-       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
-    for (const uint32_t dim : {1u, 7u, 8u, 9u, 40u}) {
-      const SharedMatrix row = testing::RandomNormal(1, dim, dim, dtype);
-      std::vector<double> got(dim + 1, 77.0), expected(dim);
-      ToFloat64(row.view.row(0), dtype, dim, expected.data());
-      double largest = 0.0;
-      for (const double x : expected) largest = std::max(largest, std::abs(x));
-      EXPECT_EQ(Widen(row.view.row(0), dtype, dim, got.data()), largest);
-      EXPECT_EQ(got.back(), 77.0);
-      got.pop_back();
-      EXPECT_EQ(got, expected);
-    }
-  }
-}
-
 TEST(ReduceTest, LargestByColumnIsThatOfTheObviousLoop) {
   Random random(16);
   for (const int rows : {1, 2, 33}) {
@@ -324,21 +140,6 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
       EXPECT_TRUE(is_least || larger >= wanted);
       EXPECT_LE(larger, wanted + 2);  // numbers that lie closer than the last step
     }
-  }
-}
-
-TEST(ReduceTest, ScalesRowsByPowersOfTwo) {
-  for (const size_t n : {1, 7, 8, 9, 33}) {
-    std::vector<double> x(n);
-    for (size_t i = 0; i < n; ++i) x[i] = (1.0 + static_cast<double>(i)) * 0x1p-900;
-    std::vector<float> to(n);
-    const double squares = ScaleToFloat32(x.data(), n, 0x1p900, to.data());
-    double expected = 0.0;
-    for (size_t i = 0; i < n; ++i) {
-      EXPECT_EQ(to[i], static_cast<float>(i + 1));
-      expected += (i + 1.0) * (i + 1.0);
-    }
-    EXPECT_EQ(squares, expected);
   }
 }
 

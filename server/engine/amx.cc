@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "hwy/targets.h"
+#include "server/engine/aligned.h"
 #include "server/engine/survivors.h"
 
 #if defined(__x86_64__) && defined(__linux__)

@@ -5,7 +5,8 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
-#include "server/engine/reduce.h"
+#include "server/engine/pair_sums.h"
+#include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
-#include "server/engine/reduce.h"
+#include "server/engine/pair_sums.h"
 
 namespace dotmax {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "absl/types/span.h"
 #include "server/base/types.h"
-#include "server/engine/reduce.h"
+#include "server/engine/pair_sums.h"
 
 namespace dotmax {
 

@@ -7,6 +7,7 @@
 #include "server/base/dtype.h"
 #include "server/engine/aligned.h"
 #include "server/engine/matrix.h"
+#include "server/engine/pair_sums.h"
 #include "server/engine/quantize.h"
 #include "server/engine/survivors.h"
 

@@ -1,11 +1,12 @@
-// The part of reduce.h that sums over a pair of rows.
+#include "server/engine/pair_sums.h"
+
 #include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "server/base/dtype.h"
-#include "server/engine/reduce.h"
+#include "server/engine/aligned.h"
 
 // Vectors of unknown length can't be members or elements, as they are here: arm64 gets NEON.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)

@@ -11,6 +11,8 @@
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
 #include "server/engine/exact.h"
+#include "server/engine/pair_sums.h"
+#include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {

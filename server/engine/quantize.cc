@@ -12,7 +12,7 @@
 #include "server/engine/avx2.h"
 #include "server/engine/bound.h"
 #include "server/engine/packing.h"
-#include "server/engine/reduce.h"
+#include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {

@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "server/engine/centring.h"
-#include "server/engine/reduce.h"
 #include "server/engine/rotate.h"
+#include "server/engine/row_loops.h"
 #include "server/engine/spread.h"
 
 namespace dotmax {

@@ -6,8 +6,8 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/bound.h"
-#include "server/engine/reduce.h"
 #include "server/engine/row_code.h"
+#include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {

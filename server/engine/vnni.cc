@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "hwy/targets.h"
+#include "server/engine/aligned.h"
 #include "server/engine/packing.h"
 #include "server/engine/survivors.h"
 
