@@ -52,7 +52,7 @@ for cpu in max cortex-a72; do # with SVE, and without
   "${emulated[@]}" "$build/server/dotmax-server" --matrix=deploy/sample/glove-10k.npy --listen=127.0.0.1:0 --metrics-listen= \
     2>"$build/log" &
   server=$!
-  await_ready "$build/log" "$server"
+  await_ready "$build/log" "$server" 300 # emulated vectors are slow
   grep -o '"float32_kernel.*"simd":"[^"]*"' "$build/log"
   found=$("${emulated[@]}" "$build/client/cli/dotmax" "${question[@]}" --server="127.0.0.1:$(logged_port "$build/log" grpc_port)")
   [[ $found == "$expected" ]] || { echo "FAILED: $found"; exit 1; }

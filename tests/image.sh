@@ -108,6 +108,7 @@ echo "== the health check, inside"
 buildah run "$container" -- dotmax health --server="127.0.0.1:$port"
 echo "== a question, from outside"
 for dotmax in build/ci/client/cli/dotmax build/release/client/cli/dotmax; do [[ -x $dotmax ]] && break; done
+[[ -x $dotmax ]] || fail "there is no command to ask with: build it first"
 ask() { "$dotmax" search --server="127.0.0.1:$port" --queries=deploy/sample/glove-10k.npy --top-k=1 --words=king --json "$@"; }
 answer=$(ask)
 echo "$answer"
