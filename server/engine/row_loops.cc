@@ -113,9 +113,10 @@ HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float 
   }
   const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
   if (!kCounts) return {0, sum};
-  const uint32_t zeros =
-      static_cast<uint32_t>((n + lanes - 1) / lanes * lanes) * std::bit_cast<uint32_t>(rounds);
-  return {static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(du, code_sum)) - zeros), sum};
+  const auto zeros = static_cast<uint32_t>((n + lanes - 1) / lanes) * std::bit_cast<uint32_t>(rounds);
+  const hn::RebindToSigned<decltype(d)> di;
+  const auto codes_of_lanes = hn::BitCast(di, hn::Sub(code_sum, hn::Set(du, zeros)));
+  return {hn::GetLane(hn::SumOfLanes(di, codes_of_lanes)), sum};
 }
 
 PlainSums EncodePlainS8(const float* x, size_t n, float inverse_scale, int8_t* codes) {
