@@ -1,6 +1,7 @@
 #include "server/engine/reduce.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 

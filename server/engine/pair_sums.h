@@ -3,7 +3,6 @@
 #define DOTMAX_SERVER_ENGINE_PAIR_SUMS_H_
 
 #include <cstddef>
-#include <cstdint>
 
 #include "absl/types/span.h"
 #include "server/base/types.h"

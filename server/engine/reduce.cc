@@ -1,10 +1,7 @@
 #include "server/engine/reduce.h"
 
-#include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "server/engine/bound.h"
 

@@ -75,11 +75,9 @@ CodeSums EncodeU8(const float* x, size_t n, double scale, float inverse_scale, i
   return EncodeOf(x, n, scale, inverse_scale, limit, zero, codes);
 }
 
-// The low bits of a number to which 1.5·2^23 was added hold it, rounded to an integer. kCounts: Σ code is
-// asked for.
-template <bool kCounts, class Code>
+// The low bits of a number to which 1.5·2^23 was added hold it, rounded to an integer.
 HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float inverse_scale, int zero,
-                                   Code* HWY_RESTRICT codes) {
+                                   uint8_t* HWY_RESTRICT codes) {
   const hn::ScalableTag<float> d;
   const hn::RebindToUnsigned<decltype(d)> du;
   const hn::Rebind<uint8_t, decltype(d)> d8;
@@ -88,16 +86,15 @@ HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float 
   auto code_sum = hn::Zero(du);
   const auto encode = [&](hn::Vec<decltype(d)> y, uint8_t* to) HWY_ATTR {
     const auto bits = hn::BitCast(du, hn::MulAdd(y, hn::Set(d, inverse_scale), hn::Set(d, rounds)));
-    if constexpr (kCounts) code_sum = hn::Add(code_sum, bits);
+    code_sum = hn::Add(code_sum, bits);
     hn::StoreU(hn::TruncateTo(d8, bits), d8, to);
   };
   auto even = hn::Zero(d), odd = hn::Zero(d);  // two sums, as each waits for the one before
-  auto* const to = reinterpret_cast<uint8_t*>(codes);
   size_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes) {
     const auto y0 = hn::LoadU(d, x + i), y1 = hn::LoadU(d, x + i + lanes);
-    encode(y0, to + i);
-    encode(y1, to + i + lanes);
+    encode(y0, codes + i);
+    encode(y1, codes + i + lanes);
     even = hn::MulAdd(y0, y0, even);
     odd = hn::MulAdd(y1, y1, odd);
   }
@@ -109,10 +106,9 @@ HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float 
     const auto y = hn::Load(d, rest);
     encode(y, rest_codes);
     even = hn::MulAdd(y, y, even);
-    std::copy_n(rest_codes, count, to + i);
+    std::copy_n(rest_codes, count, codes + i);
   }
   const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
-  if (!kCounts) return {0, sum};
   const auto zeros = static_cast<uint32_t>((n + lanes - 1) / lanes) * std::bit_cast<uint32_t>(rounds);
   const hn::RebindToSigned<decltype(d)> di;
   const auto codes_of_lanes = hn::BitCast(di, hn::Sub(code_sum, hn::Set(du, zeros)));
@@ -120,14 +116,14 @@ HWY_INLINE PlainSums EncodePlainOf(const float* HWY_RESTRICT x, size_t n, float 
 }
 
 PlainSums EncodePlainS8(const float* x, size_t n, float inverse_scale, int8_t* codes) {
-  return EncodePlainOf<true>(x, n, inverse_scale, 0, codes);
+  return EncodePlainOf(x, n, inverse_scale, 0, reinterpret_cast<uint8_t*>(codes));
 }
 
 PlainSquares EncodePlainU8(const float* x, size_t rows, size_t dim, float inverse_scale, int zero,
                            size_t stride, uint8_t* codes) {
   PlainSquares squares = {std::numeric_limits<float>::infinity(), 0.0f};
   for (size_t r = 0; r < rows; ++r, x += dim, codes += stride) {
-    const float row = EncodePlainOf<false>(x, dim, inverse_scale, zero, codes).squares;
+    const float row = EncodePlainOf(x, dim, inverse_scale, zero, codes).squares;
     std::fill(codes + dim, codes + stride, uint8_t{0});
     squares = {std::min(squares.least, row), std::max(squares.most, row)};
   }
