@@ -23,7 +23,9 @@ namespace {
 // A block's queries take at most 2^20 · (8 + 4) bytes: fewer of them for dim > 4,096.
 constexpr size_t kBlockElements = 1 << 20;
 
-// A worker's queries to begin a pass over few rows of its own for.
+// Rows of which a worker may search all for some queries, and how many of these it takes to begin a pass of
+// its own.
+constexpr uint64_t kFewRows = 12288;
 constexpr uint64_t kFewestOfFewRows = 16;
 
 // Who works on a pass, and with what.
@@ -280,14 +282,9 @@ void Engine::Advance(const Matrix& matrix, absl::Span<const Share> shares) {
   const absl::Time start = absl::Now();
   impl_->ForgetStats();
   uint64_t all_rows = 0;
-  uint32_t fewest_hits = UINT32_MAX;
-  for (const auto& [task, rows] : shares) {
-    all_rows += rows;
-    fewest_hits = std::min(fewest_hits, task->kept());
-  }
-  // Of few rows, one worker would claim all, or alone may keep all scores.
-  const uint64_t few =
-      std::max(threads() * kTilesPerClaim * Int8Codes::kTileRows, MostRowsToKeep(fewest_hits));
+  for (const Share& share : shares) all_rows += share.rows;
+  // Of few rows, one worker would claim all, or be done before the others are awake.
+  const uint64_t few = std::max(threads() * kTilesPerClaim * Int8Codes::kTileRows, kFewRows);
   const bool is_small = threads() > 1 && matrix.view().rows <= few;
   std::vector<Crew> alone;
   if (all_rows > LargestPass(matrix.view().dim) || (is_small && all_rows >= threads() * kFewestOfFewRows)) {

@@ -15,9 +15,26 @@ namespace {
 constexpr size_t kMostByHead = 2;
 constexpr size_t kMostHitsByHead = 4;
 
-// All scores are kept for other merits than inner products, too, if so many queries ask for them: lengths of
-// rows are told apart for all of these at once.
+// Scores are kept for other merits than inner products, too, and of some rows of many, if so many queries ask
+// for them: lengths of rows are told apart for all of these at once.
 constexpr size_t kFewestToKeepOthers = 4;
+
+// Of so few rows all scores are kept, and never those of fewer; of more queries at most so many scores (16
+// MiB), of fewer those of so many rows.
+constexpr uint64_t kFewRowsToKeep = 2048;
+constexpr uint64_t kMostScoresToKeep = uint64_t{1} << 22;
+constexpr uint64_t kMostRowsForFew = 12288;
+
+// Rows whose scores are worth keeping, if there are as many. To prove a threshold by n of them spares each of
+// k hits about log n checks, a check takes as long as a row has dims, and keeping a score takes as long
+// whatever it is of: that is least for a multiple of k · dim. Distances have wider bounds, so more is spared.
+// Where the longest rows are the best, all of these are in a few tiles.
+uint64_t RowsToKeep(const Int8Codes& rows, Metric metric, uint32_t top_k) {
+  constexpr uint64_t kPerHitAndDim = 4, kPerHitAndDimOfDistance = 12, kPerHitOfLongest = 256;
+  if (metric == Metric::kInnerProduct && BestAreLongest(rows)) return kPerHitOfLongest * top_k;
+  const bool is_distance = metric == Metric::kSquaredEuclidean;
+  return (is_distance ? kPerHitAndDimOfDistance : kPerHitAndDim) * rows.axes().dim * top_k;
+}
 
 // Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
 constexpr int kRunRows = 32;
@@ -45,7 +62,8 @@ Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Code
       balls_(std::move(balls)),
       queries_(std::move(queries)),
       queries_again_(std::move(queries_again)),
-      rests_(std::move(rests)) {
+      rests_(std::move(rests)),
+      workers_(buffers.workers()) {
   if (rows.centre_codes() != nullptr) {
     balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, rows_.centre(tile)).lower; });
     return;
@@ -55,11 +73,19 @@ Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Code
       centres_.push_back(CentreInterval(q, centring->centre().data()).upper);
     }
   }
-  keeps_all_scores_ = KeepsAllScores(buffers.is_alone());
-  if (keeps_all_scores_) return;
+  kept_tiles_ = TilesToKeep();
+  if (kept_tiles_.size() == rows.tiles()) return;
   // oneDNN's kernels take whole tiles.
   sample_ = SampleToGuessBy(rows, all_kernels_.has_own() ? kRunRows : Int8Codes::kTileRows, block);
   guesses_ = GuessBySample(rows, sample_, block);
+  if (!guesses_.empty()) kept_tiles_.clear();  // which do as well, and better for many hits
+  if (kept_tiles_.empty()) return;
+  other_tiles_.reserve(rows.tiles() - kept_tiles_.size());
+  auto kept = kept_tiles_.begin();
+  for (uint64_t t = 0; t < rows.tiles(); ++t) {
+    const bool is_kept = kept != kept_tiles_.end() && kept->tile == t;
+    is_kept ? void(++kept) : other_tiles_.push_back(t);
+  }
 }
 
 std::unique_ptr<Pass::Worker> Int8Pass::MakeWorker(int round, Scratch& scratch, PairScorer& scorer) {
@@ -70,27 +96,66 @@ uint64_t Int8Pass::tiles(int round) const {
   if (rows_.centre_codes() != nullptr) {
     return round == 0 ? balls_.first_tiles().size() : (rows_.tiles() + kBallsTogether - 1) / kBallsTogether;
   }
-  if (round == rounds() - 1) return rows_.tiles();
+  if (!IsByQueries(round)) return kept_tiles_.empty() ? rows_.tiles() : other_tiles_.size();
   // Of all queries together, the threshold is all the same: a few will do where there is little to search.
   const bool few = IsGlobal() && rows_.tiles() == 1;
-  return few ? 1 : (block_.size() + kSeededTogether - 1) / kSeededTogether;
+  return few ? 1 : (block_.size() + QueriesTogether() - 1) / QueriesTogether();
 }
 
-bool Int8Pass::KeepsAllScores(bool is_alone) const {
-  uint32_t fewest_hits = UINT32_MAX;
-  for (const Question* const question : block_.questions)
-    fewest_hits = std::min(fewest_hits, question->top_k);
-  // Of several workers, one claims all.
-  const bool few = is_alone ? rows_.rows() <= MostRowsToKeep(fewest_hits) : rows_.tiles() <= kTilesPerClaim;
-  return few && whole_ == nullptr && rows_.axes().identity && rows_.centre_codes() == nullptr &&
-         all_are_hits() && !IsGlobal() && (inner_products() || block_.size() >= kFewestToKeepOthers) &&
+bool Int8Pass::IsByQueries(int round) const {
+  if (rows_.centre_codes() != nullptr) return false;
+  return round == 0 && (!kept_tiles_.empty() || rounds() > 1);
+}
+
+size_t Int8Pass::QueriesTogether() const {
+  if (kept_tiles_.empty()) return kSeededTogether;
+  if (workers_ == 1) return block_.size();
+  // A claim is of several; every worker gets one.
+  const size_t claims = workers_ * kTilesPerClaim;
+  return std::min(kSeededTogether, (block_.size() + claims - 1) / claims);
+}
+
+bool Int8Pass::MayKeepScores() const {
+  // Few queries are not shared out.
+  return (workers_ == 1 || block_.size() >= workers_ * kSeededTogether) && whole_ == nullptr &&
+         rows_.axes().identity && all_are_hits() && !IsGlobal() &&
+         (inner_products() || block_.size() >= kFewestToKeepOthers) &&
+         absl::c_any_of(block_.queries, [](const BlockQuery& query) { return query.best->WantsSeeds(); }) &&
          absl::c_all_of(block_.questions, [this](const Question* question) {
            return question->selection.metric == block_.metric(0);
          });
 }
 
+std::vector<Int8Pass::KeptTile> Int8Pass::TilesToKeep() const {
+  if (!MayKeepScores()) return {};
+  uint32_t fewest_hits = UINT32_MAX;
+  for (const Question* const question : block_.questions) {
+    fewest_hits = std::min(fewest_hits, question->top_k);
+  }
+  const Metric metric = block_.metric(0);
+  const bool inner = metric == Metric::kInnerProduct, few = block_.size() < kFewestToKeepOthers;
+  const uint64_t most = few ? kMostRowsForFew : kMostScoresToKeep / block_.size();
+  const uint64_t wanted = std::min(most, RowsToKeep(rows_, metric, fewest_hits));
+  const uint64_t tiles = rows_.tiles();
+  uint64_t count = tiles;
+  if (rows_.rows() > std::max(kFewRowsToKeep, std::min(most, 2 * wanted))) {
+    // For few hits the longest row's inner product proves as much.
+    if (few || (inner && wanted < kFewRowsToKeep)) return {};
+    count = std::max(wanted, kFewRowsToKeep) * tiles / rows_.rows();
+  }
+  std::vector<KeptTile> kept;
+  uint64_t before = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    // The longest rows have the largest inner products; what other metrics like may be anywhere.
+    const uint64_t t = inner ? i : (2 * i + 1) * tiles / (2 * count);
+    kept.push_back({t, before});
+    before += rows_.tile(t).rows;
+  }
+  return kept;
+}
+
 int Int8Pass::rounds() const {
-  if (keeps_all_scores_) return 1;
+  if (!kept_tiles_.empty()) return other_tiles_.empty() ? 1 : 2;
   return rows_.centre_codes() != nullptr || block_.size() > kSeededTogether ? 2 : 1;
 }
 

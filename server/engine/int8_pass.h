@@ -74,8 +74,10 @@ class Int8Pass final : public Pass {
     // The active queries' thresholds before any tile is searched.
     void Seed();
 
-    // The same where all scores are kept: about the k rows of the highest merits are checked first, for good.
-    void SeedByAllScores();
+    // The active queries in the tiles whose scores are kept: about the k rows of the highest merits are
+    // checked first, for good, and then what else reaches the thresholds that these prove.
+    void SearchKept();
+    void SeedByKept();
 
     // About the merit of a row of such lengths is (score − offset)·scale − less·(what merits weigh for the
     // query of a column), but for what is the same for all rows.
@@ -88,10 +90,10 @@ class Int8Pass final : public Pass {
     int RowsAlike(uint64_t t) const;
     LengthRange LengthsAt(uint64_t t, int row) const;
 
-    // Those of a tile from a row on, where they are kept.
-    int32_t* AllScores(uint64_t t, int row) const {
+    // Those of the i-th kept tile from a row on.
+    int32_t* KeptScores(size_t i, int row) const {
       const size_t columns = scratch_.scorer.columns();
-      return scratch_.all_scores.data() + (pass_.rows_.tile(t).first + row) * columns;
+      return scratch_.kept_scores.data() + (pass_.kept_tiles_[i].rows_before + row) * columns;
     }
 
     bool WantsSeeds(uint32_t q, bool guess) const;
@@ -149,7 +151,7 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
     std::array<double, kMaxColumns> merit_weights_;  // see AboutMerit
     QueryColumns columns_;
-    bool has_all_scores_ = false;  // of those that are packed, in Scratch::all_scores, tile after tile
+    std::optional<size_t> kept_;  // which of the kept tiles is searched, if one is
     std::optional<SecondLook> second_look_;
     const Float32Look float32_look_;
     Checks checks_;
@@ -161,12 +163,21 @@ class Int8Pass final : public Pass {
   int rounds() const override;
   // Whether all queries want the best of all of them.
   bool IsGlobal() const;
-  // Whether rows are so few that one worker sees them all, and all their scores are kept: first to see which
-  // are about the best, then for what comes close to these.
-  bool KeepsAllScores(bool is_alone) const;
+  // Whether a round's units of work are groups of queries, not tiles, and how many these are.
+  bool IsByQueries(int round) const;
+  size_t QueriesTogether() const;
+  // The i-th of those that the last round searches.
+  uint64_t tile_at(uint64_t i) const { return kept_tiles_.empty() ? i : other_tiles_[i]; }
+  // The tiles all of whose scores a worker keeps for its queries: first to see which are about the best, then
+  // for what comes close to these. All, if they are few, or some, to prove thresholds by for the others.
+  struct KeptTile {
+    uint64_t tile;
+    uint64_t rows_before;  // in kept tiles
+  };
+  std::vector<KeptTile> TilesToKeep() const;
+  bool MayKeepScores() const;
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
   const TileMatmul* SampleKernel(size_t queries) const;
-  bool keeps_all_scores_ = false;
 
   // a·centre, on the query's scale.
   Interval CentreInterval(size_t q, const float* centre) const;
@@ -184,6 +195,10 @@ class Int8Pass final : public Pass {
   const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
   // If whole rows are seen from one centre, at least a·centre on the query's scale, by query.
   std::vector<double> centres_;
+  const size_t workers_;
+  // By norm: the tiles whose scores are kept, and the others; if there are none of the first, not said.
+  std::vector<KeptTile> kept_tiles_;
+  std::vector<uint64_t> other_tiles_;
   std::vector<RowRun> sample_;  // empty: all are proved
   std::vector<Guess> guesses_;  // by query; empty likewise
 };

@@ -69,9 +69,23 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
   return {tile.scale, 0.0};
 }
 
-void Int8Pass::TileWorker::SeedByAllScores() {
+void Int8Pass::TileWorker::SearchKept() {
+  Pack();
+  SeedByKept();
+  for (size_t i = 0; i < pass_.kept_tiles_.size(); ++i) {
+    kept_ = i;
+    const uint64_t t = pass_.kept_tiles_[i].tile;
+    if (!DropFinished(t)) break;
+    SearchTiles(t, t + 1);
+  }
+  kept_.reset();
+  checks_.Finish();
+}
+
+void Int8Pass::TileWorker::SeedByKept() {
   const Int8Codes& rows = pass_.rows_;
-  const uint64_t all_rows = rows.rows();
+  const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
+  const uint64_t all_rows = tiles.back().rows_before + rows.tile(tiles.back().tile).rows;
   const int columns = scratch_.scorer.columns();
   const auto count_of = [&](uint64_t t, int first, int most) {
     return std::min(most, rows.tile(t).rows - first);
@@ -82,29 +96,29 @@ void Int8Pass::TileWorker::SeedByAllScores() {
     merit_weights_[c] = pass_.block_.measured[active_[c]].unit * columns_.inverse_scale[c];
   }
   uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
-  for (uint64_t t = 0; t < rows.tiles(); ++t) each = std::min<uint64_t>(each, RowsAlike(t));
+  for (const KeptTile& kept : tiles) each = std::min<uint64_t>(each, RowsAlike(kept.tile));
   each = std::bit_floor(each);  // groups do not straddle parts
 
-  const size_t stride = (all_rows / each + rows.tiles()) * kColumnsTogether;
+  const size_t stride = (all_rows / each + tiles.size()) * kColumnsTogether;
   float* const largest = scratch_.largest_of_groups.Reserve((columns / kColumnsTogether + 1) * stride);
   std::array<float, kMaxColumns + kScoresPadding> offsets = {};
   // Kernels may round rows up.
-  scratch_.all_scores.Reserve((all_rows + Int8Codes::kTileRows) * columns + kScoresPadding);
+  scratch_.kept_scores.Reserve((all_rows + Int8Codes::kTileRows) * columns + kScoresPadding);
   size_t groups = 0;
-  for (uint64_t t = 0; t < rows.tiles(); ++t) {
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const uint64_t t = tiles[i].tile;
     const CodeTile& tile = rows.tile(t);
-    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, AllScores(t, 0));
+    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, KeptScores(i, 0));
     const int alike = RowsAlike(t);
     for (int r = 0; r < tile.rows; r += static_cast<int>(each), ++groups) {
       const AboutMerit merit = MeritOf(tile, LengthsAt(t, r));
       for (size_t c = 0; r % alike == 0 && c < active_.size(); ++c) {
         offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
       }
-      LargestOfGroup(AllScores(t, r), count_of(t, r, static_cast<int>(each)), columns, offsets.data(),
+      LargestOfGroup(KeptScores(i, r), count_of(t, r, static_cast<int>(each)), columns, offsets.data(),
                      static_cast<float>(merit.scale), stride, largest + groups * kColumnsTogether);
     }
   }
-  has_all_scores_ = true;
   scratch_.pairs_screened += all_rows * active_.size();
 
   std::array<float, kMaxColumns + kColumnsTogether> kth;  // about the k-th best of all
@@ -125,7 +139,12 @@ void Int8Pass::TileWorker::SeedByAllScores() {
   }
   int32_t* const thresholds = scratch_.int_thresholds.data();
   std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
-  for (uint64_t t = 0; t < rows.tiles(); ++t) {
+  // Those that are the likeliest first, should there not be room for all: the nearest rows may be the
+  // shortest.
+  const bool backwards = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
+  for (size_t n = 0; n < tiles.size(); ++n) {
+    const size_t i = backwards ? tiles.size() - 1 - n : n;
+    const uint64_t t = tiles[i].tile;
     const CodeTile& tile = rows.tile(t);
     const int step = std::min(RowsAlike(t), RowsInCache(pass_.base_.row_bytes()));
     for (int first = 0; first < tile.rows; first += step) {
@@ -134,7 +153,7 @@ void Int8Pass::TileWorker::SeedByAllScores() {
         thresholds[c] = Int8Threshold(kth[c] + merit.less * merit_weights_[c], 0.0, 1.0 / merit.scale,
                                       columns_.offset[c]);
       }
-      int32_t* const scores = AllScores(t, first);
+      int32_t* const scores = KeptScores(i, first);
       Survivor* const survivors = scratch_.survivors.data();
       Survivor* end =
           survivors + CollectSurvivors(scores, count_of(t, first, step), columns, thresholds, survivors);

@@ -45,31 +45,30 @@ Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, Pa
     to_reach_in_tile_.resize(active_.size());
     return;
   }
-  if (round < pass.rounds() - 1) return;
+  if (pass.IsByQueries(round)) return;
   std::iota(active_.begin(), active_.end(), 0);
   Pack();
 }
 
 bool Int8Pass::TileWorker::Search(uint64_t first, uint64_t end) {
   if (pass_.rows_.centre_codes() == nullptr) {
-    if (round_ < pass_.rounds() - 1) {
-      const uint64_t last = std::min<uint64_t>(end * kSeededTogether, pass_.block_.size());
-      active_.resize(last - first * kSeededTogether);
-      std::iota(active_.begin(), active_.end(), first * kSeededTogether);
-      Seed();
+    if (pass_.IsByQueries(round_)) {
+      const uint64_t last = std::min<uint64_t>(end * pass_.QueriesTogether(), pass_.block_.size());
+      active_.resize(last - first * pass_.QueriesTogether());
+      std::iota(active_.begin(), active_.end(), first * pass_.QueriesTogether());
+      pass_.kept_tiles_.empty() ? Seed() : SearchKept();
       return true;
     }
     if (claims_++ == 0 && pass_.rounds() == 1) {
-      if (pass_.keeps_all_scores_) {
-        SeedByAllScores();
-      } else {
-        Seed();
-        Pack();
-      }
+      Seed();
+      Pack();
     }
-    if (!DropFinished(first)) return false;
+    if (!DropFinished(pass_.tile_at(first))) return false;
     const uint64_t step = pass_.whole_ != nullptr || !pass_.guesses_.empty() ? kTilesPerClaim : 1;
-    for (uint64_t t = first; t < end; t += step) SearchTiles(t, std::min(t + step, end));
+    for (uint64_t i = first; i < end; i += step) {
+      const uint64_t t = pass_.tile_at(i);
+      SearchTiles(t, step == 1 ? t + 1 : std::min(t + step, end));
+    }
   } else {
     LookUpMerits();
     if (round_ == 0) {
@@ -116,7 +115,7 @@ bool Int8Pass::TileWorker::DropFinished(uint64_t tile) {
     live_ += finished ? 0 : 1;
   }
   if (live_ == 0) return false;
-  if (has_all_scores_) return true;
+  if (kept_.has_value()) return true;
   const int columns = scratch_.scorer.columns();
   if (pass_.all_kernels_.Int8Columns(live_, pass_.rows_.code_dim()) >= columns - columns / 16) return true;
   size_t kept = 0;
@@ -179,7 +178,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     if (second_look_.has_value()) second_look_->AddTile(pass_.rows_.tile(t), scores_.data());
     const size_t before = count;
     count += CollectTile(t, survivors + count);
-    if (!has_all_scores_) scratch_.pairs_screened += rows * live_;
+    if (!kept_.has_value()) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
     for (size_t i = before; i < count; ++i) {
@@ -218,7 +217,6 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
   }
   if (second_look_.has_value()) second_look_->Pack(active_);
   scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
-  has_all_scores_ = false;
   scratch_.int_thresholds.Reserve(columns);
   scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
 }
@@ -234,12 +232,12 @@ void Int8Pass::TileWorker::AskForScores(const LengthRange& lengths) {
 size_t Int8Pass::TileWorker::CollectTile(uint64_t t, Survivor* survivors) {
   const int32_t* const thresholds = scratch_.int_thresholds.data();
   const auto collect = [&](int first, int rows, Survivor* to) {
-    if (!has_all_scores_) return scratch_.scorer.Collect(pass_.rows_.codes(t, first), rows, thresholds, to);
-    return CollectSurvivors(AllScores(t, first), rows, scratch_.scorer.columns(), thresholds, to);
+    if (!kept_.has_value()) return scratch_.scorer.Collect(pass_.rows_.codes(t, first), rows, thresholds, to);
+    return CollectSurvivors(KeptScores(*kept_, first), rows, scratch_.scorer.columns(), thresholds, to);
   };
   const int rows = pass_.rows_.tile(t).rows;
   const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
-  const bool takes_parts = has_all_scores_ || scratch_.scorer.takes_any_rows();
+  const bool takes_parts = kept_.has_value() || scratch_.scorer.takes_any_rows();
   if (pass_.inner_products() || parts.empty() || !takes_parts) return collect(0, rows, survivors);
   size_t count = 0;
   for (size_t p = 0; p < parts.size(); ++p) {

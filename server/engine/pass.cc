@@ -130,9 +130,8 @@ double PairScorer::operator()(uint64_t query_row, uint64_t id) const {
 void PairScorer::Fetch(uint64_t id) const { Prefetch(base_.row(id), base_.row_bytes()); }
 
 size_t PassBuffers::PartSize(size_t queries) const {
-  const size_t workers = workers_ != nullptr ? workers_->count() : 1;
-  if (workers == 1) return queries;
-  const size_t even = (queries + workers - 1) / workers;
+  if (workers() == 1) return queries;
+  const size_t even = (queries + workers() - 1) / workers();
   return std::min(queries, (even + kFewestTogether - 1) / kFewestTogether * kFewestTogether);
 }
 

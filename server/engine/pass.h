@@ -53,10 +53,6 @@ inline constexpr int kMaxColumns = 256;
 // query) to 100 µs (256 queries of dim 256).
 inline constexpr uint64_t kTilesPerClaim = 4;
 
-// One worker keeps all scores of so many rows: they stay in some cache. More where each query wants many
-// hits.
-inline uint64_t MostRowsToKeep(uint32_t fewest_hits) { return fewest_hits < 8 ? 4096 : 12288; }
-
 // The width of a block of 1 ≤ queries ≤ kMaxColumns: oneDNN's kernels are compiled for a few.
 int PaddedColumns(size_t queries);
 
@@ -151,7 +147,7 @@ struct Scratch {
   AlignedArray<std::byte> matmul;
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
-  AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, all_scores;
+  AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, kept_scores;
   AlignedArray<float> largest_of_groups;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors, sorted;
@@ -205,8 +201,7 @@ class PassBuffers {
   };
   std::deque<Part> parts;
 
-  // Whether the caller works alone.
-  bool is_alone() const { return workers_ == nullptr || workers_->count() == 1; }
+  size_t workers() const { return workers_ != nullptr ? workers_->count() : 1; }
 
   // Calls job(part, first, end) for parts of [0, queries), all at once; PartSize is the largest's.
   void InParts(size_t queries, absl::FunctionRef<void(size_t part, size_t first, size_t end)> job);

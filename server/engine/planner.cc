@@ -197,6 +197,7 @@ class Planner {
         if (with_heads && AffordsHead(head)) consider(head, 0, /*apart=*/true);
       }
     }
+    MeasureWholeAgain(rows);
     // By now it is known what clusters have to beat: they take the longest to try.
     Codes codes = TryClusters(unrotated.times);
     if (codes == nullptr) codes = EncodeBest();
@@ -221,6 +222,9 @@ class Planner {
     return most;
   }
 
+  double ShareOf(const std::vector<uint32_t>& rows) const {
+    return static_cast<double>(rows.size()) / view_.rows;
+  }
   double elements() const { return static_cast<double>(view_.rows) * view_.dim; }
 
   // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
@@ -284,15 +288,29 @@ class Planner {
     if (ThreadTime() > candidates_until_ && !candidates_.empty()) return;
     const Codes codes = Encode(rows, levels);
     if (codes == nullptr) return;
-    const double share = static_cast<double>(rows.size()) / view_.rows;
     // A head of its own is for single queries: others take whole rows' codes as if it were not there.
     const auto whole = std::find_if(candidates_.begin(), candidates_.end(), [&](const Candidate& other) {
       return levels.head.count > 0 && other.is_plain() && other.levels.centring == levels.centring;
     });
-    last_ = trials_.OfSome(*codes, share, whole != candidates_.end() ? &whole->trial : nullptr);
+    last_ = trials_.OfSome(*codes, ShareOf(rows), whole != candidates_.end() ? &whole->trial : nullptr);
     AddEstimate(*codes, last_.times);
     least_ = std::min(least_, last_.times.cost());
     candidates_.push_back({std::move(levels), last_});
+  }
+
+  // Should something else seem faster than whole rows: their one trial may have met a busy machine.
+  void MeasureWholeAgain(const std::vector<uint32_t>& rows) {
+    const Candidate* const best = Best();
+    if (best == nullptr || best->is_plain()) return;
+    for (Candidate& candidate : candidates_) {
+      if (!candidate.is_plain()) continue;
+      const Codes codes = Encode(rows, candidate.levels);
+      if (codes == nullptr) continue;
+      SearchTimes& times = candidate.trial.times;
+      times = Least(times, trials_.OfSome(*codes, ShareOf(rows), nullptr).times);
+      AddEstimate(*codes, times);
+      least_ = std::min(least_, times.cost());
+    }
   }
 
   // Of those that are about the fastest, and let about the fewest pairs through, the fastest: clocks are

@@ -62,11 +62,14 @@ void RaiseByGroups(const int32_t* scores, int rows, int width, size_t count, siz
 bool GainsByGuess(const Int8Codes& rows, const Question& question, size_t queries) {
   if (!question.guess || question.top_k < kFewestToGuess) return false;
   if (question.top_k * queries < kFewestToGuessOfAll) return false;
-  if (question.selection.metric != Metric::kInnerProduct) return true;
-  return rows.tile(0).least_norm < kSteep * rows.tile(rows.tile_at(rows.rows() / kLeastShare)).norm;
+  return question.selection.metric != Metric::kInnerProduct || !BestAreLongest(rows);
 }
 
 }  // namespace
+
+bool BestAreLongest(const Int8Codes& rows) {
+  return rows.tile(0).least_norm >= kSteep * rows.tile(rows.tile_at(rows.rows() / kLeastShare)).norm;
+}
 
 std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end) {
   std::vector<RowRun> runs;

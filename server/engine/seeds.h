@@ -25,6 +25,10 @@ struct RowRun {
   int rows;
 };
 
+// Whether the first rows are so much longer than others that the largest inner products are among theirs.
+// REQUIRES: rows by norm.
+bool BestAreLongest(const Int8Codes& rows);
+
 // Tiles [first, end), whole.
 std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end);
 

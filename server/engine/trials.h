@@ -2,6 +2,7 @@
 #ifndef DOTMAX_SERVER_ENGINE_TRIALS_H_
 #define DOTMAX_SERVER_ENGINE_TRIALS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -27,6 +28,11 @@ struct SearchTimes {
   // won in another.
   double cost() const { return batch * single * deep; }
 };
+
+// Of two trials of the same.
+inline SearchTimes Least(const SearchTimes& a, const SearchTimes& b) {
+  return {std::min(a.batch, b.batch), std::min(a.single, b.single), std::min(a.deep, b.deep)};
+}
 
 // Times are those of the calling thread (thread_time.h). Not thread-safe.
 class Trials {
