@@ -188,21 +188,52 @@ TEST(EngineTest, SparseRowsThatMostlyScoreZero) {
   ExpectExact(sparse(40), sparse(900), {3, 500});
 }
 
+// Normal rows, of lengths exp(spread · N(0, 1)), but that every hundredth is zero if they differ.
+SharedMatrix OfLengths(int rows, uint32_t dim, double spread, uint64_t seed) {
+  Random random(seed);
+  std::vector<double> values;
+  for (int row = 0; row < rows; ++row) {
+    const double length = row % 100 == 7 && spread > 0.0 ? 0.0 : std::exp(spread * random.Normal());
+    for (uint32_t i = 0; i < dim; ++i) values.push_back(length * random.Normal());
+  }
+  return MakeMatrix(values, dim);
+}
+
 // All of whose scores are kept; of equal lengths, of lengths that differ within a tile, of lengths that are
 // 0.
 TEST(EngineTest, FewRowsAndManyHits) {
   constexpr uint32_t kDim = 17;
   for (const double spread : {0.0, 1.5}) {
-    Random random(31);
-    std::vector<double> values;
-    for (int row = 0; row < 900; ++row) {
-      const double length = row % 100 == 7 && spread > 0.0 ? 0.0 : std::exp(spread * random.Normal());
-      for (uint32_t i = 0; i < kDim; ++i) values.push_back(length * random.Normal());
-    }
-    const SharedMatrix rows = MakeMatrix(values, kDim);
-    ExpectExact(RandomNormal(9, kDim, 32), rows, {60});
+    ExpectExact(RandomNormal(9, kDim, 32), OfLengths(900, kDim, spread, 31), {60});
   }
   ExpectExact(RandomNormal(5, 300, 35), RandomNormal(600, 300, 36), {30});
+}
+
+// Of which some scores are kept, by one worker for all queries, or by two for some of these each.
+TEST(EngineTest, ScoresOfSomeRowsAreKept) {
+  constexpr uint32_t kDim = 20;
+  constexpr int kQueries = 32, kRows = 4900;
+  Engine one(1), two(2);
+  for (const double spread : {0.0, 1.0}) {
+    const SharedMatrix queries = OfLengths(kQueries, kDim, spread, 33);
+    const SharedMatrix rows = OfLengths(kRows, kDim, spread, 34);
+    const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+      if (metric == Metric::kCosine && spread == 0.0) continue;  // which takes the oracle long
+      // More would have all scores kept, or thresholds guessed, fewer none.
+      const uint32_t top_k = metric == Metric::kInnerProduct && spread == 0.0 ? 30 : 9;
+      const Selection selection = {.top_k = top_k, .metric = metric};
+      const std::vector<Hit> expected =
+          ExactTopK(queries.view, rows.view, top_k, selection.reduction, metric);
+      for (Engine* engine : {&one, &two}) {
+        SCOPED_TRACE(::testing::Message() << "spread " << spread << ", metric " << static_cast<int>(metric)
+                                          << ", threads " << engine->threads());
+        const absl::StatusOr<Answer> answer = engine->Search(matrix, queries.view, selection, Never);
+        ASSERT_TRUE(answer.ok()) << answer.status();
+        ExpectAnswer(*answer, expected, queries.view, rows.view, selection);
+      }
+    }
+  }
 }
 
 // Sums of products that round to zero, or to one of the few numbers next to it, and so to what others do.
@@ -358,6 +389,18 @@ TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
     EXPECT_LT(answer->stats.pairs_survived, answer->stats.pairs_screened / 500) << matrix.screen();
     EXPECT_LE(answer->stats.pairs_rescored, 8 * queries.view.rows);  // of this dtype all that are left are
   }
+}
+
+// The nearest rows may be the shortest, of which a scan by descending lengths comes last.
+TEST(EngineTest, TheScreensRuleOutRowsOfOtherLengths) {
+  const SharedMatrix rows = OfLengths(20000, 32, 1.0, 1);
+  const SharedMatrix queries = OfLengths(64, 32, 1.0, 2);
+  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 32});
+  Engine engine(1);
+  const absl::StatusOr<Answer> answer =
+      engine.Search(matrix, queries.view, {.top_k = 3, .metric = Metric::kSquaredEuclidean}, Never);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_LT(answer->stats.pairs_checked, answer->stats.pairs_screened / 50) << matrix.screen();
 }
 
 // Rows of lengths that differ by about `spread` (in logarithms) along `rank` directions, but for a little
