@@ -118,7 +118,7 @@ size_t Int8Pass::QueriesTogether() const {
 bool Int8Pass::MayKeepScores() const {
   // Few queries are not shared out.
   return (workers_ == 1 || block_.size() >= workers_ * kSeededTogether) && whole_ == nullptr &&
-         rows_.axes().identity && all_are_hits() && !IsGlobal() &&
+         10 * rows_.axes().count >= 9 * rows_.axes().dim && all_are_hits() && !IsGlobal() &&
          (inner_products() || block_.size() >= kFewestToKeepOthers) &&
          absl::c_any_of(block_.queries, [](const BlockQuery& query) { return query.best->WantsSeeds(); }) &&
          absl::c_all_of(block_.questions, [this](const Question* question) {
