@@ -209,8 +209,9 @@ TEST(EngineTest, FewRowsAndManyHits) {
   ExpectExact(RandomNormal(5, 300, 35), RandomNormal(600, 300, 36), {30});
 }
 
-// Of which some scores are kept, by one worker for all queries, or by two for some of these each.
-TEST(EngineTest, ScoresOfSomeRowsAreKept) {
+// Of which some scores are kept, by one worker for all queries, or by two for some of these each; and of all
+// queries together none, but the nearest rows are looked for among those of all lengths.
+TEST(EngineTest, ManyRowsOfEqualAndOtherLengths) {
   constexpr uint32_t kDim = 20;
   constexpr int kQueries = 32, kRows = 4900;
   Engine one(1), two(2);
@@ -222,15 +223,18 @@ TEST(EngineTest, ScoresOfSomeRowsAreKept) {
       if (metric == Metric::kCosine && spread == 0.0) continue;  // which takes the oracle long
       // More would have all scores kept, or thresholds guessed, fewer none.
       const uint32_t top_k = metric == Metric::kInnerProduct && spread == 0.0 ? 30 : 9;
-      const Selection selection = {.top_k = top_k, .metric = metric};
-      const std::vector<Hit> expected =
-          ExactTopK(queries.view, rows.view, top_k, selection.reduction, metric);
-      for (Engine* engine : {&one, &two}) {
-        SCOPED_TRACE(::testing::Message() << "spread " << spread << ", metric " << static_cast<int>(metric)
-                                          << ", threads " << engine->threads());
-        const absl::StatusOr<Answer> answer = engine->Search(matrix, queries.view, selection, Never);
-        ASSERT_TRUE(answer.ok()) << answer.status();
-        ExpectAnswer(*answer, expected, queries.view, rows.view, selection);
+      for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
+        if (reduction == Reduction::kGlobal && metric != Metric::kSquaredEuclidean) continue;
+        const Selection selection = {.top_k = top_k, .reduction = reduction, .metric = metric};
+        const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, top_k, reduction, metric);
+        for (Engine* engine : {&one, &two}) {
+          SCOPED_TRACE(::testing::Message()
+                       << "spread " << spread << ", metric " << static_cast<int>(metric) << ", reduction "
+                       << static_cast<int>(reduction) << ", threads " << engine->threads());
+          const absl::StatusOr<Answer> answer = engine->Search(matrix, queries.view, selection, Never);
+          ASSERT_TRUE(answer.ok()) << answer.status();
+          ExpectAnswer(*answer, expected, queries.view, rows.view, selection);
+        }
       }
     }
   }

@@ -77,6 +77,38 @@ TEST(SeedsTest, NoGuessWhereItGainsNothing) {
   EXPECT_EQ(RankToGuessBy(200000, 1000, 100000), 200000);
 }
 
+// k of them prove a threshold, so none may be there twice.
+TEST(SeedsTest, SeedsForDistancesAreDifferentRowsOfAllLengths) {
+  constexpr int kRows = 20000;
+  testing::Random random(1);
+  std::vector<double> values;
+  for (int row = 0; row < kRows; ++row) {
+    const double length = std::exp(random.Normal());
+    for (uint32_t i = 0; i < kDim; ++i) values.push_back(length * random.Normal());
+  }
+  const Matrix matrix(MakeMatrix(values, kDim), Plain());
+  const SharedMatrix queries = RandomNormal(1, kDim, 2);
+  const Selection selection = {.top_k = 10, .metric = Metric::kSquaredEuclidean};
+  const auto never = [](absl::Time) { return absl::OkStatus(); };
+  Question question(queries.view, selection, selection.top_k, /*may_guess=*/false, never);
+  TopK best(selection.top_k);
+  const BlockQuery query = {&question, 0, &best};
+  PassBuffers buffers;
+  const QueryBlock block = buffers.Prepare({&query, 1});
+
+  const Int8Codes& codes = *matrix.codes();
+  std::vector<std::pair<uint64_t, uint64_t>> ranges;  // of places
+  for (const RowRun& run : RunsToSeedFrom(codes, kRunRows, block, {0}, 1)) {
+    EXPECT_LE(run.first + run.rows, codes.tile(run.tile).rows);
+    const uint64_t first = codes.tile(run.tile).first + run.first;
+    ranges.emplace_back(first, first + run.rows);
+  }
+  std::sort(ranges.begin(), ranges.end());
+  for (size_t i = 1; i < ranges.size(); ++i) EXPECT_LE(ranges[i - 1].second, ranges[i].first);
+  EXPECT_LT(ranges.front().first, kRows / 16);
+  EXPECT_GT(ranges.back().second, kRows - kRows / 16);
+}
+
 TEST(SeedsTest, BestOfRunsHoldsTheBestOfThem) {
   const Matrix matrix(RandomNormal(4000, kDim, 1), Plain());
   const Int8Codes& codes = *matrix.codes();

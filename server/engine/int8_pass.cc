@@ -36,9 +36,6 @@ uint64_t RowsToKeep(const Int8Codes& rows, Metric metric, uint32_t top_k) {
   return (is_distance ? kPerHitAndDimOfDistance : kPerHitAndDim) * rows.axes().dim * top_k;
 }
 
-// Where top_k is more than a few, thresholds are guessed from a sample in runs of so many rows.
-constexpr int kRunRows = 32;
-
 // Whether the block's queries wait for memory, of which the head's codes take less, and want few hits, so
 // that few rows survive these.
 bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
@@ -75,8 +72,7 @@ Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Code
   }
   kept_tiles_ = TilesToKeep();
   if (kept_tiles_.size() == rows.tiles()) return;
-  // oneDNN's kernels take whole tiles.
-  sample_ = SampleToGuessBy(rows, all_kernels_.has_own() ? kRunRows : Int8Codes::kTileRows, block);
+  sample_ = SampleToGuessBy(rows, RunRows(), block);
   guesses_ = GuessBySample(rows, sample_, block);
   if (!guesses_.empty()) kept_tiles_.clear();  // which do as well, and better for many hits
   if (kept_tiles_.empty()) return;
@@ -101,6 +97,8 @@ uint64_t Int8Pass::tiles(int round) const {
   const bool few = IsGlobal() && rows_.tiles() == 1;
   return few ? 1 : (block_.size() + QueriesTogether() - 1) / QueriesTogether();
 }
+
+int Int8Pass::RunRows() const { return all_kernels_.has_own() ? 32 : Int8Codes::kTileRows; }
 
 bool Int8Pass::IsByQueries(int round) const {
   if (rows_.centre_codes() != nullptr) return false;
@@ -163,7 +161,7 @@ bool Int8Pass::IsGlobal() const {
   return block_.questions.size() == 1 && block_.questions[0]->selection.reduction == Reduction::kGlobal;
 }
 
-const TileMatmul* Int8Pass::SampleKernel(size_t queries) const {
+const TileMatmul* Int8Pass::KernelOfRuns(size_t queries) const {
   return all_kernels_.has_own() ? nullptr : kernels_[all_kernels_.Int8Columns(queries, rows_.code_dim())];
 }
 

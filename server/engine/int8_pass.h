@@ -177,7 +177,9 @@ class Int8Pass final : public Pass {
   std::vector<KeptTile> TilesToKeep() const;
   bool MayKeepScores() const;
   bool Guesses(uint32_t q) const { return !guesses_.empty() && guesses_[q].rank > 0; }
-  const TileMatmul* SampleKernel(size_t queries) const;
+  const TileMatmul* KernelOfRuns(size_t queries) const;
+  // Of the runs of rows that thresholds are guessed or proved by: oneDNN's kernels take whole tiles.
+  int RunRows() const;
 
   // a·centre, on the query's scale.
   Interval CentreInterval(size_t q, const float* centre) const;

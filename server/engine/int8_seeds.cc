@@ -37,11 +37,11 @@ void Int8Pass::TileWorker::Seed() {
     if (pass_.whole_ != nullptr) {
       Pack(nullptr, *pass_.whole_, pass_.queries_again_);
     } else {
-      guess ? Pack(pass_.SampleKernel(active_.size())) : Pack();
+      Pack(pass_.KernelOfRuns(active_.size()));
     }
     const uint64_t fewest = pass_.whole_ != nullptr ? pass_.rows_.tiles() / kTilesPerSeedTile : 1;
     guess ? SeedQueries(pass_.sample_, guess)
-          : SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.block_, active_, fewest), guess);
+          : SeedQueries(RunsToSeedFrom(pass_.rows_, pass_.RunRows(), pass_.block_, active_, fewest), guess);
   }
 }
 

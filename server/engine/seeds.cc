@@ -58,6 +58,26 @@ void RaiseByGroups(const int32_t* scores, int rows, int width, size_t count, siz
   }
 }
 
+double NormAt(const Int8Codes& rows, uint64_t place) { return rows.tile(rows.tile_at(place)).norm; }
+
+// Whether the nearest rows may be much shorter than a query.
+bool LengthsDiffer(const Int8Codes& rows) {
+  const uint64_t share = rows.rows() / kLeastShare;
+  return NormAt(rows, share) >= kSteep * NormAt(rows, rows.rows() - 1 - share);
+}
+
+// So many runs of rows, from all over the order.
+std::vector<RowRun> EvenRuns(const Int8Codes& rows, int run_rows, uint64_t count) {
+  const uint64_t whole = rows.rows() / run_rows;
+  std::vector<RowRun> runs;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t place = (2 * i + 1) * whole / (2 * count) * run_rows;
+    const uint64_t tile = rows.tile_at(place);
+    runs.push_back({tile, static_cast<int>(place - rows.tile(tile).first), run_rows});
+  }
+  return runs;
+}
+
 // Whether a guess may tell more than the longest rows prove.
 bool GainsByGuess(const Int8Codes& rows, const Question& question, size_t queries) {
   if (!question.guess || question.top_k < kFewestToGuess) return false;
@@ -68,7 +88,7 @@ bool GainsByGuess(const Int8Codes& rows, const Question& question, size_t querie
 }  // namespace
 
 bool BestAreLongest(const Int8Codes& rows) {
-  return rows.tile(0).least_norm >= kSteep * rows.tile(rows.tile_at(rows.rows() / kLeastShare)).norm;
+  return rows.tile(0).least_norm >= kSteep * NormAt(rows, rows.rows() / kLeastShare);
 }
 
 std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t end) {
@@ -80,16 +100,8 @@ std::vector<RowRun> RunsOfTiles(const Int8Codes& rows, uint64_t first, uint64_t 
 std::vector<RowRun> SampleRuns(const Int8Codes& rows, int run_rows, uint64_t top_k) {
   const double all = static_cast<double>(rows.rows());
   const double best = std::pow(kDeviations / 2 * kPassingCost * std::sqrt(top_k * all), 2.0 / 3.0);
-  const uint64_t whole = rows.rows() / run_rows;
   const uint64_t count = static_cast<uint64_t>(std::min(best, all / kLeastShare)) / run_rows;
-  std::vector<RowRun> runs;
-  if (count < kFewestRuns) return runs;
-  for (uint64_t i = 0; i < count; ++i) {
-    const uint64_t place = (2 * i + 1) * whole / (2 * count) * run_rows;
-    const uint64_t tile = rows.tile_at(place);
-    runs.push_back({tile, static_cast<int>(place - rows.tile(tile).first), run_rows});
-  }
-  return runs;
+  return count < kFewestRuns ? std::vector<RowRun>() : EvenRuns(rows, run_rows, count);
 }
 
 uint64_t RankToGuessBy(uint64_t top_k, uint64_t sampled_rows, uint64_t all_rows) {
@@ -121,7 +133,7 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
   return guesses;
 }
 
-std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
+std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, int run_rows, const QueryBlock& block,
                                    absl::Span<const uint32_t> queries, uint64_t fewest) {
   uint64_t top_k = 0;
   for (const uint32_t q : queries) top_k = std::max<uint64_t>(top_k, block.question(q).top_k);
@@ -129,12 +141,18 @@ std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& bloc
   const uint64_t wanted = std::clamp<uint64_t>(std::max(for_hits, fewest), 1, kMostSeedTiles);
   const uint64_t last = std::min((wanted - 1) * Int8Codes::kTileRows, rows.rows() - 1);
   const uint64_t count = rows.tile_at(last) + 1;
+  const uint32_t middle = queries[queries.size() / 2];
+  if (block.metric(middle) == Metric::kInnerProduct) return RunsOfTiles(rows, 0, count);
+  const MeasuredQuery& query = block.measured[middle];
   uint64_t first = 0;
-  if (const uint32_t middle = queries[queries.size() / 2]; block.metric(middle) != Metric::kInnerProduct) {
-    const MeasuredQuery& query = block.measured[middle];
-    while (first + count < rows.tiles() && rows.tile(first).least_norm * query.unit > query.most) ++first;
+  while (first + count < rows.tiles() && rows.tile(first).least_norm * query.unit > query.most) ++first;
+  std::vector<RowRun> runs = RunsOfTiles(rows, first, first + count);
+  if (block.metric(middle) != Metric::kSquaredEuclidean || !LengthsDiffer(rows)) return runs;
+  // Each row once: k of them are to prove something.
+  for (const RowRun& run : EvenRuns(rows, run_rows, (last + Int8Codes::kTileRows) / run_rows)) {
+    if (run.tile < first || run.tile >= first + count) runs.push_back(run);
   }
-  return RunsOfTiles(rows, first, first + count);
+  return runs;
 }
 
 void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, SeedColumns columns,

@@ -53,9 +53,10 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
                                  const QueryBlock& block);
 
 // To prove thresholds by: the longest rows, which have the largest inner products; for other metrics rows as
-// long as a query, more or less. The more of them, the closer the k-th best is to that of all; `fewest` tiles
-// if there are that many, and it is within what is sensible.
-std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, const QueryBlock& block,
+// long as a query, more or less; for distances between rows of very different lengths as many more, in runs
+// of `run_rows` from all over the order. The more of them, the closer the k-th best is to that of all;
+// `fewest` tiles if there are that many, and it is within what is sensible. REQUIRES: as SampleRuns.
+std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, int run_rows, const QueryBlock& block,
                                    absl::Span<const uint32_t> queries, uint64_t fewest);
 
 // Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; what is
