@@ -222,9 +222,10 @@ TEST(EngineTest, ManyRowsOfEqualAndOtherLengths) {
     for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
       if (metric == Metric::kCosine && spread == 0.0) continue;  // which takes the oracle long
       // More would have all scores kept, or thresholds guessed, fewer none.
-      const uint32_t top_k = metric == Metric::kInnerProduct && spread == 0.0 ? 30 : 9;
+      const uint32_t kept_top_k = metric == Metric::kInnerProduct && spread == 0.0 ? 30 : 9;
       for (const Reduction reduction : {Reduction::kPerRow, Reduction::kGlobal}) {
         if (reduction == Reduction::kGlobal && metric != Metric::kSquaredEuclidean) continue;
+        const uint32_t top_k = reduction == Reduction::kGlobal ? 1 : kept_top_k;
         const Selection selection = {.top_k = top_k, .reduction = reduction, .metric = metric};
         const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, top_k, reduction, metric);
         for (Engine* engine : {&one, &two}) {

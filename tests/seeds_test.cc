@@ -88,7 +88,7 @@ TEST(SeedsTest, SeedsForDistancesAreDifferentRowsOfAllLengths) {
   }
   const Matrix matrix(MakeMatrix(values, kDim), Plain());
   const SharedMatrix queries = RandomNormal(1, kDim, 2);
-  const Selection selection = {.top_k = 10, .metric = Metric::kSquaredEuclidean};
+  const Selection selection = {.top_k = 5, .metric = Metric::kSquaredEuclidean};
   const auto never = [](absl::Time) { return absl::OkStatus(); };
   Question question(queries.view, selection, selection.top_k, /*may_guess=*/false, never);
   TopK best(selection.top_k);

@@ -25,6 +25,9 @@ constexpr uint64_t kFewRowsToKeep = 2048;
 constexpr uint64_t kMostScoresToKeep = uint64_t{1} << 22;
 constexpr uint64_t kMostRowsForFew = 12288;
 
+// Of the best rows, which are scored first, one in so many may be no hit.
+constexpr uint64_t kHitsPerExcluded = 4;
+
 // Rows whose scores are worth keeping, if there are as many. To prove a threshold by n of them spares each of
 // k hits about log n checks, a check takes as long as a row has dims, and keeping a score takes as long
 // whatever it is of: that is least for a multiple of k · dim. Distances have wider bounds, so more is spared.
@@ -116,9 +119,15 @@ size_t Int8Pass::QueriesTogether() const {
 bool Int8Pass::MayKeepScores() const {
   // Few queries are not shared out.
   return (workers_ == 1 || block_.size() >= workers_ * kSeededTogether) && whole_ == nullptr &&
-         10 * rows_.axes().count >= 9 * rows_.axes().dim && all_are_hits() && !IsGlobal() &&
+         10 * rows_.axes().count >= 9 * rows_.axes().dim && !IsGlobal() &&
          (inner_products() || block_.size() >= kFewestToKeepOthers) &&
          absl::c_any_of(block_.queries, [](const BlockQuery& query) { return query.best->WantsSeeds(); }) &&
+         absl::c_all_of(block_.queries,
+                        [](const BlockQuery& query) {
+                          const auto excluded = query.question->Excluded(query.row);
+                          return excluded.has_value() &&
+                                 *excluded <= query.question->top_k / kHitsPerExcluded;
+                        }) &&
          absl::c_all_of(block_.questions, [this](const Question* question) {
            return question->selection.metric == block_.metric(0);
          });

@@ -78,6 +78,8 @@ class Int8Pass final : public Pass {
     // checked first, for good, and then what else reaches the thresholds that these prove.
     void SearchKept();
     void SeedByKept();
+    // How many of a query's best rows it takes to have top_k hits.
+    uint64_t BestToScore(uint32_t q) const;
 
     // About the merit of a row of such lengths is (score − offset)·scale − less·(what merits weigh for the
     // query of a column), but for what is the same for all rows.

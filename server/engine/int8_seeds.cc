@@ -82,6 +82,11 @@ void Int8Pass::TileWorker::SearchKept() {
   checks_.Finish();
 }
 
+uint64_t Int8Pass::TileWorker::BestToScore(uint32_t q) const {
+  const Question& question = pass_.block_.question(q);
+  return question.top_k + question.Excluded(pass_.block_.queries[q].row).value_or(0);
+}
+
 void Int8Pass::TileWorker::SeedByKept() {
   const Int8Codes& rows = pass_.rows_;
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
@@ -92,7 +97,7 @@ void Int8Pass::TileWorker::SeedByKept() {
   };
   uint64_t wanted = 1;
   for (size_t c = 0; c < active_.size(); ++c) {
-    wanted = std::max<uint64_t>(wanted, pass_.block_.question(active_[c]).top_k);
+    wanted = std::max(wanted, BestToScore(active_[c]));
     merit_weights_[c] = pass_.block_.measured[active_[c]].unit * columns_.inverse_scale[c];
   }
   uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
@@ -125,7 +130,7 @@ void Int8Pass::TileWorker::SeedByKept() {
   std::array<int32_t, kMaxColumns + kColumnsTogether> top_k = {};
   std::array<int64_t, kMaxColumns> room;
   for (size_t c = 0; c < active_.size(); ++c) {
-    const uint64_t k = pass_.block_.question(active_[c]).top_k;
+    const uint64_t k = BestToScore(active_[c]);
     top_k[c] = static_cast<int32_t>(std::min(k, all_rows));
     room[c] = static_cast<int64_t>(2 * k);
   }

@@ -98,6 +98,13 @@ struct Question {
 
   // Whether the caller leaves in a query row's pair with a row.
   bool IsHit(uint64_t query_row, uint64_t id) const { return all_are_hits || IsSelected(query_row, id); }
+  // How many rows at most are no hits of a query row, where that is known.
+  std::optional<uint64_t> Excluded(uint64_t query_row) const {
+    if (selection.self == Selection::Self::kOnce) return std::nullopt;
+    const std::vector<uint64_t>& splits = selection.excluded_splits;
+    const uint64_t listed = splits.empty() ? 0 : splits[query_row + 1] - splits[query_row];
+    return listed + (selection.self == Selection::Self::kNotItself ? 1 : 0);
+  }
 
   const MatrixView& queries;  // all its query rows
   const Selection& selection;

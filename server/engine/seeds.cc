@@ -66,7 +66,7 @@ bool LengthsDiffer(const Int8Codes& rows) {
   return NormAt(rows, share) >= kSteep * NormAt(rows, rows.rows() - 1 - share);
 }
 
-// So many runs of rows, from all over the order.
+// So many runs of rows, from all over the order. REQUIRES: at least as many rows in all.
 std::vector<RowRun> EvenRuns(const Int8Codes& rows, int run_rows, uint64_t count) {
   const uint64_t whole = rows.rows() / run_rows;
   std::vector<RowRun> runs;
@@ -147,9 +147,11 @@ std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, int run_rows, const Qu
   uint64_t first = 0;
   while (first + count < rows.tiles() && rows.tile(first).least_norm * query.unit > query.most) ++first;
   std::vector<RowRun> runs = RunsOfTiles(rows, first, first + count);
-  if (block.metric(middle) != Metric::kSquaredEuclidean || !LengthsDiffer(rows)) return runs;
+  const uint64_t more = last + Int8Codes::kTileRows;
+  const bool few = kLeastShare * more > rows.rows();
+  if (few || block.metric(middle) != Metric::kSquaredEuclidean || !LengthsDiffer(rows)) return runs;
   // Each row once: k of them are to prove something.
-  for (const RowRun& run : EvenRuns(rows, run_rows, (last + Int8Codes::kTileRows) / run_rows)) {
+  for (const RowRun& run : EvenRuns(rows, run_rows, more / run_rows)) {
     if (run.tile < first || run.tile >= first + count) runs.push_back(run);
   }
   return runs;
