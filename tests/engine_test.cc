@@ -368,18 +368,25 @@ TEST(EngineTest, ALoserBeyondFloat64IsNoError) {
   ExpectExact(a, MakeMatrix({1.0, 2.0, 1e200}, 1, DType::kFloat64), {1, 2});
 }
 
+// Of the float32 screen, and of one worker that keeps all scores of its queries.
 TEST(EngineTest, StopEndsTheSearchWithItsStatus) {
-  const Matrix matrix(RandomNormal(5000, 8, 1), {.kind = ScreenOptions::Kind::kFloat32});
-  const SharedMatrix queries = RandomNormal(4, 8, 2);
-  Engine engine(2);
-  std::atomic<int> asked{0};
-  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {}, [&asked]() -> absl::Status {
-    return ++asked < 3 ? absl::OkStatus() : absl::CancelledError("withdrawn");
-  });
-  EXPECT_EQ(answer.status(), absl::CancelledError("withdrawn"));
-  EXPECT_LE(asked, 4);
-  // And the engine is as good as new.
-  EXPECT_TRUE(engine.Search(matrix, queries.view, {}, Never).ok());
+  for (const bool keeps_scores : {false, true}) {
+    const uint32_t dim = keeps_scores ? 40 : 8;
+    const Matrix matrix(RandomNormal(5000, dim, 1),
+                        {.kind = keeps_scores ? ScreenOptions::Kind::kInt8 : ScreenOptions::Kind::kFloat32,
+                         .axes = keeps_scores ? dim : 0});
+    const SharedMatrix queries = RandomNormal(4, dim, 2);
+    Engine engine(keeps_scores ? 1 : 2);
+    std::atomic<int> asked{0};
+    const absl::StatusOr<Answer> answer =
+        engine.Search(matrix, queries.view, {.top_k = keeps_scores ? 30u : 1u}, [&asked]() -> absl::Status {
+          return ++asked < 3 ? absl::OkStatus() : absl::CancelledError("withdrawn");
+        });
+    EXPECT_EQ(answer.status(), absl::CancelledError("withdrawn"));
+    EXPECT_LE(asked, 4);
+    // And the engine is as good as new.
+    EXPECT_TRUE(engine.Search(matrix, queries.view, {}, Never).ok());
+  }
 }
 
 TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {

@@ -75,9 +75,10 @@ class Int8Pass final : public Pass {
     void Seed();
 
     // The active queries in the tiles whose scores are kept: about the k rows of the highest merits are
-    // checked first, for good, and then what else reaches the thresholds that these prove.
+    // checked first, for good (false: all have stopped), and then what else reaches the thresholds that these
+    // prove.
     void SearchKept();
-    void SeedByKept();
+    bool SeedByKept();
     // How many of a query's best rows it takes to have top_k hits.
     uint64_t BestToScore(uint32_t q) const;
 

@@ -71,11 +71,11 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
 
 void Int8Pass::TileWorker::SearchKept() {
   Pack();
-  SeedByKept();
+  if (!SeedByKept()) return;
   for (size_t i = 0; i < pass_.kept_tiles_.size(); ++i) {
     kept_ = i;
     const uint64_t t = pass_.kept_tiles_[i].tile;
-    if (!DropFinished(t)) break;
+    if (!DropFinished(t) || (i % kTilesPerClaim == 0 && pass_.Stopped())) break;
     SearchTiles(t, t + 1);
   }
   kept_.reset();
@@ -87,7 +87,7 @@ uint64_t Int8Pass::TileWorker::BestToScore(uint32_t q) const {
   return question.top_k + question.Excluded(pass_.block_.queries[q].row).value_or(0);
 }
 
-void Int8Pass::TileWorker::SeedByKept() {
+bool Int8Pass::TileWorker::SeedByKept() {
   const Int8Codes& rows = pass_.rows_;
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
   const uint64_t all_rows = tiles.back().rows_before + rows.tile(tiles.back().tile).rows;
@@ -111,6 +111,7 @@ void Int8Pass::TileWorker::SeedByKept() {
   scratch_.kept_scores.Reserve((all_rows + Int8Codes::kTileRows) * columns + kScoresPadding);
   size_t groups = 0;
   for (size_t i = 0; i < tiles.size(); ++i) {
+    if (i % kTilesPerClaim == 0 && pass_.Stopped()) return false;
     const uint64_t t = tiles[i].tile;
     const CodeTile& tile = rows.tile(t);
     scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, KeptScores(i, 0));
@@ -175,6 +176,7 @@ void Int8Pass::TileWorker::SeedByKept() {
     }
   }
   checks_.Finish();
+  return true;
 }
 
 bool Int8Pass::TileWorker::WantsSeeds(uint32_t q, bool guess) const {

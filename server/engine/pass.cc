@@ -206,13 +206,12 @@ void Pass::Work(int round, Scratch& scratch) {
   while (!stopped_.load(std::memory_order_relaxed)) {
     const uint64_t claimed = next_tile_[round].fetch_add(kTilesPerClaim, std::memory_order_relaxed);
     if (claimed >= tiles(round)) return;
-    StopQuestions();
-    if (stopped_.load(std::memory_order_relaxed)) return;
+    if (Stopped()) return;
     if (!worker->Search(claimed, std::min(claimed + kTilesPerClaim, tiles(round)))) return;
   }
 }
 
-void Pass::StopQuestions() {
+bool Pass::Stopped() {
   const absl::Time now = absl::Now();
   for (Question* const question : block_.questions) {
     const absl::Status status = question->stop(now);
@@ -222,12 +221,13 @@ void Pass::StopQuestions() {
     question->status = status;
     if (--running_ == 0) {
       stopped_.store(true, std::memory_order_relaxed);
-      return;
+      break;
     }
     for (const BlockQuery& query : block_.queries) {
       if (query.question == question) query.best->Withdraw();
     }
   }
+  return stopped_.load(std::memory_order_relaxed);
 }
 
 Interval Pass::MeritInterval(size_t q, const std::byte* row) const {

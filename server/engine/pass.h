@@ -292,6 +292,9 @@ class Pass {
   virtual std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) = 0;
   // How many units of work, tiles or whatever Search takes, there are in a round.
   virtual uint64_t tiles(int round) const = 0;
+  // Asks each question whether to stop: whether all of them do. For workers, at least once per kTilesPerClaim
+  // tiles.
+  bool Stopped();
 
   // Query `q` of the block · `row`, in float64: both ends infinite when that overflows.
   Interval DotInterval(size_t q, const std::byte* row, DType dtype) const;
@@ -389,7 +392,6 @@ class Pass {
   const QueryBlock& block_;
 
  private:
-  void StopQuestions();
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
   const double longest_;
