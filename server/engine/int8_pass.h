@@ -162,7 +162,8 @@ class Int8Pass final : public Pass {
 
   std::unique_ptr<Worker> MakeWorker(int round, Scratch& scratch, PairScorer& scorer) override;
   uint64_t tiles(int round) const override;
-  // In balls: a query's nearest tiles, then the others. By norm: seeds, if they are worth sharing, then all.
+  // In balls: a query's nearest tiles, then the others. By norm: kept scores, then the tiles without; or
+  // seeds, if they are worth sharing, then all.
   int rounds() const override;
   // Whether all queries want the best of all of them.
   bool IsGlobal() const;
