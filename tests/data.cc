@@ -85,6 +85,16 @@ SharedMatrix RandomClustered(uint64_t rows, uint32_t dim, uint64_t clusters, dou
   return MakeMatrix(values, dim);
 }
 
+SharedMatrix RandomOfLengths(uint64_t rows, uint32_t dim, double spread, uint64_t seed) {
+  Random random(seed);
+  std::vector<double> values;
+  for (uint64_t row = 0; row < rows; ++row) {
+    const double length = row % 100 == 7 && spread > 0.0 ? 0.0 : std::exp(spread * random.Normal());
+    for (uint32_t i = 0; i < dim; ++i) values.push_back(length * random.Normal());
+  }
+  return MakeMatrix(values, dim);
+}
+
 SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows) {
   SharedMatrix slice = matrix;
   slice.view = matrix.view.slice(first, rows);

@@ -31,6 +31,9 @@ SharedMatrix RandomNormal(uint64_t rows, uint32_t dim, uint64_t seed, DType dtyp
 // standard deviations off.
 SharedMatrix RandomClustered(uint64_t rows, uint32_t dim, uint64_t clusters, double spread, uint64_t seed);
 
+// Normal rows times lengths exp(spread · N(0, 1)); every hundredth row is zero if they differ.
+SharedMatrix RandomOfLengths(uint64_t rows, uint32_t dim, double spread, uint64_t seed);
+
 // Rows `first`, first + 1, ... first + rows - 1 of `matrix`, sharing its bytes.
 SharedMatrix Slice(const SharedMatrix& matrix, uint64_t first, uint64_t rows);
 

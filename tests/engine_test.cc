@@ -22,6 +22,7 @@ using testing::ExactTopK;
 using testing::MakeMatrix;
 using testing::Random;
 using testing::RandomNormal;
+using testing::RandomOfLengths;
 using testing::Slice;
 
 absl::Status Never() { return absl::OkStatus(); }
@@ -188,23 +189,12 @@ TEST(EngineTest, SparseRowsThatMostlyScoreZero) {
   ExpectExact(sparse(40), sparse(900), {3, 500});
 }
 
-// Normal rows, of lengths exp(spread · N(0, 1)), but that every hundredth is zero if they differ.
-SharedMatrix OfLengths(int rows, uint32_t dim, double spread, uint64_t seed) {
-  Random random(seed);
-  std::vector<double> values;
-  for (int row = 0; row < rows; ++row) {
-    const double length = row % 100 == 7 && spread > 0.0 ? 0.0 : std::exp(spread * random.Normal());
-    for (uint32_t i = 0; i < dim; ++i) values.push_back(length * random.Normal());
-  }
-  return MakeMatrix(values, dim);
-}
-
 // All of whose scores are kept; of equal lengths, of lengths that differ within a tile, of lengths that are
 // 0.
 TEST(EngineTest, FewRowsAndManyHits) {
   constexpr uint32_t kDim = 17;
   for (const double spread : {0.0, 1.5}) {
-    ExpectExact(RandomNormal(9, kDim, 32), OfLengths(900, kDim, spread, 31), {60});
+    ExpectExact(RandomNormal(9, kDim, 32), RandomOfLengths(900, kDim, spread, 31), {60});
   }
   ExpectExact(RandomNormal(5, 300, 35), RandomNormal(600, 300, 36), {30});
 }
@@ -216,8 +206,8 @@ TEST(EngineTest, ManyRowsOfEqualAndOtherLengths) {
   constexpr int kQueries = 32, kRows = 4900;
   Engine one(1), two(2);
   for (const double spread : {0.0, 1.0}) {
-    const SharedMatrix queries = OfLengths(kQueries, kDim, spread, 33);
-    const SharedMatrix rows = OfLengths(kRows, kDim, spread, 34);
+    const SharedMatrix queries = RandomOfLengths(kQueries, kDim, spread, 33);
+    const SharedMatrix rows = RandomOfLengths(kRows, kDim, spread, 34);
     const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
     for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
       if (metric == Metric::kCosine && spread == 0.0) continue;  // which takes the oracle long
@@ -405,8 +395,8 @@ TEST(EngineTest, TheScreensRuleOutNearlyAllOfOrdinaryData) {
 
 // The nearest rows may be the shortest, of which a scan by descending lengths comes last.
 TEST(EngineTest, TheScreensRuleOutRowsOfOtherLengths) {
-  const SharedMatrix rows = OfLengths(20000, 32, 1.0, 1);
-  const SharedMatrix queries = OfLengths(64, 32, 1.0, 2);
+  const SharedMatrix rows = RandomOfLengths(20000, 32, 1.0, 1);
+  const SharedMatrix queries = RandomOfLengths(64, 32, 1.0, 2);
   const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = 32});
   Engine engine(1);
   const absl::StatusOr<Answer> answer =

@@ -80,13 +80,7 @@ TEST(SeedsTest, NoGuessWhereItGainsNothing) {
 // k of them prove a threshold, so none may be there twice.
 TEST(SeedsTest, SeedsForDistancesAreDifferentRowsOfAllLengths) {
   constexpr int kRows = 20000;
-  testing::Random random(1);
-  std::vector<double> values;
-  for (int row = 0; row < kRows; ++row) {
-    const double length = std::exp(random.Normal());
-    for (uint32_t i = 0; i < kDim; ++i) values.push_back(length * random.Normal());
-  }
-  const Matrix matrix(MakeMatrix(values, kDim), Plain());
+  const Matrix matrix(testing::RandomOfLengths(kRows, kDim, 1.0, 1), Plain());
   const SharedMatrix queries = RandomNormal(1, kDim, 2);
   const Selection selection = {.top_k = 5, .metric = Metric::kSquaredEuclidean};
   const auto never = [](absl::Time) { return absl::OkStatus(); };

@@ -67,7 +67,7 @@ bool Int8Pass::TileWorker::Search(uint64_t first, uint64_t end) {
     const uint64_t step = pass_.whole_ != nullptr || !pass_.guesses_.empty() ? kTilesPerClaim : 1;
     for (uint64_t i = first; i < end; i += step) {
       const uint64_t t = pass_.tile_at(i);
-      SearchTiles(t, step == 1 ? t + 1 : std::min(t + step, end));
+      SearchTiles(t, t + std::min(step, end - i));
     }
   } else {
     LookUpMerits();
