@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/engine/engine.h"
 #include "server/engine/matrix.h"
@@ -234,6 +236,41 @@ TEST(SeedsTest, GuessesLetFewPairsThrough) {
   const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {.top_k = 1000}, Never);
   ASSERT_TRUE(answer.ok());
   EXPECT_LT(answer->stats.pairs_checked, 2.5 * answer->hits.size());
+}
+
+// Where a range holds fewer rows than are wanted, nothing below it is checked to prove a threshold by, and
+// where it holds many more, the best are.
+TEST(SeedsTest, RangesCostWhatTheyHold) {
+  constexpr uint64_t kQueries = 64;
+  const SharedMatrix queries = RandomNormal(kQueries, kDim, 5);
+  Engine engine(1);
+  for (const uint64_t rows : {1500, 20000}) {
+    const Matrix matrix(RandomNormal(rows, kDim, 4), Plain());
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+      SCOPED_TRACE(absl::StrCat(rows, " rows, metric ", static_cast<int>(metric)));
+      constexpr uint32_t kDeep = 1000;
+      const absl::StatusOr<Answer> deep =
+          engine.Search(matrix, queries.view, {.top_k = kDeep, .metric = metric}, Never);
+      ASSERT_TRUE(deep.ok());
+      // The scores that queries' n-th hits have on average hold about n of each.
+      for (const auto& [rank, top_k] : {std::pair<int, uint32_t>{1, 1000}, {1, 20}, {500, 5}}) {
+        double bound = 0.0;
+        for (uint64_t q = 0; q < kQueries; ++q) bound += deep->hits[q * kDeep + rank - 1].score / kQueries;
+        std::vector<Hit> expected;
+        for (uint64_t q = 0; q < kQueries; ++q) {
+          for (uint32_t i = 0; i < std::min(top_k, kDeep); ++i) {
+            const Hit& hit = deep->hits[q * kDeep + i];
+            if (MeritOf(metric, hit.score) >= MeritOf(metric, bound)) expected.push_back(hit);
+          }
+        }
+        const absl::StatusOr<Answer> answer =
+            engine.Search(matrix, queries.view, {.top_k = top_k, .metric = metric, .bounds = {bound}}, Never);
+        ASSERT_TRUE(answer.ok());
+        EXPECT_EQ(answer->hits, expected);
+        EXPECT_LT(answer->stats.pairs_checked, 8 * expected.size() + kQueries) << rank << ", " << top_k;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -78,7 +78,11 @@ class Int8Pass final : public Pass {
     // checked first, for good (false: all have stopped), and then what else reaches the thresholds that these
     // prove.
     void SearchKept();
-    bool SeedByKept();
+    // `floors`: by column, about the least merit of a hit, as AboutMerit has it; −infinity without a range.
+    bool SeedByKept(const double* floors);
+    // Whether the ranges hold about as many rows as are wanted: else these tell more than what is best.
+    bool GainsByKept(const double* floors);
+    double AboutFloor(size_t c) const;
     // How many of a query's best rows it takes to have top_k hits.
     uint64_t BestToScore(uint32_t q) const;
 
@@ -88,6 +92,8 @@ class Int8Pass final : public Pass {
       double scale, less;
     };
     AboutMerit MeritOf(const CodeTile& tile, const LengthRange& lengths) const;
+    // By column, what codes of rows of such merits score that have about this merit.
+    void SetAboutThresholds(const AboutMerit& merit, const double* about);
 
     // Rows of a tile whose lengths, of which merits take some, are told apart: all, or some.
     int RowsAlike(uint64_t t) const;

@@ -71,9 +71,15 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
 
 void Int8Pass::TileWorker::SearchKept() {
   Pack();
-  if (!SeedByKept()) return;
+  std::array<double, kMaxColumns> floors;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    merit_weights_[c] = pass_.block_.measured[active_[c]].unit * columns_.inverse_scale[c];
+    floors[c] = AboutFloor(c);
+  }
+  const bool keeps = GainsByKept(floors.data());
+  if (keeps && !SeedByKept(floors.data())) return;
   for (size_t i = 0; i < pass_.kept_tiles_.size(); ++i) {
-    kept_ = i;
+    if (keeps) kept_ = i;
     const uint64_t t = pass_.kept_tiles_[i].tile;
     if (!DropFinished(t) || (i % kTilesPerClaim == 0 && pass_.Stopped())) break;
     SearchTiles(t, t + 1);
@@ -82,12 +88,57 @@ void Int8Pass::TileWorker::SearchKept() {
   checks_.Finish();
 }
 
+double Int8Pass::TileWorker::AboutFloor(size_t c) const {
+  const uint32_t q = active_[c];
+  const double floor = pass_.MeritToReach(q);
+  if (floor == -kInfinity) return floor;
+  const uint64_t t = pass_.kept_tiles_[0].tile;
+  const CodeTile& tile = pass_.rows_.tile(t);
+  const LengthRange lengths = LengthsAt(t, 0);
+  const AboutMerit merit = MeritOf(tile, lengths);
+  const double length = 0.5 * (lengths.least + lengths.most);
+  const double score = LeastDot(pass_.block_.metric(q), floor, pass_.block_.measured[q], {length, length});
+  const double of_codes = pass_.rows_.is_lifted() ? score - pass_.centres_[q] : score;
+  return of_codes * columns_.inverse_scale[c] / tile.scale * merit.scale - merit.less * merit_weights_[c];
+}
+
+void Int8Pass::TileWorker::SetAboutThresholds(const AboutMerit& merit, const double* about) {
+  int32_t* const thresholds = scratch_.int_thresholds.data();
+  for (size_t c = 0; c < active_.size(); ++c) {
+    thresholds[c] =
+        Int8Threshold(about[c] + merit.less * merit_weights_[c], 0.0, 1.0 / merit.scale, columns_.offset[c]);
+  }
+  std::fill(thresholds + active_.size(), thresholds + scratch_.scorer.columns(),
+            std::numeric_limits<int32_t>::max());
+}
+
+bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
+  if (std::all_of(floors, floors + active_.size(), [](double floor) { return floor == -kInfinity; }))
+    return true;
+  const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
+  const uint64_t t = tiles[pass_.inner_products() ? 0 : tiles.size() / 2].tile;
+  const CodeTile& tile = pass_.rows_.tile(t);
+  SetAboutThresholds(MeritOf(tile, Lengths(tile)), floors);
+  Survivor* const survivors = scratch_.survivors.data();
+  const size_t count =
+      scratch_.scorer.Collect(pass_.rows_.codes(t), tile.rows, scratch_.int_thresholds.data(), survivors);
+  std::array<uint64_t, kMaxColumns> within = {};
+  for (size_t i = 0; i < count; ++i) within[survivors[i].column] += tiles.size();
+  uint64_t wanted = 0, there = 0;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const uint64_t k = BestToScore(active_[c]);
+    wanted += k;
+    there += std::min(k, within[c]);
+  }
+  return 2 * there >= wanted;
+}
+
 uint64_t Int8Pass::TileWorker::BestToScore(uint32_t q) const {
   const Question& question = pass_.block_.question(q);
   return question.top_k + question.Excluded(pass_.block_.queries[q].row).value_or(0);
 }
 
-bool Int8Pass::TileWorker::SeedByKept() {
+bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
   const Int8Codes& rows = pass_.rows_;
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
   const uint64_t all_rows = tiles.back().rows_before + rows.tile(tiles.back().tile).rows;
@@ -98,7 +149,6 @@ bool Int8Pass::TileWorker::SeedByKept() {
   uint64_t wanted = 1;
   for (size_t c = 0; c < active_.size(); ++c) {
     wanted = std::max(wanted, BestToScore(active_[c]));
-    merit_weights_[c] = pass_.block_.measured[active_[c]].unit * columns_.inverse_scale[c];
   }
   uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
   for (const KeptTile& kept : tiles) each = std::min<uint64_t>(each, RowsAlike(kept.tile));
@@ -139,12 +189,11 @@ bool Int8Pass::TileWorker::SeedByKept() {
     KthLargest(largest + c / kColumnsTogether * stride, groups, kColumnsTogether, top_k.data() + c,
                kth.data() + c);
   }
+  std::array<double, kMaxColumns> least;  // what is checked at once; those of a range at most
   for (size_t c = 0; c < active_.size(); ++c) {
     const bool wants = pass_.block_.best(active_[c]).WantsSeeds() && top_k[c] <= groups;
-    if (!wants) kth[c] = std::numeric_limits<float>::infinity();
+    least[c] = wants ? std::max<double>(kth[c], floors[c]) : kInfinity;
   }
-  int32_t* const thresholds = scratch_.int_thresholds.data();
-  std::fill_n(thresholds, columns, std::numeric_limits<int32_t>::max());
   // Those that are the likeliest first, should there not be room for all: the nearest rows may be the
   // shortest.
   const bool backwards = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
@@ -154,15 +203,11 @@ bool Int8Pass::TileWorker::SeedByKept() {
     const CodeTile& tile = rows.tile(t);
     const int step = std::min(RowsAlike(t), RowsInCache(pass_.base_.row_bytes()));
     for (int first = 0; first < tile.rows; first += step) {
-      const AboutMerit merit = MeritOf(tile, LengthsAt(t, first));
-      for (size_t c = 0; c < active_.size(); ++c) {
-        thresholds[c] = Int8Threshold(kth[c] + merit.less * merit_weights_[c], 0.0, 1.0 / merit.scale,
-                                      columns_.offset[c]);
-      }
+      SetAboutThresholds(MeritOf(tile, LengthsAt(t, first)), least.data());
       int32_t* const scores = KeptScores(i, first);
       Survivor* const survivors = scratch_.survivors.data();
-      Survivor* end =
-          survivors + CollectSurvivors(scores, count_of(t, first, step), columns, thresholds, survivors);
+      Survivor* end = survivors + CollectSurvivors(scores, count_of(t, first, step), columns,
+                                                   scratch_.int_thresholds.data(), survivors);
       // More than about k are ties.
       end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
       for (Survivor* s = survivors; s < end; ++s) {  // no second time
