@@ -254,6 +254,54 @@ TEST_P(SelectionTest, AMatrixAgainstItself) {
   }
 }
 
+// Rows that come again and again, with zeros of either sign, are hits of their own, whichever of them may be.
+TEST_P(SelectionTest, CopiesOfRows) {
+  constexpr uint32_t kDim = 6, kDifferent = 11;
+  constexpr uint64_t kRows = 330, kQueries = 8;
+  Random random(8);
+  std::vector<double> different(kDifferent * kDim), values;
+  for (size_t i = kDim; i < different.size(); ++i) different[i] = i % 5 == 0 ? 0.0 : random.Normal();
+  for (uint64_t row = 0; row < kRows; ++row) {
+    const uint64_t which = row < kDifferent ? row : random.Next() % kDifferent;
+    for (uint32_t i = 0; i < kDim; ++i) {
+      const double x = different[which * kDim + i];
+      values.push_back(x == 0.0 && random.Next() % 2 == 0 ? -0.0 : x);
+    }
+  }
+  const SharedMatrix b = MakeMatrix(values, kDim), a = Slice(b, 3, kQueries);
+  const std::vector<Hit> all = AllScores(a, b, metric_);
+  Searched searched(b);
+  for (const Reduction reduction : kReductions) {
+    for (const uint32_t top_k : {1u, 5u, 100u}) {
+      const Selection plain = {.top_k = top_k, .reduction = reduction, .metric = metric_};
+      searched.Expect(a, all, plain);
+      Selection range = plain;
+      range.bounds = {ScoreAt(all, kQueries * kRows / 4)};
+      range.tell_truncated = true;
+      searched.Expect(a, all, range);
+      range.tell_truncated = false;
+      range.count_only = true;
+      searched.Expect(a, all, range);
+      for (const auto self : {Selection::Self::kNotItself, Selection::Self::kOnce}) {
+        Selection of_itself = plain;
+        of_itself.self = self;
+        of_itself.self_first = 3;
+        searched.Expect(a, all, of_itself);
+      }
+      // The first of each, and some of the others.
+      Selection without = plain;
+      without.excluded_splits = {0};
+      for (uint64_t q = 0; q < kQueries; ++q) {
+        for (uint64_t id = 0; id < kRows; ++id) {
+          if (id < kDifferent || random.Next() % 8 < q) without.excluded.push_back(id);
+        }
+        without.excluded_splits.push_back(without.excluded.size());
+      }
+      searched.Expect(a, all, without);
+    }
+  }
+}
+
 TEST_P(SelectionTest, BlocksOfTheBaseChangeNothing) {
   const SharedMatrix a = RandomNormal(9, 20, 11), b = RandomNormal(1500, 20, 12);
   const std::vector<Hit> expected = ExactTopK(a.view, b.view, 4, Reduction::kPerRow, metric_);

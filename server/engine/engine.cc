@@ -54,6 +54,8 @@ struct Base {
 
   // ≥ the length of any row.
   double longest() const { return matrix != nullptr ? matrix->longest() : codes->longest(); }
+  // Of rows in `codes`; null for none.
+  const Copies* copies() const { return matrix != nullptr ? &matrix->copies() : nullptr; }
   // CommonUnit of all rows, if known.
   double unit() const { return matrix != nullptr ? matrix->unit() : 0.0; }
 
@@ -92,9 +94,9 @@ absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, con
     if (others.empty()) return absl::OkStatus();
     if (others.size() < queries.size()) block = crew.buffers.Prepare(others, base.unit());
   }
-  absl::StatusOr<std::unique_ptr<Pass>> pass = base.codes != nullptr
-                                                   ? MakeInt8Pass(base.view, *base.codes, block, crew.buffers)
-                                                   : absl::UnimplementedError("no codes");
+  absl::StatusOr<std::unique_ptr<Pass>> pass =
+      base.codes != nullptr ? MakeInt8Pass(base.view, *base.codes, base.copies(), block, crew.buffers)
+                            : absl::UnimplementedError("no codes");
   // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
   if (absl::IsUnimplemented(pass.status()) && base.matrix != nullptr) {
     pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);

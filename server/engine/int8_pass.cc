@@ -51,10 +51,11 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
 
 }  // namespace
 
-Int8Pass::Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole,
-                   const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
-                   EncodedQueries queries, EncodedQueries queries_again, EncodedRests rests)
-    : Pass(base, rows.longest(), block),
+Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows,
+                   const Int8Codes* whole, const QueryBlock& block, const PassBuffers& buffers,
+                   KernelByColumns kernels, Balls balls, EncodedQueries queries, EncodedQueries queries_again,
+                   EncodedRests rests)
+    : Pass(base, copies, rows.longest(), block),
       rows_(rows),
       whole_(whole),
       all_kernels_(buffers.kernels),
@@ -182,7 +183,8 @@ Interval Int8Pass::CentreInterval(size_t q, const float* centre) const {
 }
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
-                                                   const QueryBlock& block, PassBuffers& buffers) {
+                                                   const Copies* copies, const QueryBlock& block,
+                                                   PassBuffers& buffers) {
   const size_t queries = block.size();
   const bool by_head = GainsByHead(codes, block);
   const Int8Codes& rows = by_head ? *codes.head() : codes;
@@ -201,7 +203,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   if (!encoded.ok()) return encoded.status();
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
-  return std::make_unique<Int8Pass>(base, rows, by_head ? &codes : nullptr, block, buffers, kernels,
+  return std::make_unique<Int8Pass>(base, copies, rows, by_head ? &codes : nullptr, block, buffers, kernels,
                                     std::move(balls), std::move(encoded->queries), std::move(encoded->again),
                                     std::move(encoded->rests));
 }

@@ -27,9 +27,9 @@ class Int8Pass final : public Pass {
  public:
   // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
   // of, for a second look, or null.
-  Int8Pass(const MatrixView& base, const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
-           const PassBuffers& buffers, KernelByColumns kernels, Balls balls, EncodedQueries queries,
-           EncodedQueries queries_again, EncodedRests rests);
+  Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows, const Int8Codes* whole,
+           const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
+           EncodedQueries queries, EncodedQueries queries_again, EncodedRests rests);
 
  private:
   // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "server/base/types.h"
+#include "server/engine/copies.h"
 #include "server/engine/exact.h"
 #include "server/engine/planner.h"
 #include "server/engine/quantize.h"
@@ -53,6 +54,8 @@ class Matrix {
 
   // What the int8 screen works on; null for the float32 screen.
   const Int8Codes* codes() const { return plan_.codes.get(); }
+  // The rows that it does not see, as they equal others.
+  const Copies& copies() const { return plan_.copies; }
 
   // The caller's rows and everything kept beside them.
   uint64_t resident_bytes() const;

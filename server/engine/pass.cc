@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/dtype.h"
@@ -262,7 +263,10 @@ Candidate Pass::Resolve(size_t q, uint64_t id) const {
 }
 
 void Pass::Checks::Add(uint32_t q, uint64_t id, bool resolve) {
-  if (!pass_.IsHit(q, id)) return;
+  if (!pass_.IsHit(q, id) &&
+      absl::c_none_of(pass_.CopiesOf(id), [&](uint32_t copy) { return pass_.IsHit(q, copy); })) {
+    return;
+  }
   Prefetch(pass_.base_.row(id), pass_.base_.row_bytes());
   Waiting& slot = waiting_[arrived_++ % kInFlight];
   if (arrived_ > kInFlight) Check(slot);
@@ -277,11 +281,32 @@ void Pass::Checks::Finish() {
 }
 
 void Pass::Checks::Check(const Waiting& pair) {
-  if (found_count_ == kOfferedTogether || pair.query != found_query_) OfferFound();
+  if (pair.query != found_query_) OfferFound();
   found_query_ = pair.query;
-  const bool resolve = pair.resolve || pass_.ResolvesAsFast(pair.query);
+  const absl::Span<const uint32_t> copies = pass_.CopiesOf(pair.id);
+  // Once for all of these.
+  const bool resolve = pair.resolve || !copies.empty() || pass_.ResolvesAsFast(pair.query);
   scratch_.pairs_rescored += resolve ? 1 : 0;
-  found_[found_count_++] = resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
+  Candidate candidate = resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
+  if (copies.empty()) return Found(candidate);
+  // The first top_k are as good as any: ties go to the lowest.
+  const uint32_t top_k = pass_.block_.question(pair.query).top_k;
+  uint64_t left = top_k > 0 ? top_k : UINT64_MAX;
+  if (pass_.IsHit(pair.query, pair.id)) {
+    Found(candidate);
+    --left;
+  }
+  for (size_t i = 0; i < copies.size() && left > 0; ++i) {
+    if (!pass_.IsHit(pair.query, copies[i])) continue;
+    candidate.id = copies[i];
+    Found(candidate);
+    --left;
+  }
+}
+
+void Pass::Checks::Found(const Candidate& candidate) {
+  if (found_count_ == kOfferedTogether) OfferFound();
+  found_[found_count_++] = candidate;
 }
 
 void Pass::Checks::OfferFound() {

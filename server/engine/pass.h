@@ -31,6 +31,7 @@
 #include "server/engine/amx.h"
 #include "server/engine/bound.h"
 #include "server/engine/code_kernel.h"
+#include "server/engine/copies.h"
 #include "server/engine/exact.h"
 #include "server/engine/matrix.h"
 #include "server/engine/measure.h"
@@ -255,10 +256,12 @@ inline void KeepLargest(std::vector<uint64_t>& keys, size_t count) {
 // Shared by the workers; each calls Work once a round.
 class Pass {
  public:
-  // All that is given outlives the pass; `longest` ≥ the length of any row of the base.
-  Pass(const MatrixView& base, double longest, const QueryBlock& block)
+  // All that is given outlives the pass; `longest` ≥ the length of any row of the base; `copies`: of rows
+  // that are not searched for themselves, or null.
+  Pass(const MatrixView& base, const Copies* copies, double longest, const QueryBlock& block)
       : base_(base),
         block_(block),
+        copies_(copies),
         longest_(longest),
         all_are_hits_(absl::c_all_of(block.questions, [](const Question* q) { return q->all_are_hits; })),
         inner_products_(absl::c_all_of(
@@ -359,7 +362,7 @@ class Pass {
     Checks(const Pass& pass, Scratch& scratch, PairScorer& scorer)
         : pass_(pass), scratch_(scratch), scorer_(scorer) {}
 
-    // Query `q` of the block and row `id`, unless that is no hit; `resolve`: at once.
+    // Query `q` of the block and row `id`, with its copies, unless none is a hit; `resolve`: at once.
     void Add(uint32_t q, uint64_t id, bool resolve);
     // Checks those that still wait.
     void Finish();
@@ -376,6 +379,7 @@ class Pass {
     };
 
     void Check(const Waiting& pair);
+    void Found(const Candidate& candidate);
     void OfferFound();
 
     const Pass& pass_;
@@ -394,6 +398,11 @@ class Pass {
  private:
   Interval MeritInterval(size_t q, const std::byte* row) const;
 
+  absl::Span<const uint32_t> CopiesOf(uint64_t id) const {
+    return copies_ != nullptr ? copies_->of(id) : absl::Span<const uint32_t>();
+  }
+
+  const Copies* const copies_;
   const double longest_;
   const bool all_are_hits_, inner_products_;
   // Whether a float64 holds all products of queries and rows, or centres of rows: then only zeros add up to
@@ -408,11 +417,13 @@ class Pass {
   size_t running_ ABSL_GUARDED_BY(mutex_);  // questions that have not been stopped
 };
 
-// By the float32 screen of a matrix, and by codes of its rows (all of them, or a sample to measure with).
+// By the float32 screen of a matrix, and by codes of its rows (all of them but for copies, or a sample to
+// measure with).
 absl::StatusOr<std::unique_ptr<Pass>> MakeFloat32Pass(const Matrix& matrix, const QueryBlock& block,
                                                       PassBuffers& buffers);
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
-                                                   const QueryBlock& block, PassBuffers& buffers);
+                                                   const Copies* copies, const QueryBlock& block,
+                                                   PassBuffers& buffers);
 
 }  // namespace dotmax
 

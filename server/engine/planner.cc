@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/engine/cluster.h"
+#include "server/engine/copies.h"
 #include "server/engine/matrix.h"
 #include "server/engine/pass.h"
 #include "server/engine/pivots.h"
@@ -94,7 +95,11 @@ class Planner {
     std::iota(by_norm_.begin(), by_norm_.end(), 0);
     std::stable_sort(by_norm_.begin(), by_norm_.end(),
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
+    copies_ = Copies::TakeFrom(by_norm_, view_, norms_);
   }
+
+  uint64_t distinct_rows() const { return by_norm_.size(); }
+  Copies TakeCopies() { return std::move(copies_); }
 
   Codes EncodeWhole() { return Encode(by_norm_, WholeLevels(nullptr)); }
 
@@ -131,7 +136,7 @@ class Planner {
   ScreenPlan EncodeFastest(bool insist) {
     if (!trials_.TakeSample(start_ + kSampleBudget)) return {EncodeWhole(), {}};
     // Of many rows, codes are so much faster that nobody needs to know by how much.
-    const bool few = view_.rows <= kFewRows;
+    const bool few = distinct_rows() <= kFewRows;
     if (few) trials_.MeasureFloat32();
     const SearchTimes& float32 = trials_.float32();
     estimates_.push_back(
@@ -139,7 +144,7 @@ class Planner {
     to_beat_ = least_ = insist ? kInfinity : float32.cost();
     // Runs of rows as they will stand in tiles.
     std::vector<uint32_t> rows;
-    const uint64_t tiles = view_.rows / Int8Codes::kTileRows;
+    const uint64_t tiles = distinct_rows() / Int8Codes::kTileRows;
     for (uint64_t i = 0; i < std::min(kSampleTiles, tiles); ++i) {
       const auto first = by_norm_.begin() + i * tiles / std::min(kSampleTiles, tiles) * Int8Codes::kTileRows;
       rows.insert(rows.end(), first, first + Int8Codes::kTileRows);
@@ -156,7 +161,7 @@ class Planner {
     }
     if (centring != nullptr) whole_dim_ = centring->lifted_dim();
     const uint32_t most = MostAxes();
-    if (view_.rows < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
+    if (distinct_rows() < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
       const bool with_heads = trials_.kernels().has_own();
       // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
@@ -223,9 +228,9 @@ class Planner {
   }
 
   double ShareOf(const std::vector<uint32_t>& rows) const {
-    return static_cast<double>(rows.size()) / view_.rows;
+    return static_cast<double>(rows.size()) / distinct_rows();
   }
-  double elements() const { return static_cast<double>(view_.rows) * view_.dim; }
+  double elements() const { return static_cast<double>(distinct_rows()) * view_.dim; }
 
   // How many axes there are in the last case: all, or so many that tails take no chunk more to multiply.
   uint32_t JointAxes() const {
@@ -257,7 +262,7 @@ class Planner {
 
   Codes Encode(std::vector<uint32_t> ids, CodeLevels levels) {
     // oneDNN's kernels take whole tiles, and those of many rows hardly differ within.
-    const bool few = view_.rows <= kFewRows && trials_.kernels().has_own();
+    const bool few = distinct_rows() <= kFewRows && trials_.kernels().has_own();
     RowOrder order = few ? RowOrder::ByNorm(std::move(ids), norms_) : RowOrder::Even(std::move(ids));
     return OrNull(Int8Codes::Encode(view_, norms_, std::move(order), std::move(levels)));
   }
@@ -323,7 +328,7 @@ class Planner {
       if (candidate.cost() <= least_ * kAboutAsFast) fewest = std::min(fewest, candidate.survived());
       least = std::min(least, candidate.cost());
     }
-    const double handicap = view_.rows <= kFewRows ? kHandicapOfFew : kAboutAsFast;
+    const double handicap = distinct_rows() <= kFewRows ? kHandicapOfFew : kAboutAsFast;
     const Candidate *best = nullptr, *plain = nullptr;
     for (const Candidate& candidate : candidates_) {
       if (candidate.is_plain()) {
@@ -350,11 +355,12 @@ class Planner {
     const absl::Duration deadline = start_ + kClustersBudget;
     if (ThreadTime() > deadline) return nullptr;
     std::vector<uint32_t> ids;
-    const uint64_t count = std::min(view_.rows, kClusterSample);
-    for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * view_.rows / count]);
+    const uint64_t count = std::min(distinct_rows(), kClusterSample);
+    for (uint64_t i = 0; i < count; ++i) ids.push_back(by_norm_[i * distinct_rows() / count]);
     Codes codes = Encode(std::move(ids), CodeLevels::Whole(view_.dim));
     if (codes == nullptr) return nullptr;
-    const int clusters = static_cast<int>(std::clamp(view_.rows / kRowsPerCluster, uint64_t{1}, count / 8));
+    const int clusters =
+        static_cast<int>(std::clamp(distinct_rows() / kRowsPerCluster, uint64_t{1}, count / 8));
     const auto centres =
         LearnCentres(view_, norms_, *codes, clusters, kLoosest, trials_.Reach(), trials_.kernels(), deadline);
     if (!centres.ok() || centres->empty()) return nullptr;
@@ -398,7 +404,8 @@ class Planner {
   const absl::Duration start_ = ThreadTime();
   absl::Duration candidates_until_ = start_ + kAxesBudget;
   Trials trials_;
-  std::vector<uint32_t> by_norm_;   // descending
+  std::vector<uint32_t> by_norm_;  // descending; without copies
+  Copies copies_;
   uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
   std::optional<CodeLevels> whole_levels_, centred_levels_;
   double to_beat_ = 0.0;  // float32's cost, if it matters
@@ -422,10 +429,18 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
   if (!HasInt8Kernel()) return {};
   Planner planner(matrix, norms);
   const bool insist = options.kind == ScreenOptions::Kind::kInt8;
-  if (insist && options.clusters != 0) return {planner.EncodeClusters(options.clusters), {}};
-  if (insist && options.axes != 0) return {planner.EncodeAxes(options), {}};
-  if (matrix.view().rows < kMinRowsToMeasure) return {planner.EncodeWhole(), {}};
-  return planner.EncodeFastest(insist);
+  ScreenPlan plan;
+  if (insist && options.clusters != 0) {
+    plan.codes = planner.EncodeClusters(options.clusters);
+  } else if (insist && options.axes != 0) {
+    plan.codes = planner.EncodeAxes(options);
+  } else if (planner.distinct_rows() < kMinRowsToMeasure) {
+    plan.codes = planner.EncodeWhole();
+  } else {
+    plan = planner.EncodeFastest(insist);
+  }
+  if (plan.codes != nullptr) plan.copies = planner.TakeCopies();
+  return plan;
 }
 
 std::string ScreenName(const Int8Codes* codes) {

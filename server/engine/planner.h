@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "server/base/searcher.h"
 #include "server/base/types.h"
+#include "server/engine/copies.h"
 #include "server/engine/quantize.h"
 
 namespace dotmax {
@@ -39,6 +40,7 @@ class Matrix;
 struct ScreenPlan {
   std::unique_ptr<const Int8Codes> codes;  // null for the float32 screen
   std::vector<ScreenEstimate> estimates;   // of what was measured, if anything
+  Copies copies = {};                      // of rows in codes
 };
 
 // Chooses, within about two seconds, and encodes; slow processors choose within about five where rows are
