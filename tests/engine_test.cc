@@ -584,6 +584,50 @@ TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
   }
 }
 
+// Distances are small beside what is far away from everything: rows' lengths say nothing of them.
+TEST(EngineTest, RowsFarFromTheOrigin) {
+  for (const uint32_t dim : {2u, 37u, 260u}) {
+    for (const double spread : {1.0, 1e-3}) {
+      for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+        Random random(dim);
+        std::vector<double> values;
+        for (uint32_t i = 0; i < 1000 * dim; ++i)
+          values.push_back(30.0 + i % dim % 3 + spread * random.Normal());
+        const SharedMatrix all = MakeMatrix(values, dim, dtype);
+        ExpectExact(Slice(all, 0, 3), Slice(all, 3, 600), {dim < 200 ? 9u : 1u});
+        if (spread < 1.0) continue;
+        // One that is as far on another side, one that is nothing, and others whose scale is far from theirs.
+        std::vector<double> others(4 * dim);
+        for (uint32_t i = 0; i < dim; ++i) {
+          others[i] = -30.0;
+          others[2 * dim + i] = 1e-6 * random.Normal();
+          others[3 * dim + i] = 1e6 * random.Normal();
+        }
+        ExpectExact(MakeMatrix(others, dim, dtype), Slice(all, 3, 600), {2});
+      }
+    }
+  }
+}
+
+TEST(EngineTest, DistancesAreSeenFromWhereRowsAre) {
+  constexpr uint32_t kDim = 24;
+  Random random(3);
+  std::vector<double> values(9064 * kDim);
+  for (double& x : values) x = 1000.0 + random.Normal();
+  const SharedMatrix all = MakeMatrix(values, kDim);
+  const Matrix matrix(Slice(all, 64, 9000),
+                      {.kind = ScreenOptions::Kind::kInt8, .axes = kDim, .centred = true});
+  Engine engine(1);
+  for (const uint64_t queries : {1, 64}) {
+    const absl::StatusOr<Answer> answer = engine.Search(
+        matrix, Slice(all, 0, queries).view, {.top_k = 5, .metric = Metric::kSquaredEuclidean}, Never);
+    ASSERT_TRUE(answer.ok());
+    if (matrix.codes() != nullptr) {  // null where there is no kernel for codes
+      EXPECT_LT(answer->stats.pairs_checked, queries * 9000 / 50) << matrix.screen();
+    }
+  }
+}
+
 // Rows in many more clusters than there are axes: a search looks at a few of them.
 TEST(EngineTest, ThePlannerFindsClustersAndTheyAreUsed) {
   const SharedMatrix rows = testing::RandomClustered(30000, 128, 200, 0.2, 3);

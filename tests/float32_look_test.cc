@@ -72,7 +72,7 @@ TEST(Float32LookTest, KeepsWhatReachesTheScore) {
     const Float32Look look(base.view, block);
     ASSERT_TRUE(look.Serves(survivors.size()));
     Scratch scratch;
-    const auto score = [&](uint32_t q) { return asked[q] * block.measured[q].unit; };
+    const auto score = [&](uint32_t q, int) { return asked[q] * block.measured[q].unit; };
     survivors.resize(look.Keep(
         absl::MakeSpan(survivors), columns, norm, [](int row) { return kFirst + row; }, score, scratch));
     EXPECT_TRUE(std::is_sorted(survivors.begin(), survivors.end(),

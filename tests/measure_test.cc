@@ -49,6 +49,24 @@ TEST(MeasureTest, NoPairOfAMeritHasASmallerInnerProduct) {
   });
 }
 
+TEST(MeasureTest, NorOneWhoseRowIsKnownToBeLonger) {
+  int sharper = 0;
+  ForEachPair(
+      [&](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
+        for (const Metric metric : kMetrics) {
+          const double merit = static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
+                                                         std::ldexp(static_cast<long double>(a), e), b));
+          const double scaled = ScaledMerit(metric, merit, query.unit);
+          const double term = LengthTerm(metric, rows.least, (b - rows.least) * (1.0 - 0x1p-50));
+          const double least = LeastDot(metric, scaled, query, rows);
+          const double own = least + LeastDotSlope(metric, scaled, query) * term;
+          EXPECT_GE(dot, own) << static_cast<int>(metric) << " " << a << " " << b << " " << dot << " " << e;
+          sharper += own > least ? 1 : 0;
+        }
+      });
+  EXPECT_GT(sharper, 10000);
+}
+
 TEST(MeasureTest, NoPairHasABetterMeritThanItsInnerProductAllows) {
   ForEachPair([](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
     for (const Metric metric : kMetrics) {

@@ -278,6 +278,48 @@ TEST(QuantizeTest, CentredCodesBoundScores) {
   ExpectUpperBounds(zeros, MakeMatrix(std::vector<double>(6, 0.0), 6), 1e300);
 }
 
+// The lengths of rows, by norm and from the centre, are within what is said of them, also of float64 rows
+// whose differences from it float32 rounds away.
+TEST(QuantizeTest, LengthsOfRowsAreWithinTheirRanges) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    for (const bool centred : {false, true}) {
+      Random random(6);
+      constexpr uint32_t kDim = 5;
+      std::vector<double> values(1100 * kDim);
+      for (double& x : values) x = 1000.0 + (centred ? 1e-3 : 2000.0) * random.Normal();
+      const SharedMatrix rows = MakeMatrix(values, kDim, dtype);
+      const Encoded base = Encode(rows, kDim, false, false, 0, centred);
+      const Int8Codes& codes = *base.codes;
+      int told_apart = 0;
+      for (uint64_t t = 0; t < codes.tiles(); ++t) {
+        const auto [all, longer] = codes.lengths(t, /*from_centre=*/centred);
+        told_apart += longer.empty() ? 0 : 1;
+        for (int r = 0; r < codes.tile(t).rows; ++r) {
+          std::vector<double> row(kDim);
+          ToFloat64(rows.view.row(codes.id(t, r)), dtype, kDim, row.data());
+          long double squares = 0.0;
+          for (uint32_t i = 0; i < kDim; ++i) {
+            const long double rest =
+                static_cast<long double>(row[i]) - (centred ? codes.centring()->centre()[i] : 0.0f);
+            squares += rest * rest;
+          }
+          const long double length = std::sqrt(squares);
+          ASSERT_LE(all.least, length);
+          ASSERT_GE(all.most, length);
+          if (longer.empty()) continue;
+          ASSERT_GE(longer[r], 0.0f);
+          ASSERT_LE(all.least + static_cast<long double>(longer[r]), length);
+          const bool rounds_away = centred && dtype == DType::kFloat64;
+          if (!rounds_away) {
+            EXPECT_GE(all.least + longer[r], length * 0.999);
+          }
+        }
+      }
+      EXPECT_GT(told_apart, 0);
+    }
+  }
+}
+
 // The larger a few elements are, the closer for being spread.
 TEST(QuantizeTest, SpreadCodesBoundScores) {
   for (const bool centred : {false, true}) {

@@ -76,6 +76,53 @@ TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
   }
 }
 
+// Thresholds that rise by row, up to where no integer is larger.
+TEST(ReduceTest, SurvivorsByLengthAreThoseOfTheObviousLoop) {
+  constexpr int kRows = 21;
+  Random random(3);
+  for (const int columns : {1, 3, 15, 16, 17, 64, 65, 256}) {
+    AlignedArray<int32_t> scores, thresholds;
+    AlignedArray<float> slopes;
+    std::fill_n(scores.Reserve(kRows * columns + kScoresPadding), kRows * columns + kScoresPadding, 1 << 30);
+    std::fill_n(thresholds.Reserve(columns + kScoresPadding), columns + kScoresPadding,
+                std::numeric_limits<int32_t>::max());
+    std::fill_n(slopes.Reserve(columns + kScoresPadding), columns + kScoresPadding, 0.0f);
+    std::vector<float> longer(kRows);
+    for (float& x : longer) x = static_cast<float>(random.Uniform());
+    longer[7] = std::numeric_limits<float>::max();
+    for (int c = 0; c < columns; ++c) {
+      thresholds.data()[c] = static_cast<int32_t>(random.Next() % 1100) - 800;
+      slopes.data()[c] = static_cast<float>(random.Next() % 4 * 100);
+    }
+    thresholds.data()[columns / 2] = 1 << 30;
+    const auto threshold = [&](int r, int c) {
+      const double added = std::min(double{slopes.data()[c]} * longer[r], double{kMostAdded});
+      return thresholds.data()[c] + static_cast<int64_t>(added);
+    };
+    for (int i = 0; i < kRows * columns; ++i) {
+      scores.data()[i] = static_cast<int32_t>(random.Next() % 1000) - 500;
+      // Just not, or just so.
+      if (random.Next() % 4 == 0) {
+        scores.data()[i] = static_cast<int32_t>(threshold(i / columns, i % columns) + random.Next() % 2);
+      }
+    }
+    std::vector<Survivor> got(kRows * columns + kSurvivorPadding);
+    const size_t count = CollectSurvivors(scores.data(), kRows, columns, thresholds.data(), slopes.data(),
+                                          longer.data(), got.data());
+    size_t next = 0;
+    for (int r = 0; r < kRows; ++r) {
+      for (int c = 0; c < columns; ++c) {
+        if (scores.data()[r * columns + c] <= threshold(r, c)) continue;
+        ASSERT_LT(next, count);
+        EXPECT_EQ(got[next].row, r);
+        EXPECT_EQ(got[next++].column, c);
+      }
+    }
+    EXPECT_EQ(next, count);
+    EXPECT_GT(count, 0u);
+  }
+}
+
 TEST(ReduceTest, InfinityRulesAColumnOut) {
   float scores[64] = {std::numeric_limits<float>::max(), 1.0f};
   const float thresholds[] = {std::numeric_limits<float>::infinity(), 0.0f};
@@ -120,6 +167,29 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
     for (int g = 0; g < kGroups; ++g) {
       LargestOfGroup(scores.data() + g * kRows * columns, kRows, columns, offset.data(), 0.5f, stride,
                      largest.data() + g * kColumnsTogether);
+    }
+    // The same where each row has a length and a scale.
+    std::vector<float> slopes(columns + kColumnsTogether), longer(kRows), scales(kRows),
+        by_length(largest.size());
+    for (int c = 0; c < columns; ++c) slopes[c] = static_cast<float>(c % 3);
+    for (int r = 0; r < kRows; ++r) {
+      longer[r] = static_cast<float>(100 * r);
+      scales[r] = 1.0f / (1 << r);
+    }
+    for (int g = 0; g < kGroups; ++g) {
+      const int32_t* const group = scores.data() + g * kRows * columns;
+      LargestOfGroup(group, kRows, columns, offset.data(), slopes.data(), longer.data(), scales.data(),
+                     stride, by_length.data() + g * kColumnsTogether);
+      for (int c = 0; c < columns; ++c) {
+        float most = -1e9f;
+        for (int r = 0; r < kRows; ++r) {
+          most = std::max(
+              most,
+              (static_cast<float>(group[r * columns + c]) - offset[c] - slopes[c] * longer[r]) * scales[r]);
+        }
+        ASSERT_EQ(by_length[c / kColumnsTogether * stride + g * kColumnsTogether + c % kColumnsTogether],
+                  most);
+      }
     }
     for (int c = 0; c < columns; ++c) {
       std::vector<float> expected;

@@ -30,6 +30,7 @@ class Centring {
   uint32_t dim() const { return static_cast<uint32_t>(centre_.size()); }
   uint32_t lifted_dim() const { return dim() + copies_; }  // of x and y
   const std::vector<float>& centre() const { return centre_; }
+  double centre_norm() const { return centre_norm_; }  // ≥ ‖c‖
   // Of a row's mean square, the part that its mean is.
   double share() const { return share_; }
 

@@ -27,8 +27,8 @@ bool Float32Look::Serves(size_t survivors) const {
 }
 
 size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, double norm,
-                         absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q)> score,
-                         Scratch& scratch) const {
+                         absl::FunctionRef<uint64_t(int row)> id,
+                         absl::FunctionRef<double(uint32_t q, int row)> score, Scratch& scratch) const {
   SortSurvivors<kRowsOfTiles>(survivors, scratch.sorted, [](const Survivor& s) { return s.row; });
   const size_t dim = base_.dim;
   std::array<const float*, kMaxColumns> of_row;
@@ -49,7 +49,7 @@ size_t Float32Look::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32
     Float32Dots(values, dim, {of_row.data(), end - first}, dots.data());
     for (size_t i = first; i < end; ++i) {
       const uint32_t q = queries[survivors[i].column];
-      const bool may_reach = dots[i - first] > ScreenThreshold(score(q), error_(block_.norms[q], norm));
+      const bool may_reach = dots[i - first] > ScreenThreshold(score(q, row), error_(block_.norms[q], norm));
       survivors[kept] = survivors[i];
       kept += may_reach ? 1 : 0;
     }

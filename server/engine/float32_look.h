@@ -27,11 +27,11 @@ class Float32Look {
   // Whether that is worth it for so many survivors of one to kTilesPerClaim tiles.
   bool Serves(size_t survivors) const;
 
-  // Moves those whose inner product may reach score(q) of their query to the front, by row; returns how many.
+  // Moves those whose inner product may reach score(q, row) to the front, by row; returns how many.
   // Their columns are those of `queries`, their rows numbered as id(row) says, of lengths ≤ norm. `scratch`
   // is a worker's.
   size_t Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, double norm,
-              absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q)> score,
+              absl::FunctionRef<uint64_t(int row)> id, absl::FunctionRef<double(uint32_t q, int row)> score,
               Scratch& scratch) const;
 
   // What the inner products of query `q` and rows id(0) ... id(count - 1), of lengths ≤ norm, are at least: a

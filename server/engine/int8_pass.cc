@@ -45,7 +45,10 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
   const size_t queries = block.size();
   return codes.head() != nullptr && queries <= kMostByHead &&
          absl::c_all_of(block.questions, [&](const Question* question) {
-           return question->top_k * queries * queries <= kMostHitsByHead;
+           // Distances are seen from where lifted rows are, which heads are not.
+           const bool by_whole =
+               codes.has_lengths_from_centre() && question->selection.metric == Metric::kSquaredEuclidean;
+           return !by_whole && question->top_k * queries * queries <= kMostHitsByHead;
          });
 }
 
@@ -53,17 +56,17 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
 
 Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows,
                    const Int8Codes* whole, const QueryBlock& block, const PassBuffers& buffers,
-                   KernelByColumns kernels, Balls balls, EncodedQueries queries, EncodedQueries queries_again,
-                   EncodedRests rests)
+                   KernelByColumns kernels, Balls balls, EncodedBlock encoded)
     : Pass(base, copies, rows.longest(), block),
       rows_(rows),
       whole_(whole),
       all_kernels_(buffers.kernels),
       kernels_(kernels),
       balls_(std::move(balls)),
-      queries_(std::move(queries)),
-      queries_again_(std::move(queries_again)),
-      rests_(std::move(rests)),
+      queries_(std::move(encoded.queries)),
+      queries_again_(std::move(encoded.again)),
+      rests_(std::move(encoded.rests)),
+      from_centre_(std::move(encoded.from_centre)),
       workers_(buffers.workers()) {
   if (rows.centre_codes() != nullptr) {
     balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, rows_.centre(tile)).lower; });
@@ -71,7 +74,8 @@ Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes
   }
   if (const Centring* const centring = AllRows().centring(); centring != nullptr) {
     for (size_t q = 0; q < block.size(); ++q) {
-      centres_.push_back(CentreInterval(q, centring->centre().data()).upper);
+      const bool adds = !IsFromCentre(block.metric(q));
+      centres_.push_back(adds ? CentreInterval(q, centring->centre().data()).upper : 0.0);
     }
   }
   kept_tiles_ = TilesToKeep();
@@ -204,8 +208,7 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
   return std::make_unique<Int8Pass>(base, copies, rows, by_head ? &codes : nullptr, block, buffers, kernels,
-                                    std::move(balls), std::move(encoded->queries), std::move(encoded->again),
-                                    std::move(encoded->rests));
+                                    std::move(balls), *std::move(encoded));
 }
 
 }  // namespace dotmax

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "server/engine/balls.h"
 #include "server/engine/bound.h"
@@ -29,7 +30,7 @@ class Int8Pass final : public Pass {
   // of, for a second look, or null.
   Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows, const Int8Codes* whole,
            const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
-           EncodedQueries queries, EncodedQueries queries_again, EncodedRests rests);
+           EncodedBlock encoded);
 
  private:
   // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
@@ -62,6 +63,9 @@ class Int8Pass final : public Pass {
     // while the next tiles are screened.
     void SearchTiles(uint64_t first, uint64_t end);
 
+    // Of a row, counted from a tile's first, if they are known better than those of all.
+    LengthRange LengthsOfRow(uint64_t tile, uint64_t row, const LengthRange& of_all) const;
+
     // Of the first `count` survivors, those that a look in float32 leaves, moved to the front by row: how
     // many.
     size_t LookInFloat32(uint64_t first, uint64_t end, size_t count);
@@ -86,18 +90,26 @@ class Int8Pass final : public Pass {
     // How many of a query's best rows it takes to have top_k hits.
     uint64_t BestToScore(uint32_t q) const;
 
-    // About the merit of a row of such lengths is (score − offset)·scale − less·(what merits weigh for the
-    // query of a column), but for what is the same for all rows.
+    // All queries have one metric here. About the merit of a row is (score − offset)·scale − less·(what
+    // merits weigh for the query of a column), but for what is the same for all rows.
     struct AboutMerit {
       double scale, less;
     };
-    AboutMerit MeritOf(const CodeTile& tile, const LengthRange& lengths) const;
-    // By column, what codes of rows of such merits score that have about this merit.
-    void SetAboutThresholds(const AboutMerit& merit, const double* about);
+    AboutMerit MeritOf(const CodeTile& tile, double length) const;
+    // Of a tile's rows; if their lengths are told apart, of its shortest.
+    AboutMerit MeritOf(uint64_t t) const;
+    RowLengths LengthsOf(uint64_t t) const;
+    // By column, what codes of the tile's rows score that have about this merit; and those that do, of some
+    // of its rows.
+    void SetAboutThresholds(uint64_t t, const double* about);
+    size_t CollectAbout(const int32_t* scores, uint64_t t, int first, int rows);
+    // About the largest merits of groups of so many rows of the i-th kept tile (LargestOfGroup).
+    void LargestOfGroups(size_t i, int each, size_t stride, float* largest);
 
-    // Rows of a tile whose lengths, of which merits take some, are told apart: all, or some.
-    int RowsAlike(uint64_t t) const;
-    LengthRange LengthsAt(uint64_t t, int row) const;
+    // Of a tile's rows, the i-th of those that are searched, what slopes (reduce.h) are multiplied by; and
+    // these for the active queries, none where thresholds are of no use, or of all.
+    float* SetLengthTerms(const RowLengths& lengths, Metric metric, size_t i);
+    void SetThresholdSlopes(absl::FunctionRef<double(size_t column)> slope);
 
     // Those of the i-th kept tile from a row on.
     int32_t* KeptScores(size_t i, int row) const {
@@ -118,15 +130,17 @@ class Int8Pass final : public Pass {
     void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<double, kMaxColumns>& centres,
                     const std::array<bool, kMaxColumns>& seeded);
 
-    // The inner products that queries need for their merits, in a tile of rows of such lengths.
-    void AskForScores(const LengthRange& lengths);
+    // The inner products that queries need for their merits, in a tile.
+    void AskForScores(uint64_t t);
 
-    // The tile's survivors, by the thresholds that are set for it, or, where its rows' lengths differ too
-    // much for these to be of use, by those for each of its parts.
-    size_t CollectTile(uint64_t t, Survivor* survivors);
+    // The tile's survivors, by the thresholds that are set for it, and by `longer`, if not empty.
+    size_t CollectTile(uint64_t t, absl::Span<const float> longer, Survivor* survivors);
 
-    // For rows of a tile, of such lengths.
-    void SetThresholds(uint64_t t, const LengthRange& lengths);
+    // Where rows of a tile, the i-th of those that are searched, differ so much in length that thresholds for
+    // its shortest are of no use for others: how these rise by row, for the metric of `slopes_`. Else empty.
+    absl::Span<const float> SetSlopes(uint64_t t, size_t i);
+
+    void SetThresholds(uint64_t t);
 
     // The inner products that queries need for the merits that they have to reach, in a tile.
     void AskOfTile(uint64_t tile);
@@ -159,6 +173,8 @@ class Int8Pass final : public Pass {
     std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
     std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
     std::array<double, kMaxColumns> merit_weights_;  // see AboutMerit
+    std::array<double, kMaxColumns> slopes_;         // LeastDotSlope
+    Metric length_metric_ = Metric::kInnerProduct;   // whose slopes are not 0
     QueryColumns columns_;
     std::optional<size_t> kept_;  // which of the kept tiles is searched, if one is
     std::optional<SecondLook> second_look_;
@@ -194,6 +210,14 @@ class Int8Pass final : public Pass {
   // a·centre, on the query's scale.
   Interval CentreInterval(size_t q, const float* centre) const;
 
+  // Whether a query and rows are seen from the centre, and how long it is from where it is seen.
+  bool IsFromCentre(Metric metric) const {
+    return metric == Metric::kSquaredEuclidean && !from_centre_.empty();
+  }
+  const MeasuredQuery& Measured(size_t q) const {
+    return IsFromCentre(block_.metric(q)) ? from_centre_[q] : block_.measured[q];
+  }
+
   // Those that the rows are the head of, or themselves.
   const Int8Codes& AllRows() const { return whole_ != nullptr ? *whole_ : rows_; }
 
@@ -205,7 +229,8 @@ class Int8Pass final : public Pass {
   const EncodedQueries queries_;
   const EncodedQueries queries_again_;  // for a second look, if there is one
   const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
-  // If whole rows are seen from one centre, at least a·centre on the query's scale, by query.
+  const std::vector<MeasuredQuery> from_centre_;  // see EncodedBlock
+  // If whole rows are seen from one centre, at least what that adds to scores on the query's scale, by query.
   std::vector<double> centres_;
   const size_t workers_;
   // By norm: the tiles whose scores are kept, and the others; if there are none of the first, not said.

@@ -45,19 +45,12 @@ void Int8Pass::TileWorker::Seed() {
   }
 }
 
-int Int8Pass::TileWorker::RowsAlike(uint64_t t) const {
-  const bool alike = pass_.inner_products() || pass_.rows_.parts(t).empty();
-  return alike ? Int8Codes::kTileRows : Int8Codes::kPartRows;
+RowLengths Int8Pass::TileWorker::LengthsOf(uint64_t t) const {
+  if (pass_.inner_products()) return {Lengths(pass_.rows_.tile(t)), {}};
+  return pass_.rows_.lengths(t, pass_.IsFromCentre(pass_.block_.metric(0)));
 }
 
-LengthRange Int8Pass::TileWorker::LengthsAt(uint64_t t, int row) const {
-  const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
-  return parts.empty() ? Lengths(pass_.rows_.tile(t)) : parts[row / Int8Codes::kPartRows];
-}
-
-Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& tile,
-                                                               const LengthRange& lengths) const {
-  const double length = 0.5 * (lengths.least + lengths.most);
+Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& tile, double length) const {
   switch (pass_.block_.metric(0)) {
     case Metric::kInnerProduct:
       break;
@@ -67,6 +60,11 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
       return {tile.scale, 0.5 * length * length};
   }
   return {tile.scale, 0.0};
+}
+
+Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(uint64_t t) const {
+  const auto [all, longer] = LengthsOf(t);
+  return MeritOf(pass_.rows_.tile(t), longer.empty() ? 0.5 * (all.least + all.most) : all.least);
 }
 
 void Int8Pass::TileWorker::SearchKept() {
@@ -94,22 +92,39 @@ double Int8Pass::TileWorker::AboutFloor(size_t c) const {
   if (floor == -kInfinity) return floor;
   const uint64_t t = pass_.kept_tiles_[0].tile;
   const CodeTile& tile = pass_.rows_.tile(t);
-  const LengthRange lengths = LengthsAt(t, 0);
-  const AboutMerit merit = MeritOf(tile, lengths);
-  const double length = 0.5 * (lengths.least + lengths.most);
-  const double score = LeastDot(pass_.block_.metric(q), floor, pass_.block_.measured[q], {length, length});
+  const double length = LengthsOf(t).all.most;
+  const AboutMerit merit = MeritOf(tile, length);
+  const double score = LeastDot(pass_.block_.metric(q), floor, pass_.Measured(q), {length, length});
   const double of_codes = pass_.rows_.is_lifted() ? score - pass_.centres_[q] : score;
   return of_codes * columns_.inverse_scale[c] / tile.scale * merit.scale - merit.less * merit_weights_[c];
 }
 
-void Int8Pass::TileWorker::SetAboutThresholds(const AboutMerit& merit, const double* about) {
+void Int8Pass::TileWorker::SetAboutThresholds(uint64_t t, const double* about) {
+  const AboutMerit merit = MeritOf(t);
   int32_t* const thresholds = scratch_.int_thresholds.data();
   for (size_t c = 0; c < active_.size(); ++c) {
     thresholds[c] =
         Int8Threshold(about[c] + merit.less * merit_weights_[c], 0.0, 1.0 / merit.scale, columns_.offset[c]);
   }
-  std::fill(thresholds + active_.size(), thresholds + scratch_.scorer.columns(),
+  std::fill(thresholds + active_.size(), thresholds + scratch_.scorer.columns() + kScoresPadding,
             std::numeric_limits<int32_t>::max());
+  const RowLengths lengths = LengthsOf(t);
+  if (lengths.longer.empty()) return;
+  SetLengthTerms(lengths, pass_.block_.metric(0), 0);
+  const double scale = pass_.rows_.tile(t).scale;
+  const bool is_distance = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
+  SetThresholdSlopes([&](size_t c) {
+    return is_distance ? 0.5 * merit_weights_[c] / scale : std::max(about[c], 0.0) / scale;
+  });
+}
+
+size_t Int8Pass::TileWorker::CollectAbout(const int32_t* scores, uint64_t t, int first, int rows) {
+  const int columns = scratch_.scorer.columns();
+  const int32_t* const thresholds = scratch_.int_thresholds.data();
+  Survivor* const survivors = scratch_.survivors.data();
+  if (LengthsOf(t).longer.empty()) return CollectSurvivors(scores, rows, columns, thresholds, survivors);
+  return CollectSurvivors(scores, rows, columns, thresholds, scratch_.threshold_slopes.data(),
+                          scratch_.length_terms.data() + first, survivors);
 }
 
 bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
@@ -117,13 +132,11 @@ bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
     return true;
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
   const uint64_t t = tiles[pass_.inner_products() ? 0 : tiles.size() / 2].tile;
-  const CodeTile& tile = pass_.rows_.tile(t);
-  SetAboutThresholds(MeritOf(tile, Lengths(tile)), floors);
-  Survivor* const survivors = scratch_.survivors.data();
-  const size_t count =
-      scratch_.scorer.Collect(pass_.rows_.codes(t), tile.rows, scratch_.int_thresholds.data(), survivors);
+  SetAboutThresholds(t, floors);
+  const int rows = pass_.rows_.tile(t).rows;
+  const size_t count = CollectAbout(scratch_.scorer.Score(pass_.rows_.codes(t), rows), t, 0, rows);
   std::array<uint64_t, kMaxColumns> within = {};
-  for (size_t i = 0; i < count; ++i) within[survivors[i].column] += tiles.size();
+  for (size_t i = 0; i < count; ++i) within[scratch_.survivors.data()[i].column] += tiles.size();
   uint64_t wanted = 0, there = 0;
   for (size_t c = 0; c < active_.size(); ++c) {
     const uint64_t k = BestToScore(active_[c]);
@@ -131,6 +144,40 @@ bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
     there += std::min(k, within[c]);
   }
   return 2 * there >= wanted;
+}
+
+void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, float* largest) {
+  const uint64_t t = pass_.kept_tiles_[i].tile;
+  const CodeTile& tile = pass_.rows_.tile(t);
+  const int columns = scratch_.scorer.columns();
+  const AboutMerit merit = MeritOf(t);
+  std::array<float, kMaxColumns + kScoresPadding> offsets = {};
+  for (size_t c = 0; c < active_.size(); ++c) {
+    offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
+  }
+  const RowLengths lengths = LengthsOf(t);
+  std::array<float, kMaxColumns + kScoresPadding> slopes = {};
+  std::array<float, Int8Codes::kTileRows> scales;
+  if (!lengths.longer.empty()) {
+    const Metric metric = pass_.block_.metric(0);
+    SetLengthTerms(lengths, metric, 0);
+    for (size_t c = 0; c < active_.size() && metric == Metric::kSquaredEuclidean; ++c) {
+      slopes[c] = static_cast<float>(0.5 * merit_weights_[c] / tile.scale);
+    }
+    for (int r = 0; r < tile.rows; ++r) {
+      scales[r] = static_cast<float>(MeritOf(tile, lengths.all.least + lengths.longer[r]).scale);
+    }
+  }
+  for (int r = 0; r < tile.rows; r += each, largest += kColumnsTogether) {
+    const int rows = std::min(each, tile.rows - r);
+    if (lengths.longer.empty()) {
+      LargestOfGroup(KeptScores(i, r), rows, columns, offsets.data(), static_cast<float>(merit.scale), stride,
+                     largest);
+    } else {
+      LargestOfGroup(KeptScores(i, r), rows, columns, offsets.data(), slopes.data(),
+                     scratch_.length_terms.data() + r, scales.data() + r, stride, largest);
+    }
+  }
 }
 
 uint64_t Int8Pass::TileWorker::BestToScore(uint32_t q) const {
@@ -143,37 +190,21 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
   const uint64_t all_rows = tiles.back().rows_before + rows.tile(tiles.back().tile).rows;
   const int columns = scratch_.scorer.columns();
-  const auto count_of = [&](uint64_t t, int first, int most) {
-    return std::min(most, rows.tile(t).rows - first);
-  };
   uint64_t wanted = 1;
-  for (size_t c = 0; c < active_.size(); ++c) {
-    wanted = std::max(wanted, BestToScore(active_[c]));
-  }
-  uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
-  for (const KeptTile& kept : tiles) each = std::min<uint64_t>(each, RowsAlike(kept.tile));
-  each = std::bit_floor(each);  // groups do not straddle parts
+  for (const uint32_t q : active_) wanted = std::max(wanted, BestToScore(q));
+  const uint64_t each = std::clamp<uint64_t>(all_rows / (kGroupsPerHit * wanted), 1, kMostRowsPerGroup);
 
   const size_t stride = (all_rows / each + tiles.size()) * kColumnsTogether;
   float* const largest = scratch_.largest_of_groups.Reserve((columns / kColumnsTogether + 1) * stride);
-  std::array<float, kMaxColumns + kScoresPadding> offsets = {};
   // Kernels may round rows up.
   scratch_.kept_scores.Reserve((all_rows + Int8Codes::kTileRows) * columns + kScoresPadding);
   size_t groups = 0;
   for (size_t i = 0; i < tiles.size(); ++i) {
     if (i % kTilesPerClaim == 0 && pass_.Stopped()) return false;
-    const uint64_t t = tiles[i].tile;
-    const CodeTile& tile = rows.tile(t);
-    scratch_.scorer.ScoreTo(rows.codes(t), tile.rows, KeptScores(i, 0));
-    const int alike = RowsAlike(t);
-    for (int r = 0; r < tile.rows; r += static_cast<int>(each), ++groups) {
-      const AboutMerit merit = MeritOf(tile, LengthsAt(t, r));
-      for (size_t c = 0; r % alike == 0 && c < active_.size(); ++c) {
-        offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
-      }
-      LargestOfGroup(KeptScores(i, r), count_of(t, r, static_cast<int>(each)), columns, offsets.data(),
-                     static_cast<float>(merit.scale), stride, largest + groups * kColumnsTogether);
-    }
+    const CodeTile& tile = rows.tile(tiles[i].tile);
+    scratch_.scorer.ScoreTo(rows.codes(tiles[i].tile), tile.rows, KeptScores(i, 0));
+    LargestOfGroups(i, static_cast<int>(each), stride, largest + groups * kColumnsTogether);
+    groups += (tile.rows + each - 1) / each;
   }
   scratch_.pairs_screened += all_rows * active_.size();
 
@@ -201,13 +232,12 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
     const size_t i = backwards ? tiles.size() - 1 - n : n;
     const uint64_t t = tiles[i].tile;
     const CodeTile& tile = rows.tile(t);
-    const int step = std::min(RowsAlike(t), RowsInCache(pass_.base_.row_bytes()));
+    const int step = RowsInCache(pass_.base_.row_bytes());
+    SetAboutThresholds(t, least.data());
     for (int first = 0; first < tile.rows; first += step) {
-      SetAboutThresholds(MeritOf(tile, LengthsAt(t, first)), least.data());
       int32_t* const scores = KeptScores(i, first);
       Survivor* const survivors = scratch_.survivors.data();
-      Survivor* end = survivors + CollectSurvivors(scores, count_of(t, first, step), columns,
-                                                   scratch_.int_thresholds.data(), survivors);
+      Survivor* end = survivors + CollectAbout(scores, t, first, std::min(step, tile.rows - first));
       // More than about k are ties.
       end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
       for (Survivor* s = survivors; s < end; ++s) {  // no second time
@@ -243,13 +273,14 @@ void Int8Pass::TileWorker::SeedQueries(absl::Span<const RowRun> runs, bool guess
     seeded[c] = !WantsSeeds(q, guess);
     least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(q));
     centres[c] = rows.is_lifted() ? pass_.centres_[q] : 0.0;
-    measured[c] = &pass_.block_.measured[q];
+    measured[c] = &pass_.Measured(q);
     metrics[c] = pass_.block_.metric(q);
     wanted[c] = guess ? pass_.guesses_[q].rank : pass_.block_.question(q).top_k;
     if (!seeded[c]) most_wanted = std::max(most_wanted, wanted[c]);
     scratch_.seeds[c].clear();
   }
-  if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits()) {
+  const bool any_from_centre = pass_.IsFromCentre(Metric::kSquaredEuclidean);
+  if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits() && !any_from_centre) {
     SeedByBest(rows, runs[0].tile, centres, seeded);
   } else if (most_wanted > 0) {
     const auto may_be_hit = [&](size_t column, uint64_t place) {
@@ -257,7 +288,7 @@ void Int8Pass::TileWorker::SeedQueries(absl::Span<const RowRun> runs, bool guess
     };
     BestOfRuns(rows, runs, most_wanted,
                {columns_.inverse_scale.data(), columns_.offset.data(), centres.data(), measured.data(),
-                metrics.data(), least.data(), active_.size(), pass_.all_are_hits()},
+                metrics.data(), least.data(), active_.size(), pass_.all_are_hits(), any_from_centre},
                may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
                scratch_.seeds);
     double most_norm = 0.0;

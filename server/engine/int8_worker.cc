@@ -1,5 +1,6 @@
 // How a worker of the int8 screen searches tiles.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -21,6 +22,9 @@ constexpr size_t kManyPerQuery = 2;
 constexpr size_t kManyPerRow = 4;
 // 100 hits of 10,000 x 4,096 for 256 queries take 0.81 of the time by rests, of 15,000 x 1,536 1.03.
 constexpr int kFewestDimsForRestsOfMany = 2048;
+// Far more than float32 rounds, and the largest one.
+constexpr double kDown = 1.0 - 0x1p-20;
+constexpr double kMostFloat = std::numeric_limits<float>::max() * kDown;
 // In place of a·centre, for a query that is packed but not to be served by the tile.
 constexpr double kNotAsked = -kInfinity;
 
@@ -38,6 +42,9 @@ Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, Pa
     second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.centres_);
   } else if (pass.rests_.codes != nullptr) {
     second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.all_kernels_, pass.centres_);
+  }
+  for (const Question* const question : pass.block_.questions) {
+    if (length_metric_ == Metric::kInnerProduct) length_metric_ = question->selection.metric;
   }
   active_.resize(pass.block_.size());
   if (pass.rows_.centre_codes() != nullptr) {
@@ -174,10 +181,13 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     const int rows = pass_.rows_.tile(t).rows;
     const RowRun whole = {t, 0, rows};
     if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
-    SetThresholds(t, Lengths(pass_.rows_.tile(t)));
-    if (second_look_.has_value()) second_look_->AddTile(pass_.rows_.tile(t), scores_.data());
+    SetThresholds(t);
+    const absl::Span<const float> longer = SetSlopes(t, t - first);
+    if (second_look_.has_value()) {
+      second_look_->AddTile(pass_.rows_.tile(t), scores_.data(), slopes_.data(), longer);
+    }
     const size_t before = count;
-    count += CollectTile(t, survivors + count);
+    count += CollectTile(t, longer, survivors + count);
     if (!kept_.has_value()) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
@@ -217,47 +227,43 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
   }
   if (second_look_.has_value()) second_look_->Pack(active_);
   scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
-  scratch_.int_thresholds.Reserve(columns);
+  scratch_.int_thresholds.Reserve(columns + kScoresPadding);
   scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
 }
 
-void Int8Pass::TileWorker::AskForScores(const LengthRange& lengths) {
+void Int8Pass::TileWorker::AskForScores(uint64_t t) {
+  const LengthRange lengths = Lengths(pass_.rows_.tile(t));
+  const bool any_from_centre = pass_.IsFromCentre(Metric::kSquaredEuclidean);
+  const LengthRange from_centre = any_from_centre ? pass_.rows_.lengths(t, true).all : lengths;
   for (size_t c = 0; c < active_.size(); ++c) {
-    const double score =
-        LeastDot(pass_.block_.metric(active_[c]), merits_[c], pass_.block_.measured[active_[c]], lengths);
+    const Metric metric = pass_.block_.metric(active_[c]);
+    const double score = LeastDot(metric, merits_[c], pass_.Measured(active_[c]),
+                                  pass_.IsFromCentre(metric) ? from_centre : lengths);
     scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
   }
 }
 
-size_t Int8Pass::TileWorker::CollectTile(uint64_t t, Survivor* survivors) {
+size_t Int8Pass::TileWorker::CollectTile(uint64_t t, absl::Span<const float> longer, Survivor* survivors) {
   const int32_t* const thresholds = scratch_.int_thresholds.data();
-  const auto collect = [&](int first, int rows, Survivor* to) {
-    if (!kept_.has_value()) return scratch_.scorer.Collect(pass_.rows_.codes(t, first), rows, thresholds, to);
-    return CollectSurvivors(KeptScores(*kept_, first), rows, scratch_.scorer.columns(), thresholds, to);
-  };
-  const int rows = pass_.rows_.tile(t).rows;
-  const absl::Span<const LengthRange> parts = pass_.rows_.parts(t);
-  const bool takes_parts = kept_.has_value() || scratch_.scorer.takes_any_rows();
-  if (pass_.inner_products() || parts.empty() || !takes_parts) return collect(0, rows, survivors);
-  size_t count = 0;
-  for (size_t p = 0; p < parts.size(); ++p) {
-    const int first = static_cast<int>(p) * Int8Codes::kPartRows;
-    SetThresholds(t, parts[p]);
-    Survivor* const of_part = survivors + count;
-    count += collect(first, std::min(Int8Codes::kPartRows, rows - first), of_part);
-    for (Survivor* s = of_part; s < survivors + count; ++s) s->row += static_cast<uint16_t>(first);
+  const int rows = pass_.rows_.tile(t).rows, columns = scratch_.scorer.columns();
+  if (longer.empty() && !kept_.has_value()) {
+    return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
   }
-  return count;
+  const int32_t* const scores =
+      kept_.has_value() ? KeptScores(*kept_, 0) : scratch_.scorer.Score(pass_.rows_.codes(t), rows);
+  if (longer.empty()) return CollectSurvivors(scores, rows, columns, thresholds, survivors);
+  return CollectSurvivors(scores, rows, columns, thresholds, scratch_.threshold_slopes.data(), longer.data(),
+                          survivors);
 }
 
-void Int8Pass::TileWorker::SetThresholds(uint64_t t, const LengthRange& lengths) {
+void Int8Pass::TileWorker::SetThresholds(uint64_t t) {
   int32_t* const thresholds = scratch_.int_thresholds.data();
   const int columns = static_cast<int>(active_.size());
   const CodeTile& tile = pass_.rows_.tile(t);
   if (pass_.inner_products()) {
     std::copy_n(merits_.begin(), columns, scores_.begin());
   } else {
-    AskForScores(lengths);
+    AskForScores(t);
   }
   const double* of_codes = scores_.data();
   if (pass_.rows_.centre_codes() != nullptr || pass_.rows_.is_lifted()) {
@@ -269,8 +275,42 @@ void Int8Pass::TileWorker::SetThresholds(uint64_t t, const LengthRange& lengths)
   }
   Int8Thresholds(columns_.Wanting(of_codes), columns, tile.code_norm, tile.code_error, tile.scale,
                  thresholds);
-  std::fill(thresholds + columns, thresholds + scratch_.scorer.columns(),
+  std::fill(thresholds + columns, thresholds + scratch_.scorer.columns() + kScoresPadding,
             std::numeric_limits<int32_t>::max());
+}
+
+float* Int8Pass::TileWorker::SetLengthTerms(const RowLengths& lengths, Metric metric, size_t i) {
+  const size_t size = size_t{kTilesPerClaim} * Int8Codes::kTileRows;
+  float* const terms = scratch_.length_terms.Reserve(size) + i * Int8Codes::kTileRows;
+  for (size_t r = 0; r < lengths.longer.size(); ++r) {
+    const double term = LengthTerm(metric, lengths.all.least, lengths.longer[r]);
+    terms[r] = static_cast<float>(std::min(term * kDown, kMostFloat));
+  }
+  return terms;
+}
+
+void Int8Pass::TileWorker::SetThresholdSlopes(absl::FunctionRef<double(size_t column)> slope) {
+  const size_t columns = scratch_.scorer.columns() + kScoresPadding;
+  float* const slopes = scratch_.threshold_slopes.Reserve(columns);
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const bool fits = std::abs(int64_t{scratch_.int_thresholds.data()[c]}) <= 1 << 30;
+    slopes[c] = fits ? static_cast<float>(std::min(slope(c) * kDown, kMostFloat)) : 0.0f;
+  }
+  std::fill(slopes + active_.size(), slopes + columns, 0.0f);
+}
+
+absl::Span<const float> Int8Pass::TileWorker::SetSlopes(uint64_t t, size_t i) {
+  if (pass_.inner_products()) return {};
+  const RowLengths lengths = pass_.rows_.lengths(t, pass_.IsFromCentre(length_metric_));
+  if (lengths.longer.empty()) return {};
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const Metric metric = pass_.block_.metric(active_[c]);
+    const bool rises = metric == length_metric_ && std::isfinite(merits_[c]);
+    slopes_[c] = rises ? LeastDotSlope(metric, merits_[c], pass_.Measured(active_[c])) : 0.0;
+  }
+  const double scale = pass_.rows_.tile(t).scale;
+  SetThresholdSlopes([&](size_t c) { return slopes_[c] * columns_.inverse_scale[c] / scale; });
+  return {SetLengthTerms(lengths, length_metric_, i), lengths.longer.size()};
 }
 
 void Int8Pass::TileWorker::AskOfTile(uint64_t tile) {
@@ -305,6 +345,12 @@ void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_r
   }
 }
 
+LengthRange Int8Pass::TileWorker::LengthsOfRow(uint64_t tile, uint64_t row, const LengthRange& of_all) const {
+  while (row >= static_cast<uint64_t>(pass_.rows_.tile(tile).rows)) row -= pass_.rows_.tile(tile++).rows;
+  const auto [all, longer] = pass_.rows_.lengths(tile, /*from_centre=*/false);
+  return longer.empty() ? of_all : LengthRange{all.least + longer[row], of_all.most};
+}
+
 size_t Int8Pass::TileWorker::LookInFloat32(uint64_t first, uint64_t end, size_t count) {
   LengthRange lengths = Lengths(pass_.rows_.tile(first));
   for (uint64_t t = first + 1; t < end; ++t) {
@@ -312,8 +358,10 @@ size_t Int8Pass::TileWorker::LookInFloat32(uint64_t first, uint64_t end, size_t 
     lengths = {std::min(lengths.least, next.least), std::max(lengths.most, next.most)};
   }
   const auto id = [&](int row) { return pass_.rows_.id(first, row); };
-  const auto score = [&](uint32_t q) {
-    return LeastDot(pass_.block_.metric(q), pass_.MeritToReach(q), pass_.block_.measured[q], lengths);
+  const auto score = [&](uint32_t q, int row) {
+    const Metric metric = pass_.block_.metric(q);
+    const LengthRange own = metric == Metric::kInnerProduct ? lengths : LengthsOfRow(first, row, lengths);
+    return LeastDot(metric, pass_.MeritToReach(q), pass_.block_.measured[q], own);
   };
   return float32_look_.Keep({scratch_.survivors.data(), count}, active_, lengths.most, id, score, scratch_);
 }

@@ -1,6 +1,7 @@
 #include "server/engine/quantize.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -24,12 +25,21 @@ constexpr double kMostTileSpread = 1.25;
 
 // Beyond this ratio of lengths within a tile, what a cosine or distance asks of the shortest row is too
 // little for the others. Inner products of long rows are a smaller part of these, by about the root of dim,
-// and thresholds for parts of a tile take less of the time.
+// and thresholds for rows of a tile take less of the time.
 constexpr double kMostSpread = 1.1, kMostSpreadOfRoot = 0.3;
 constexpr uint32_t kLongDim = 256;
-double MostSpread(uint32_t dim) {
-  return dim < kLongDim ? kMostSpread : 1.0 + kMostSpreadOfRoot / std::sqrt(dim);
+// So is it where half the difference of squares is more than so many times what codes miss, of rows that lie
+// closely about one that is far away.
+constexpr double kMostErrors = 5.0;
+bool LengthsMatter(const CodeTile& tile, uint32_t dim) {
+  const double spread = dim < kLongDim ? kMostSpread : 1.0 + kMostSpreadOfRoot / std::sqrt(dim);
+  if (tile.norm > spread * tile.least_norm) return true;
+  const double difference = 0.5 * (tile.norm - tile.least_norm) * (tile.norm + tile.least_norm);
+  return difference > kMostErrors * tile.code_norm * tile.code_error;
 }
+// Lengths from the centre, which rows are not ordered by, are of use if lengths matter in one tile of so
+// many.
+constexpr size_t kTilesPerDifferent = 4;
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
 // How large a code may be that follows others in `codes`, zeros from there on, where sums in 16 bits ask for
@@ -46,6 +56,9 @@ int RoomForCode(const int8_t* codes, size_t at, size_t code_dim) {
 CodeSums operator+(const CodeSums& a, const CodeSums& b) {
   return {a.codes + b.codes, a.error + b.error, a.decoded + b.decoded, a.squares + b.squares};
 }
+
+// Of a number ≥ 0.
+float RoundedDown(double x) { return std::max(std::nextafter(static_cast<float>(x), -1.0f), 0.0f); }
 
 double Length(const float* y, uint32_t count) {
   double squares = 0.0;
@@ -203,6 +216,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     }
     if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
     if (centring != nullptr) {
+      codes->AddLengthsFromCentre(gathered.data(), tile_rows, norm, rows.dtype);
       for (size_t r = 0; r < static_cast<size_t>(tile_rows); ++r) {
         centring->LiftRow(gathered.data() + r * dim, lifted.data() + r * count);
       }
@@ -217,17 +231,6 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
-    if (order.by_norm && norm > MostSpread(dim) * tile.least_norm) {
-      tile.first_part = static_cast<int>(codes->parts_.size());
-      for (int r = 0; r < tile_rows; r += kPartRows) {
-        LengthRange part = {norm, 0.0};
-        for (int i = r; i < std::min(r + kPartRows, tile_rows); ++i) {
-          const double row_norm = norms[codes->order_[first + i]];
-          part = {std::min(part.least, LeastNorm(row_norm)), std::max(part.most, row_norm)};
-        }
-        codes->parts_.push_back(part);
-      }
-    }
     CodeTile head_tile = tile;
     for (int r = 0; r < tile_rows; ++r) {
       const float* const y = projected + static_cast<size_t>(r) * count;
@@ -246,6 +249,13 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       const CodeLengths lengths = LengthsOf(sums, count);
       whole.AddRow(place, lengths, row_norm, error + ErrorOfSpread(spread, lengths.length), tile);
     }
+    if (order.by_norm && LengthsMatter(tile, dim)) {
+      tile.first_longer = head_tile.first_longer = static_cast<int64_t>(codes->longer_.size());
+      for (int r = 0; r < tile_rows; ++r) {
+        const double longer = LeastNorm(norms[codes->order_[first + r]]) - tile.least_norm;
+        codes->longer_.push_back(RoundedDown(longer));
+      }
+    }
     whole.AddTile(tile);
     if (head.has_value()) head->AddTile(head_tile);
     first += tile_rows;
@@ -253,9 +263,15 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   if (!order.by_norm) {
     if (absl::Status s = codes->EncodeCentres(); !s.ok()) return s;
   }
+  const auto differs = [](const CodeTile& tile) { return tile.first_longer >= 0; };
+  if (kTilesPerDifferent * std::count_if(codes->tiles_.begin(), codes->tiles_.end(), differs) <
+      codes->tiles_.size()) {
+    codes->from_centre_ = {};
+    codes->longer_from_centre_ = {};
+  }
   whole.Finish();
   if (head.has_value()) {
-    codes->head_->parts_ = codes->parts_;
+    codes->head_->longer_ = codes->longer_;
     head->Finish();
     codes->code_dim_ += codes->head_->code_dim_;
   }
@@ -308,6 +324,29 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   return true;
 }
 
+void Int8Codes::AddLengthsFromCentre(const float* rows, int count, double norm, DType dtype) {
+  const std::vector<float>& centre = centring_->centre();
+  // Of float64 rows, to float32.
+  const double rounding =
+      dtype == DType::kFloat64 ? Term("centre length rounding", norm * (1.0 + 0x1p-10) * kUnitFloat32) : 0.0;
+  LengthRange all = {std::numeric_limits<double>::infinity(), 0.0};
+  std::array<double, kTileRows> least;
+  for (int r = 0; r < count; ++r) {
+    const float* const row = rows + static_cast<size_t>(r) * centre.size();
+    double squares = 0.0;
+    for (size_t i = 0; i < centre.size(); ++i) {
+      const double rest = static_cast<double>(row[i]) - centre[i];
+      squares += rest * rest;
+    }
+    // Each rest is rounded, relative 2^-53.
+    const double length = NormUpperBound(axes_.dim, squares) * (1.0 + 0x1p-50);
+    least[r] = std::max(LeastNorm(length) * (1.0 - 0x1p-49) - rounding, 0.0);
+    all = {std::min(all.least, least[r]), std::max(all.most, (length + rounding) * kOutward)};
+  }
+  from_centre_.push_back(all);
+  for (int r = 0; r < count; ++r) longer_from_centre_.push_back(RoundedDown(least[r] - all.least));
+}
+
 void Int8Codes::AddBall(float* rows, int count, double norm) {
   const uint32_t dim = axes_.dim;
   std::vector<double> mean(dim);
@@ -351,7 +390,8 @@ absl::Status Int8Codes::EncodeCentres() {
 }
 
 uint64_t Int8Codes::bytes() const {
-  return tiles_.size() * sizeof(CodeTile) + parts_.size() * sizeof(LengthRange) + order_.size() * own_dim() +
+  return tiles_.size() * sizeof(CodeTile) + (longer_.size() + longer_from_centre_.size()) * sizeof(float) +
+         from_centre_.size() * sizeof(LengthRange) + order_.size() * own_dim() +
          own_order_.size() * sizeof(order_[0]) + (head_ != nullptr ? head_->bytes() : 0) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
          centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +

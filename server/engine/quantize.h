@@ -60,12 +60,12 @@ struct CodeLevels {
 struct CodeTile {
   uint64_t first;
   int rows;
-  double scale;         // t: a coordinate is about code · t
-  double norm;          // ≥ ‖b‖
-  double least_norm;    // ≤ ‖b‖
-  double code_norm;     // ≥ ‖ct‖
-  double code_error;    // ≥ ‖Pb − ct‖
-  int first_part = -1;  // see Int8Codes::parts
+  double scale;               // t: a coordinate is about code · t
+  double norm;                // ≥ ‖b‖
+  double least_norm;          // ≤ ‖b‖
+  double code_norm;           // ≥ ‖ct‖
+  double code_error;          // ≥ ‖Pb − ct‖
+  int64_t first_longer = -1;  // see Int8Codes::lengths
 };
 
 // What a query's codes miss, in codes of its own: a coordinate is about code · scale + rest code · rest
@@ -78,6 +78,12 @@ struct QueryRest {
 
 // The lengths of the rows of a tile.
 inline LengthRange Lengths(const CodeTile& tile) { return {tile.least_norm, tile.norm}; }
+
+// The same, and by how much each row is longer than the least, at least, unless that says little: then empty.
+struct RowLengths {
+  LengthRange all;
+  absl::Span<const float> longer;
+};
 
 // E of bound.h: what the integer score of a query and a row of the tile, scaled, may lack.
 inline double CodeError(const QueryCode& query, const CodeTile& tile) {
@@ -118,7 +124,6 @@ class Int8Codes {
 
   static constexpr int kTileRows = 512;
   static constexpr int kLeastTileRows = 64;
-  static constexpr int kPartRows = 16;
 
   const Axes& axes() const { return axes_; }
   int code_dim() const { return code_dim_; }
@@ -132,12 +137,15 @@ class Int8Codes {
   }
   // ≥ the length of any row.
   double longest() const { return longest_; }
-  // The lengths of a tile's rows, kPartRows by kPartRows, where the first are much longer than the last;
-  // empty for other tiles, and in balls.
-  absl::Span<const LengthRange> parts(uint64_t t) const {
+  // Of a tile, by norm; or `from_centre`, of what rows differ from that by. REQUIRES: for that,
+  // has_lengths_from_centre().
+  RowLengths lengths(uint64_t t, bool from_centre) const {
     const CodeTile& tile = tiles_[t];
-    if (tile.first_part < 0) return {};
-    return absl::MakeConstSpan(parts_).subspan(tile.first_part, (tile.rows + kPartRows - 1) / kPartRows);
+    if (from_centre) {
+      return {from_centre_[t], absl::MakeConstSpan(longer_from_centre_).subspan(tile.first, tile.rows)};
+    }
+    if (tile.first_longer < 0) return {Lengths(tile), {}};
+    return {Lengths(tile), absl::MakeConstSpan(longer_).subspan(tile.first_longer, tile.rows)};
   }
   // A tile's codes, from a row on. Tiles follow one another; beyond any, kTileRows rows and 64 bytes are
   // readable.
@@ -155,6 +163,8 @@ class Int8Codes {
   // they are encoded as they are.
   const Centring* centring() const { return centring_.get(); }
   bool is_lifted() const { return lift() != nullptr; }
+  // Those of lifted rows whose lengths differ so much within tiles that distances gain by it.
+  bool has_lengths_from_centre() const { return !from_centre_.empty(); }
   // By which they are spread then; null if they are not.
   const Spread* spread() const { return spread_.get(); }
 
@@ -193,6 +203,8 @@ class Int8Codes {
 
   QueryCode EncodePlainQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
+  // The lengths of the next tile's rows, which came from a `dtype`, from the centre.
+  void AddLengthsFromCentre(const float* rows, int count, double norm, DType dtype);
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
   // centre.
   void AddBall(float* rows, int count, double norm);
@@ -212,7 +224,9 @@ class Int8Codes {
   absl::Span<const uint32_t> order_;
   std::vector<CodeTile> tiles_;
   double longest_ = 0.0;
-  std::vector<LengthRange> parts_;
+  std::vector<float> longer_;  // where that matters
+  std::vector<LengthRange> from_centre_;
+  std::vector<float> longer_from_centre_;
   std::unique_ptr<Int8Codes> head_;
   AlignedArray<uint8_t> codes_;
   std::vector<float> centres_;  // tiles × dim

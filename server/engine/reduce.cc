@@ -50,6 +50,32 @@ HWY_INLINE size_t CollectByBits(D d, const T* HWY_RESTRICT scores, int rows, siz
   return out - survivors;
 }
 
+// Appends the survivors of a row, whole vectors of columns at a time, and returns where these end.
+template <class D, class Exceeds>
+HWY_INLINE size_t CollectRow(D d, uint32_t row_bits, size_t columns, const Exceeds& exceeds,
+                             uint32_t* HWY_RESTRICT& out) {
+  const size_t lanes = hn::Lanes(d);
+  size_t column = 0;
+  // Four vectors share one branch.
+  for (; column + 4 * lanes <= columns; column += 4 * lanes) {
+    const auto m0 = exceeds(column), m1 = exceeds(column + lanes);
+    const auto m2 = exceeds(column + 2 * lanes), m3 = exceeds(column + 3 * lanes);
+    if (HWY_LIKELY(hn::AllFalse(d, hn::Or(hn::Or(m0, m1), hn::Or(m2, m3))))) continue;
+    const uint32_t first = row_bits + static_cast<uint32_t>(column);
+    const uint32_t step = static_cast<uint32_t>(lanes);
+    out += AppendSurvivors(d, m0, first, out);
+    out += AppendSurvivors(d, m1, first + step, out);
+    out += AppendSurvivors(d, m2, first + 2 * step, out);
+    out += AppendSurvivors(d, m3, first + 3 * step, out);
+  }
+  for (; column + lanes <= columns; column += lanes) {
+    const auto m = exceeds(column);
+    if (HWY_LIKELY(hn::AllFalse(d, m))) continue;
+    out += AppendSurvivors(d, m, row_bits + static_cast<uint32_t>(column), out);
+  }
+  return column;
+}
+
 template <class T>
 HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int columns,
                                      const T* HWY_RESTRICT thresholds, Survivor* HWY_RESTRICT survivors) {
@@ -62,27 +88,9 @@ HWY_INLINE size_t CollectSurvivorsOf(const T* HWY_RESTRICT scores, int rows, int
   for (int row = 0; row < rows; ++row) {
     const T* HWY_RESTRICT line = scores + row * n;
     const uint32_t row_bits = static_cast<uint32_t>(row) << 16;  // little-endian: the row is the upper half
-    size_t column = 0;
-    const auto exceeds = [&](size_t c) HWY_ATTR {
-      return hn::Gt(hn::LoadU(d, line + c), hn::LoadU(d, thresholds + c));
-    };
-    // Four vectors share one branch.
-    for (; column + 4 * lanes <= n; column += 4 * lanes) {
-      const auto m0 = exceeds(column), m1 = exceeds(column + lanes);
-      const auto m2 = exceeds(column + 2 * lanes), m3 = exceeds(column + 3 * lanes);
-      if (HWY_LIKELY(hn::AllFalse(d, hn::Or(hn::Or(m0, m1), hn::Or(m2, m3))))) continue;
-      const uint32_t first = row_bits + static_cast<uint32_t>(column);
-      const uint32_t step = static_cast<uint32_t>(lanes);
-      out += AppendSurvivors(d, m0, first, out);
-      out += AppendSurvivors(d, m1, first + step, out);
-      out += AppendSurvivors(d, m2, first + 2 * step, out);
-      out += AppendSurvivors(d, m3, first + 3 * step, out);
-    }
-    for (; column + lanes <= n; column += lanes) {
-      const auto m = exceeds(column);
-      if (HWY_LIKELY(hn::AllFalse(d, m))) continue;
-      out += AppendSurvivors(d, m, row_bits + static_cast<uint32_t>(column), out);
-    }
+    size_t column = CollectRow(
+        d, row_bits, n,
+        [&](size_t c) HWY_ATTR { return hn::Gt(hn::LoadU(d, line + c), hn::LoadU(d, thresholds + c)); }, out);
     for (; column < n; ++column) {
       if (line[column] > thresholds[column]) *out++ = row_bits + static_cast<uint32_t>(column);
     }
@@ -120,6 +128,26 @@ size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* 
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
 
+size_t CollectLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns,
+                     const int32_t* HWY_RESTRICT thresholds, const float* HWY_RESTRICT slopes,
+                     const float* HWY_RESTRICT longer, Survivor* HWY_RESTRICT survivors) {
+  const hn::ScalableTag<int32_t> d;
+  const hn::Rebind<float, decltype(d)> df;
+  const size_t n = static_cast<size_t>(columns), lanes = hn::Lanes(d);
+  const auto most = hn::Set(df, kMostAdded);
+  uint32_t* out = reinterpret_cast<uint32_t*>(survivors);
+  for (int row = 0; row < rows; ++row) {
+    const int32_t* HWY_RESTRICT line = scores + row * n;
+    const auto by = hn::Set(df, longer[row]);
+    const auto exceeds = [&](size_t c) HWY_ATTR {
+      const auto added = hn::ConvertTo(d, hn::Min(hn::Mul(hn::LoadU(df, slopes + c), by), most));
+      return hn::Gt(hn::LoadU(d, line + c), hn::Add(hn::LoadU(d, thresholds + c), added));
+    };
+    CollectRow(d, static_cast<uint32_t>(row) << 16, (n + lanes - 1) / lanes * lanes, exceeds, out);
+  }
+  return out - reinterpret_cast<uint32_t*>(survivors);
+}
+
 void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, LargestScores& largest) {
   const hn::ScalableTag<int32_t> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -150,6 +178,25 @@ void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, con
     const auto scaled =
         hn::Mul(hn::Sub(hn::ConvertTo(df, most), hn::LoadU(df, offset + c)), hn::Set(df, scale));
     hn::StoreU(scaled, df, largest + c / kColumnsTogether * stride + c % kColumnsTogether);
+  }
+}
+
+void GroupLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns, const float* HWY_RESTRICT offset,
+                 const float* HWY_RESTRICT slopes, const float* HWY_RESTRICT longer,
+                 const float* HWY_RESTRICT scales, size_t stride, float* HWY_RESTRICT largest) {
+  const hn::CappedTag<int32_t, kColumnsTogether> d;
+  const hn::Rebind<float, decltype(d)> df;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int c = 0; c < columns; c += lanes) {
+    const auto less = hn::LoadU(df, offset + c), slope = hn::LoadU(df, slopes + c);
+    const auto scaled = [&](int r) HWY_ATTR {
+      const auto score = hn::ConvertTo(df, hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c));
+      return hn::Mul(hn::Sub(hn::Sub(score, less), hn::Mul(slope, hn::Set(df, longer[r]))),
+                     hn::Set(df, scales[r]));
+    };
+    auto most = scaled(0);
+    for (int r = 1; r < rows; ++r) most = hn::Max(most, scaled(r));
+    hn::StoreU(most, df, largest + c / kColumnsTogether * stride + c % kColumnsTogether);
   }
 }
 
@@ -267,8 +314,10 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
+HWY_EXPORT(CollectLonger);
 HWY_EXPORT(LargestColumns);
 HWY_EXPORT(GroupColumns);
+HWY_EXPORT(GroupLonger);
 HWY_EXPORT(Kth);
 HWY_EXPORT(Thresholds);
 HWY_EXPORT(BoundCentre);
@@ -287,6 +336,11 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
 }
 
+size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
+                        const float* slopes, const float* longer, Survivor* survivors) {
+  return HWY_DYNAMIC_DISPATCH(CollectLonger)(scores, rows, columns, thresholds, slopes, longer, survivors);
+}
+
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest) {
   HWY_DYNAMIC_DISPATCH(LargestColumns)(scores, rows, columns, largest);
 }
@@ -294,6 +348,12 @@ void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores
 void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
                     size_t stride, float* largest) {
   HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, columns, offset, scale, stride, largest);
+}
+
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, const float* slopes,
+                    const float* longer, const float* scales, size_t stride, float* largest) {
+  HWY_DYNAMIC_DISPATCH(GroupLonger)
+  (scores, rows, columns, offset, slopes, longer, scales, stride, largest);
 }
 
 void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t* wanted, float* kth) {

@@ -36,6 +36,14 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
 
+// Likewise scores[row][column] > thresholds[column] + (slopes[column] · longer[row], rounded down and no more
+// than kMostAdded). Five instructions more per vector. REQUIRES: slopes and longer ≥ 0 and finite;
+// thresholds[column] ≤ 2^30 unless slopes[column] is 0; columns ≤ 256, and kScoresPadding thresholds more,
+// INT32_MAX, with slopes of 0.
+inline constexpr float kMostAdded = 0x1p30f - 64.0f;
+size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
+                        const float* slopes, const float* longer, Survivor* survivors);
+
 // For each column, the largest of its scores and the first row that has it. About two instructions per vector
 // of scores. `scores` as for CollectSurvivors; rows ≥ 1, columns ≤ 256.
 struct LargestScores {
@@ -49,6 +57,10 @@ void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores
 inline constexpr int kColumnsTogether = 16;
 void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
                     size_t stride, float* largest);
+
+// The same of scores less `offset`, less slopes[column] · longer[row], times scales[row].
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, const float* slopes,
+                    const float* longer, const float* scales, size_t stride, float* largest);
 
 // kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns, whose rows
 // are `stride` apart: no fewer are larger, nor many more, unless kth[c] is the least of all. Halves the range

@@ -43,10 +43,13 @@ void SecondLook::Begin(const CodeTile& tile, uint64_t t) {
   codes_ = whole_ != nullptr ? whole_->codes(t) : fine_->codes(first_row_);
 }
 
-void SecondLook::AddTile(const CodeTile& of_rows, const double* scores) {
+void SecondLook::AddTile(const CodeTile& of_rows, const double* scores, const double* slopes,
+                         absl::Span<const float> longer) {
   const size_t i = tiles_++;
   begins_[i] = of_rows.first - first_row_;
   for (size_t c = 0; c < count_; ++c) scores_[i][c] = LessCentre(scores[c], centre_[c]);
+  longer_[i] = longer;
+  if (!longer.empty()) std::copy_n(slopes, count_, slopes_[i].begin());
   if (whole_ == nullptr) return;
   const CodeTile& tile = whole_->tile(first_tile_ + i);
   Int8Thresholds(columns_.Wanting(scores_[i].data()), static_cast<int>(count_), tile.code_norm,
@@ -74,7 +77,7 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
       threshold = thresholds_[tile][c];
     } else {
       const FineCodes::Row& row = fine_->row(first_row_ + survivor.row);
-      threshold = Int8Threshold(scores_[tile][c], ErrorOf(c, columns_.code_error[c], row),
+      threshold = Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),
                                 columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
     }
     survivors[kept] = survivor;
@@ -97,7 +100,7 @@ size_t SecondLook::KeepByRests(absl::Span<Survivor> survivors, const int32_t* sc
     const double first = (scores[i] - columns_.offset[c]) * columns_.scale[c] * codes.scale;
     const double second = (rest_scores[i] - rest.offset) * rest.scale * codes.scale;
     survivors[kept] = survivor;
-    kept += RefinedBound(first, second, ErrorOf(c, rest.code_error, codes)) >= scores_[tile][c];
+    kept += RefinedBound(first, second, ErrorOf(c, rest.code_error, codes)) >= ScoreOf(tile, survivor);
   }
   return kept;
 }

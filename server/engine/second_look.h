@@ -35,8 +35,10 @@ class SecondLook {
 
   // The tiles that come next are this one, `t`, and those after it, at most kTilesPerClaim.
   void Begin(const CodeTile& tile, uint64_t t);
-  // The next one, and what its inner products must reach, by column.
-  void AddTile(const CodeTile& tile, const double* scores);
+  // The next one, and what its inner products must reach, by column, if not empty `slopes` · longer[row] more
+  // each (LeastDotSlope).
+  void AddTile(const CodeTile& tile, const double* scores, const double* slopes,
+               absl::Span<const float> longer);
   // Asks for the codes of a row, counted from the first tile's first, that have not been read.
   void Fetch(int row) const;
 
@@ -50,6 +52,12 @@ class SecondLook {
     size_t tile = 0;
     while (tile + 1 < tiles_ && row >= begins_[tile + 1]) ++tile;
     return tile;
+  }
+  // What the inner product of a pair must reach, less what is added.
+  double ScoreOf(size_t tile, const Survivor& survivor) const {
+    const double score = scores_[tile][survivor.column];
+    if (longer_[tile].empty()) return score;
+    return score + slopes_[tile][survivor.column] * longer_[tile][survivor.row - begins_[tile]];
   }
   // The same by rests, of survivors with such scores.
   size_t KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores, int32_t* rest_scores) const;
@@ -78,6 +86,8 @@ class SecondLook {
   // By tile, then by column: of inner products less what is added, and of whole codes.
   std::array<std::array<double, kMaxColumns>, kTilesPerClaim> scores_;
   std::array<std::array<int32_t, kMaxColumns>, kTilesPerClaim> thresholds_;
+  std::array<std::array<double, kMaxColumns>, kTilesPerClaim> slopes_;  // where `longer_` is not empty
+  std::array<absl::Span<const float>, kTilesPerClaim> longer_;          // by tile, then by row
 };
 
 }  // namespace dotmax

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 
+#include "absl/algorithm/container.h"
+#include "absl/types/span.h"
 #include "server/engine/bound.h"
 #include "server/engine/pass.h"
 
@@ -76,6 +78,12 @@ std::vector<RowRun> EvenRuns(const Int8Codes& rows, int run_rows, uint64_t count
     runs.push_back({tile, static_cast<int>(place - rows.tile(tile).first), run_rows});
   }
   return runs;
+}
+
+// Of a tile's rows: as if all were as long as the longest, unless they are told apart.
+LengthRange LengthsToSeek(const RowLengths& rows) {
+  const double least = rows.longer.empty() ? rows.all.most : rows.all.least;
+  return {least, rows.all.most};
 }
 
 // Whether a guess may tell more than the longest rows prove.
@@ -171,10 +179,15 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     }
     const CodeTile& tile = rows.tile(run.tile);
     const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
-    const LengthRange lengths = {tile.norm, tile.norm};
+    const auto lengths_of = [&](Metric metric) {
+      return rows.lengths(run.tile, columns.from_centre && metric == Metric::kSquaredEuclidean);
+    };
+    const bool are_alike = absl::c_all_of(
+        absl::MakeConstSpan(columns.metric, columns.count),
+        [&](Metric metric) { return metric == Metric::kInnerProduct || lengths_of(metric).longer.empty(); });
     // While nothing is known, as many again as before: the best so far leave fewer of the next. If all may be
     // hits, all at once.
-    const bool by_groups = i == 0 && columns.all_are_hits &&
+    const bool by_groups = i == 0 && columns.all_are_hits && are_alike &&
                            run.rows >= static_cast<int>(kFewestRowsPerGroup * kGroupsPerWanted * wanted);
     int done = 0;
     for (int count; done < run.rows; done += count) {
@@ -183,8 +196,9 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       const int32_t* const some = scores + static_cast<size_t>(done) * width;
       for (size_t c = 0; c < columns.count; ++c) {
         if (columns.least[c] == kNoSeeds) continue;
-        const double score =
-            LeastDot(columns.metric[c], columns.least[c], *columns.measured[c], lengths) - columns.centre[c];
+        const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c],
+                                      LengthsToSeek(lengths_of(columns.metric[c]))) -
+                             columns.centre[c];
         thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
       }
       if (by_groups) RaiseByGroups(some, count, width, columns.count, wanted, thresholds);
@@ -195,7 +209,10 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
         const double score = units * tile.scale / columns.inverse_scale[s.column] + columns.centre[s.column];
         const uint64_t place = tile.first + run.first + done + s.row;
         if (!may_be_hit(s.column, place)) continue;
-        const double merit = BestMerit(columns.metric[s.column], score, *columns.measured[s.column], lengths);
+        const auto [all, longer] = lengths_of(columns.metric[s.column]);
+        const double length = longer.empty() ? all.most : all.least + longer[run.first + done + s.row];
+        const double merit =
+            BestMerit(columns.metric[s.column], score, *columns.measured[s.column], {length, length});
         keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));
       }
       if (survived == 0) continue;

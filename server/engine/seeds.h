@@ -68,12 +68,13 @@ struct SeedColumns {
   const Metric* metric;
   float* least;
   size_t count;
-  bool all_are_hits;  // whatever row
+  bool all_are_hits;         // whatever row
+  bool from_centre = false;  // distances (encode.h)
 };
 inline constexpr float kNoSeeds = std::numeric_limits<float>::infinity();
 
 // keys[column] gets the `wanted` best rows of the runs that may be hits, and some more, as SeedKey's of their
-// scaled merits, as if all rows of a tile were of one length, and their places.
+// scaled merits, as if rows of a tile were of one length unless these differ much, and their places.
 // `thresholds` has room for the scorer's columns, `survivors` for all of a tile's pairs.
 void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wanted, SeedColumns columns,
                 absl::FunctionRef<bool(size_t column, uint64_t place)> may_be_hit, CodeScorer& scorer,
