@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "server/base/dtype.h"
+#include "server/engine/pair_sums.h"
 #include "tests/data.h"
 #include "tests/oracle.h"
 
@@ -402,6 +403,27 @@ TEST(ExactTest, MetricsOfEveryDtypeSizeAndAddress) {
       }
     }
   }
+}
+
+// Of the squared distances of float32 rows one in a hundred or so lies halfway between two float64 numbers.
+TEST(ExactTest, DistancesThatTie) {
+  constexpr uint32_t kDim = 256;
+  testing::Random random(4);
+  int ties = 0;
+  for (int i = 0; i < 1000; ++i) {
+    std::vector<double> a(kDim), b(kDim);
+    for (double& x : a) x = static_cast<float>(3.0 + random.Normal());
+    for (double& x : b) x = static_cast<float>(3.0 + random.Normal());
+    const SharedMatrix row = MakeMatrix(b, kDim, DType::kFloat32);
+    const double expected = AccumulatedSquaredDistance(a, b);
+    EXPECT_EQ(Bits(CorrectlyRoundedSquaredDistance(ExactQuery(a, DType::kFloat32), row.view.row(0),
+                                                   DType::kFloat32, LengthOf(b))),
+              Bits(expected));
+    // Where it is no tie, the integers say so by the next bits.
+    const DoubleDouble sum = DoubleDoubleSquaredDistance(a.data(), row.view.row(0), DType::kFloat32, kDim);
+    ties += std::abs(sum.lo) == 0.5 * (std::nextafter(sum.hi, 1e300) - sum.hi) ? 1 : 0;
+  }
+  EXPECT_GT(ties, 3);
 }
 
 TEST(ExactTest, TheLargestDimOfTheLargestNumbers) {

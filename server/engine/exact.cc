@@ -324,6 +324,26 @@ double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const d
   return sum.Round();
 }
 
+namespace {
+
+// Where all that the first anchors lose is held by second ones. `most` as for AnchoredDistanceError; b is a's
+// dtype's width at most.
+std::optional<double> ExactSquaredDistance(absl::Span<const double> a, absl::Span<const double> b,
+                                           double most) {
+  const uint32_t dim = static_cast<uint32_t>(a.size());
+  const double anchor = AnchorOf(most), second_anchor = AnchorOf(SecondAnchored(dim, most));
+  const auto dot = [&](absl::Span<const double> x, absl::Span<const double> y) {
+    return AnchoredDotTwice(x.data(), reinterpret_cast<const std::byte*>(y.data()), DType::kFloat64, dim,
+                            anchor, second_anchor);
+  };
+  const AnchoredSums aa = dot(a, a), bb = dot(b, b), ab = dot(a, b);
+  if (aa.lo_abs != 0.0 || bb.lo_abs != 0.0 || ab.lo_abs != 0.0) return std::nullopt;
+  // Multiples of the anchors' units, and less than 2^52 of these: exact.
+  return ((aa.hi + bb.hi) - 2.0 * ab.hi) + ((aa.middle + bb.middle) - 2.0 * ab.middle) + 0.0;
+}
+
+}  // namespace
+
 double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
   const uint32_t dim = static_cast<uint32_t>(a.elements.size());
   if (AddsUpExactly(Metric::kSquaredEuclidean, a, longest)) {
@@ -331,7 +351,8 @@ double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, 
   }
   if (std::isinf(longest)) longest = LengthOf(Widened(b, dtype, dim));
   const double most = std::max(a.length, longest) * std::max(a.length, longest);
-  if (CanBeAnchored(most) && CanBeAnchored(a.length * a.length)) {
+  const bool is_anchored = CanBeAnchored(most) && CanBeAnchored(a.length * a.length);
+  if (is_anchored) {
     const double anchor = AnchorOf(most);
     const auto [dot, squares] =
         AnchoredDotAndSquares(a.elements.data(), IsNarrow(a.dtype), b, dtype, dim, anchor, anchor);
@@ -344,7 +365,11 @@ double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, 
   if (hi < kNoOverflow) {
     if (const auto certified = Certified(hi, lo, DoubleDoubleDistanceError(dim, hi))) return *certified;
   }
-  return AccumulatedSquaredDistance(a.elements, Widened(b, dtype, dim));
+  const std::vector<double> wide = Widened(b, dtype, dim);
+  if (is_anchored && IsNarrow(a.dtype) && IsNarrow(dtype)) {
+    if (const auto exact = ExactSquaredDistance(a.elements, wide, most)) return *exact;
+  }
+  return AccumulatedSquaredDistance(a.elements, wide);
 }
 
 DoubleDoubleQuotient DoubleDoubleCosine(DoubleDouble p, DoubleDouble q, DoubleDouble r) {

@@ -31,11 +31,11 @@ constexpr uint32_t kLongDim = 256;
 // So is it where half the difference of squares is more than so many times what codes miss, of rows that lie
 // closely about one that is far away.
 constexpr double kMostErrors = 5.0;
-bool LengthsMatter(const CodeTile& tile, uint32_t dim) {
+bool LengthsMatter(const CodeTile& tile, uint32_t dim, double query_norm) {
   const double spread = dim < kLongDim ? kMostSpread : 1.0 + kMostSpreadOfRoot / std::sqrt(dim);
   if (tile.norm > spread * tile.least_norm) return true;
   const double difference = 0.5 * (tile.norm - tile.least_norm) * (tile.norm + tile.least_norm);
-  return difference > kMostErrors * tile.code_norm * tile.code_error;
+  return difference > kMostErrors * query_norm * tile.code_error;
 }
 // Lengths from the centre, which rows are not ordered by, are of use if lengths matter in one tile of so
 // many.
@@ -249,7 +249,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       const CodeLengths lengths = LengthsOf(sums, count);
       whole.AddRow(place, lengths, row_norm, error + ErrorOfSpread(spread, lengths.length), tile);
     }
-    if (order.by_norm && LengthsMatter(tile, dim)) {
+    if (LengthsMatter(tile, dim, order.by_norm ? tile.code_norm : norm)) {
       tile.first_longer = head_tile.first_longer = static_cast<int64_t>(codes->longer_.size());
       for (int r = 0; r < tile_rows; ++r) {
         const double longer = LeastNorm(norms[codes->order_[first + r]]) - tile.least_norm;
