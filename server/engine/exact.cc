@@ -185,6 +185,22 @@ std::optional<double> CertifiedCosine(const ExactQuery& a, const AnchoredDots& s
                    DoubleDoubleCosineError(cosine.hi, dot_error, lengths, a_relative, b_relative));
 }
 
+// Where all that the first anchors lose is held by second ones. `most` as for AnchoredDistanceError; b is a's
+// dtype's width at most.
+std::optional<double> ExactSquaredDistance(absl::Span<const double> a, absl::Span<const double> b,
+                                           double most) {
+  const uint32_t dim = static_cast<uint32_t>(a.size());
+  const double anchor = AnchorOf(most), second_anchor = AnchorOf(SecondAnchored(dim, most));
+  const auto dot = [&](absl::Span<const double> x, absl::Span<const double> y) {
+    return AnchoredDotTwice(x.data(), reinterpret_cast<const std::byte*>(y.data()), DType::kFloat64, dim,
+                            anchor, second_anchor);
+  };
+  const AnchoredSums aa = dot(a, a), bb = dot(b, b), ab = dot(a, b);
+  if (aa.lo_abs != 0.0 || bb.lo_abs != 0.0 || ab.lo_abs != 0.0) return std::nullopt;
+  // Multiples of the anchors' units, and less than 2^52 of these: exact.
+  return ((aa.hi + bb.hi) - 2.0 * ab.hi) + ((aa.middle + bb.middle) - 2.0 * ab.middle) + 0.0;
+}
+
 // An MPFR number, 0 to begin with.
 class Real {
  public:
@@ -323,26 +339,6 @@ double AccumulatedSquaredDistance(absl::Span<const double> a, absl::Span<const d
   }
   return sum.Round();
 }
-
-namespace {
-
-// Where all that the first anchors lose is held by second ones. `most` as for AnchoredDistanceError; b is a's
-// dtype's width at most.
-std::optional<double> ExactSquaredDistance(absl::Span<const double> a, absl::Span<const double> b,
-                                           double most) {
-  const uint32_t dim = static_cast<uint32_t>(a.size());
-  const double anchor = AnchorOf(most), second_anchor = AnchorOf(SecondAnchored(dim, most));
-  const auto dot = [&](absl::Span<const double> x, absl::Span<const double> y) {
-    return AnchoredDotTwice(x.data(), reinterpret_cast<const std::byte*>(y.data()), DType::kFloat64, dim,
-                            anchor, second_anchor);
-  };
-  const AnchoredSums aa = dot(a, a), bb = dot(b, b), ab = dot(a, b);
-  if (aa.lo_abs != 0.0 || bb.lo_abs != 0.0 || ab.lo_abs != 0.0) return std::nullopt;
-  // Multiples of the anchors' units, and less than 2^52 of these: exact.
-  return ((aa.hi + bb.hi) - 2.0 * ab.hi) + ((aa.middle + bb.middle) - 2.0 * ab.middle) + 0.0;
-}
-
-}  // namespace
 
 double CorrectlyRoundedSquaredDistance(const ExactQuery& a, const std::byte* b, DType dtype, double longest) {
   const uint32_t dim = static_cast<uint32_t>(a.elements.size());

@@ -137,7 +137,7 @@ class Int8Codes {
   }
   // ≥ the length of any row.
   double longest() const { return longest_; }
-  // Of a tile, by norm; or `from_centre`, of what rows differ from that by. REQUIRES: for that,
+  // Of a tile's rows; or `from_centre`, of what they differ from that by. REQUIRES: for that,
   // has_lengths_from_centre().
   RowLengths lengths(uint64_t t, bool from_centre) const {
     const CodeTile& tile = tiles_[t];
