@@ -420,6 +420,28 @@ TEST(MaxOfPairsTest, AllRowsAreBestForAZero) {
   }
 }
 
+// Zeros that make matrices equally large do not hide what is to be beaten.
+TEST(MaxOfPairsTest, PaddedWithZeros) {
+  constexpr uint32_t kDim = 32;
+  Random random(2);
+  const auto padded = [&](uint64_t rows, uint64_t of) {
+    std::vector<double> values(of * kDim);
+    for (uint64_t i = 0; i < rows * kDim; ++i) values[i] = random.Normal();
+    return MakeMatrix(values, kDim);
+  };
+  const SharedMatrix queries = padded(30, 60), base = padded(40, 200);
+  const std::vector<PairsQuery::Pair> pairs = {{queries.view, base.view}};
+  ExpectBest(pairs);
+  Engine engine(1);
+  const auto of_pairs = engine.MaxOfPairs(pairs, Metric::kInnerProduct, Never);
+  ASSERT_TRUE(of_pairs.ok());
+  EXPECT_LT(of_pairs->stats.pairs_rescored, 200u);
+  const auto together =
+      engine.Search(Matrix(base), queries.view, {.top_k = 1, .reduction = Reduction::kGlobal}, Never);
+  ASSERT_TRUE(together.ok());
+  EXPECT_LT(together->stats.pairs_rescored, 200u);
+}
+
 TEST(MaxOfPairsTest, TiesGoToTheLowestPair) {
   const SharedMatrix a = RandomNormal(6, 8, 1), b = RandomNormal(50, 8, 2), c = RandomNormal(2, 8, 3);
   ExpectBest({{c.view, c.view}, {a.view, b.view}, {a.view, b.view}, {a.view, a.view}});

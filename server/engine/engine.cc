@@ -68,41 +68,46 @@ struct Base {
 bool IsShort(double norm) { return norm < 1.0; }
 
 // A query of zeros scores 0 with every row, which no screen can tell apart: its hits are the first rows that
-// may be. False, and nothing is offered, for other queries, and where that does not hold.
-bool AnswerZero(const MatrixView& base, const BlockQuery& query) {
+// may be.
+bool ScoresZero(const BlockQuery& query) {
   const Question& question = *query.question;
   if (question.selection.metric == Metric::kSquaredEuclidean || question.selection.count_only) return false;
-  if (!IsZero(question.queries.row(query.row), question.queries.dtype, question.queries.dim)) return false;
+  return IsZero(question.queries.row(query.row), question.queries.dtype, question.queries.dim);
+}
+void AnswerZero(const MatrixView& base, const BlockQuery& query) {
+  const Question& question = *query.question;
   uint64_t left = question.top_k;
   for (uint64_t id = 0; id < base.rows && left > 0; ++id) {
     if (!question.IsHit(query.row, id)) continue;
     query.best->Offer({0.0, 0.0, query.row, id}, [](uint64_t, uint64_t) { return 0.0; });
     --left;
   }
-  return true;
 }
 
 // One pass of at least one query against every row of at least one. What stops it is in the questions'
 // status.
 absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, const Crew& crew) {
   QueryBlock block = crew.buffers.Prepare(queries, base.unit());
-  std::vector<BlockQuery> others;
+  std::vector<BlockQuery> zeros, others;
   if (absl::c_any_of(block.norms, IsShort)) {
     for (size_t q = 0; q < queries.size(); ++q) {
-      if (!IsShort(block.norms[q]) || !AnswerZero(base.view, queries[q])) others.push_back(queries[q]);
+      (IsShort(block.norms[q]) && ScoresZero(queries[q]) ? zeros : others).push_back(queries[q]);
     }
-    if (others.empty()) return absl::OkStatus();
-    if (others.size() < queries.size()) block = crew.buffers.Prepare(others, base.unit());
+    if (!zeros.empty() && !others.empty()) block = crew.buffers.Prepare(others, base.unit());
   }
-  absl::StatusOr<std::unique_ptr<Pass>> pass =
-      base.codes != nullptr ? MakeInt8Pass(base.view, *base.codes, base.copies(), block, crew.buffers)
-                            : absl::UnimplementedError("no codes");
-  // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
-  if (absl::IsUnimplemented(pass.status()) && base.matrix != nullptr) {
-    pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);
+  if (zeros.size() < queries.size()) {
+    absl::StatusOr<std::unique_ptr<Pass>> pass =
+        base.codes != nullptr ? MakeInt8Pass(base.view, *base.codes, base.copies(), block, crew.buffers)
+                              : absl::UnimplementedError("no codes");
+    // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
+    if (absl::IsUnimplemented(pass.status()) && base.matrix != nullptr) {
+      pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);
+    }
+    if (!pass.ok()) return pass.status();
+    crew.Work(**pass);
   }
-  if (!pass.ok()) return pass.status();
-  crew.Work(**pass);
+  // Last: who shares a list with them would begin with a threshold of 0, and look for no better one.
+  for (const BlockQuery& query : zeros) AnswerZero(base.view, query);
   return absl::OkStatus();
 }
 
