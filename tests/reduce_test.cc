@@ -87,7 +87,7 @@ TEST(ReduceTest, SurvivorsByLengthAreThoseOfTheObviousLoop) {
     std::fill_n(thresholds.Reserve(columns + kScoresPadding), columns + kScoresPadding,
                 std::numeric_limits<int32_t>::max());
     std::fill_n(slopes.Reserve(columns + kScoresPadding), columns + kScoresPadding, 0.0f);
-    std::vector<float> longer(kRows);
+    std::vector<float> longer(kRows + kScoresPadding);
     for (float& x : longer) x = static_cast<float>(random.Uniform());
     longer[7] = std::numeric_limits<float>::max();
     for (int c = 0; c < columns; ++c) {

@@ -155,11 +155,16 @@ std::vector<Int8Pass::KeptTile> Int8Pass::TilesToKeep() const {
     if (few || (inner && wanted < kFewRowsToKeep)) return {};
     count = std::max(wanted, kFewRowsToKeep) * tiles / rows_.rows();
   }
+  // The nearest to what is shorter than all of them are the shortest.
+  const MeasuredQuery& middle = block_.measured[block_.size() / 2];
+  const bool shortest =
+      metric == Metric::kSquaredEuclidean && middle.most < rows_.tile(tiles - 1).norm * middle.unit;
   std::vector<KeptTile> kept;
   uint64_t before = 0;
   for (uint64_t i = 0; i < count; ++i) {
     // The longest rows have the largest inner products; what other metrics like may be anywhere.
-    const uint64_t t = inner ? i : (2 * i + 1) * tiles / (2 * count);
+    const uint64_t anywhere = (2 * i + 1) * tiles / (2 * count);
+    const uint64_t t = inner ? i : shortest ? tiles - count + i : anywhere;
     kept.push_back({t, before});
     before += rows_.tile(t).rows;
   }

@@ -281,7 +281,7 @@ void Int8Pass::TileWorker::SetThresholds(uint64_t t) {
 
 float* Int8Pass::TileWorker::SetLengthTerms(const RowLengths& lengths, Metric metric, size_t i) {
   const size_t size = size_t{kTilesPerClaim} * Int8Codes::kTileRows;
-  float* const terms = scratch_.length_terms.Reserve(size) + i * Int8Codes::kTileRows;
+  float* const terms = scratch_.length_terms.Reserve(size + kScoresPadding) + i * Int8Codes::kTileRows;
   for (size_t r = 0; r < lengths.longer.size(); ++r) {
     const double term = LengthTerm(metric, lengths.all.least, lengths.longer[r]);
     terms[r] = static_cast<float>(std::min(term * kDown, kMostFloat));

@@ -136,6 +136,19 @@ size_t CollectLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns,
   const size_t n = static_cast<size_t>(columns), lanes = hn::Lanes(d);
   const auto most = hn::Set(df, kMostAdded);
   uint32_t* out = reinterpret_cast<uint32_t*>(survivors);
+  if (n == 1) {  // rows are side by side then
+    const auto threshold = hn::Set(d, thresholds[0]);
+    const auto slope = hn::Set(df, slopes[0]);
+    const auto exceeds = [&](size_t r) HWY_ATTR {
+      const auto added = hn::ConvertTo(d, hn::Min(hn::Mul(slope, hn::LoadU(df, longer + r)), most));
+      return hn::Gt(hn::LoadU(d, scores + r), hn::Add(threshold, added));
+    };
+    CollectRow(d, 0, (rows + lanes - 1) / lanes * lanes, exceeds, out);
+    size_t count = out - reinterpret_cast<uint32_t*>(survivors);
+    while (count > 0 && survivors[count - 1].column >= rows) --count;
+    for (size_t i = 0; i < count; ++i) survivors[i] = {0, survivors[i].column};
+    return count;
+  }
   for (int row = 0; row < rows; ++row) {
     const int32_t* HWY_RESTRICT line = scores + row * n;
     const auto by = hn::Set(df, longer[row]);

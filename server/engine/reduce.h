@@ -39,7 +39,7 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
 // Likewise scores[row][column] > thresholds[column] + (slopes[column] · longer[row], rounded down and no more
 // than kMostAdded). Five instructions more per vector. REQUIRES: slopes and longer ≥ 0 and finite;
 // thresholds[column] ≤ 2^30 unless slopes[column] is 0; columns ≤ 256, and kScoresPadding thresholds more,
-// INT32_MAX, with slopes of 0.
+// INT32_MAX, with slopes of 0; as many more of `longer` are readable.
 inline constexpr float kMostAdded = 0x1p30f - 64.0f;
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         const float* slopes, const float* longer, Survivor* survivors);
