@@ -84,6 +84,7 @@ enum class Kind {
   kHalfSteps,     // halfway between two codes of the int8 screen
   kRoundedCodes,  // codes of the int8 screen once float32 has rounded them, always down
   kMixedElements,
+  kFarAway,  // from the origin, beside what they are from each other
   kCancelling,
   kCount
 };
@@ -144,6 +145,9 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
           break;
         case Kind::kMixedElements:
           x *= std::pow(10.0, decades * (random.Uniform() - 0.5));
+          break;
+        case Kind::kFarAway:
+          x += std::pow(10.0, decades / 5.0) * (1.0 + 0.1 * (i % 3));
           break;
         case Kind::kCancelling:  // against queries whose neighbours are equal
           if (i % 2 == 1 && i + 2 < dim) x = -row[i - 1];

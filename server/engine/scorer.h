@@ -23,8 +23,6 @@ class CodeScorer {
   void Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim);
 
   int columns() const { return columns_; }
-  // Whether fewer rows than a tile's take less time.
-  bool takes_any_rows() const { return kernel_ != Kernel::kOneDnn; }
 
   // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, valid until the next call. Another
   // kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
