@@ -421,8 +421,9 @@ TEST(ExactTest, DistancesThatTie) {
               Bits(expected));
     // But for the roundings of `lo`, which differ by instruction set.
     const DoubleDouble sum = DoubleDoubleSquaredDistance(a.data(), row.view.row(0), DType::kFloat32, kDim);
-    const double half = 0.5 * (std::nextafter(sum.hi, 1e300) - sum.hi);
-    ties += std::abs(std::abs(sum.lo) - half) < 1e-9 * half ? 1 : 0;
+    const double rounded = sum.hi + sum.lo, rest = sum.lo - (rounded - sum.hi);
+    const double half = 0.5 * (std::nextafter(rounded, 1e300) - rounded);
+    ties += std::abs(std::abs(rest) - half) < 1e-9 * half ? 1 : 0;
   }
   EXPECT_GT(ties, 3);
 }
