@@ -150,6 +150,21 @@ TEST_P(SelectionTest, QueriesOfZerosAmongOthers) {
   }
 }
 
+// What their list holds is not known exactly yet when zeros, which score 0, are offered to it.
+TEST_P(SelectionTest, QueriesOfZerosInAListThatIsFull) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Random random(seed);
+    const auto sparse = [&](uint64_t rows) {
+      std::vector<double> values(rows * 3);
+      for (double& x : values) x = random.Next() % 4 == 0 ? random.Normal() : 0.0;
+      return MakeMatrix(values, 3);
+    };
+    const SharedMatrix a = sparse(22), b = sparse(5);
+    Selection selection = {.top_k = 13, .reduction = Reduction::kGlobal, .metric = metric_};
+    Searched(b).Expect(a, AllScores(a, b, metric_), selection);
+  }
+}
+
 TEST_P(SelectionTest, RangesIncludeEqualityAndTellWhatIsMissing) {
   const SharedMatrix a = RandomNormal(6, 24, 1), b = RandomNormal(800, 24, 2);
   const std::vector<Hit> all = AllScores(a, b, metric_);

@@ -74,12 +74,13 @@ bool ScoresZero(const BlockQuery& query) {
   if (question.selection.metric == Metric::kSquaredEuclidean || question.selection.count_only) return false;
   return IsZero(question.queries.row(query.row), question.queries.dtype, question.queries.dim);
 }
-void AnswerZero(const MatrixView& base, const BlockQuery& query) {
+// `scorer` is for others in its list.
+void AnswerZero(const MatrixView& base, const BlockQuery& query, PairScorer& scorer) {
   const Question& question = *query.question;
   uint64_t left = question.top_k;
   for (uint64_t id = 0; id < base.rows && left > 0; ++id) {
     if (!question.IsHit(query.row, id)) continue;
-    query.best->Offer({0.0, 0.0, query.row, id}, [](uint64_t, uint64_t) { return 0.0; });
+    query.best->Offer({0.0, 0.0, query.row, id}, scorer.Of(question));
     --left;
   }
 }
@@ -107,7 +108,8 @@ absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, con
     crew.Work(**pass);
   }
   // Last: who shares a list with them would begin with a threshold of 0, and look for no better one.
-  for (const BlockQuery& query : zeros) AnswerZero(base.view, query);
+  PairScorer scorer(base.view, base.longest());
+  for (const BlockQuery& query : zeros) AnswerZero(base.view, query, scorer);
   return absl::OkStatus();
 }
 
