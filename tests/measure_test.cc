@@ -22,6 +22,12 @@ long double Merit(Metric metric, long double dot, long double a, long double b) 
   return 2 * dot - a * a - b * b;
 }
 
+// That of a query of length a·2^e, whose product is dot·2^e, and a row of length b, rounded once.
+double MeritOfScaled(Metric metric, double dot, double a, int e, double b) {
+  return static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
+                                   std::ldexp(static_cast<long double>(a), e), b));
+}
+
 // Pairs of all magnitudes, near the limits of what lengths allow too.
 template <typename Try>
 void ForEachPair(const Try& attempt) {
@@ -41,8 +47,7 @@ void ForEachPair(const Try& attempt) {
 TEST(MeasureTest, NoPairOfAMeritHasASmallerInnerProduct) {
   ForEachPair([](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
     for (const Metric metric : kMetrics) {
-      const double merit = static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
-                                                     std::ldexp(static_cast<long double>(a), e), b));
+      const double merit = MeritOfScaled(metric, dot, a, e, b);
       EXPECT_GE(dot, LeastDot(metric, ScaledMerit(metric, merit, query.unit), query, rows))
           << static_cast<int>(metric) << " " << a << " " << b << " " << dot << " " << e;
     }
@@ -54,8 +59,7 @@ TEST(MeasureTest, NorOneWhoseRowIsKnownToBeLonger) {
   ForEachPair(
       [&](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
         for (const Metric metric : kMetrics) {
-          const double merit = static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
-                                                         std::ldexp(static_cast<long double>(a), e), b));
+          const double merit = MeritOfScaled(metric, dot, a, e, b);
           const double scaled = ScaledMerit(metric, merit, query.unit);
           const double term = LengthTerm(metric, rows.least, (b - rows.least) * (1.0 - 0x1p-50));
           const double least = LeastDot(metric, scaled, query, rows);
@@ -70,8 +74,7 @@ TEST(MeasureTest, NorOneWhoseRowIsKnownToBeLonger) {
 TEST(MeasureTest, NoPairHasABetterMeritThanItsInnerProductAllows) {
   ForEachPair([](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
     for (const Metric metric : kMetrics) {
-      const double merit = static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
-                                                     std::ldexp(static_cast<long double>(a), e), b));
+      const double merit = MeritOfScaled(metric, dot, a, e, b);
       EXPECT_LE(ScaledMerit(metric, merit, query.unit), BestMerit(metric, dot, query, rows))
           << static_cast<int>(metric) << " " << a << " " << b << " " << dot << " " << e;
     }
@@ -83,8 +86,7 @@ TEST(MeasureTest, WhatIsFinishedHasNoHits) {
   ForEachPair(
       [&](const MeasuredQuery& query, double a, int e, const LengthRange& rows, double b, double dot) {
         for (const Metric metric : kMetrics) {
-          const double merit = static_cast<double>(Merit(metric, std::ldexp(static_cast<long double>(dot), e),
-                                                         std::ldexp(static_cast<long double>(a), e), b));
+          const double merit = MeritOfScaled(metric, dot, a, e, b);
           const double scaled = ScaledMerit(metric, merit, query.unit);
           EXPECT_FALSE(Finished(metric, scaled, query, rows.most)) << static_cast<int>(metric);
           finished += Finished(metric, scaled + std::abs(scaled) * 0.5, query, rows.most) ? 1 : 0;

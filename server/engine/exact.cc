@@ -185,8 +185,8 @@ std::optional<double> CertifiedCosine(const ExactQuery& a, const AnchoredDots& s
                    DoubleDoubleCosineError(cosine.hi, dot_error, lengths, a_relative, b_relative));
 }
 
-// Where all that the first anchors lose is held by second ones. `most` as for AnchoredDistanceError; b is a's
-// dtype's width at most.
+// Where all that the first anchors lose is held by second ones. `most` as for AnchoredDistanceError; the
+// elements of both came from narrow dtypes.
 std::optional<double> ExactSquaredDistance(absl::Span<const double> a, absl::Span<const double> b,
                                            double most) {
   const uint32_t dim = static_cast<uint32_t>(a.size());
