@@ -259,21 +259,21 @@ Case MakeCase(uint64_t seed) {
 
   using enum ScreenOptions::Kind;
   c.screens = {
-      {.kind = kFloat32}, {.kind = kInt8, .axes = dim}, {.kind = kInt8, .axes = dim, .centred = true}};
+      {.kind = kFloat32}, {.kind = kInt8, .axes = dim}, {.kind = kInt8, .axes = dim, .deflated = true}};
   const auto either = [&random] { return random.Next() % 2 == 0; };
-  c.screens.push_back({.kind = kInt8, .axes = dim, .centred = either(), .spread = true});
+  c.screens.push_back({.kind = kInt8, .axes = dim, .deflated = either(), .spread = true});
   if (dim > 1) {
     c.screens.push_back({.kind = kInt8,
                          .axes = 1 + static_cast<uint32_t>(random.Next() % (dim - 1)),
                          .two_levels = either(),
-                         .centred = either(),
+                         .deflated = either(),
                          .spread = either()});
     if (either()) {
       c.screens.push_back({.kind = kInt8,
                            .axes = dim,
                            .two_levels = either(),
                            .head = 1 + static_cast<uint32_t>(random.Next() % (dim - 1)),
-                           .centred = either(),
+                           .deflated = either(),
                            .spread = either()});
     }
   }

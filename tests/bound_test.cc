@@ -123,6 +123,45 @@ TEST(BoundTest, IntegersThatReachTheScoreAreAboveItsThreshold) {
   EXPECT_EQ(Int8Threshold(infinity, 1.0, 1.0, 0.0), 2147483647);
 }
 
+// As reduce.h compares them: the least integers that rows of a tile can have, where terms are far larger than
+// what they add up to.
+TEST(BoundTest, IntegersThatReachTheScoreAreAboveTheThresholdOfTheirRow) {
+  Random random(9);
+  int close = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    const double most_x = std::exp(5.0 * random.Normal()), most_y = std::exp(5.0 * random.Normal());
+    const float x = static_cast<float>(most_x * (1.0 - 0x1p-20) * random.Uniform());
+    const float y = static_cast<float>(most_y * (1.0 - 0x1p-20) * random.Uniform());
+    const double length_slope = std::exp(5.0 * random.Normal()),
+                 along_slope = std::exp(5.0 * random.Normal()) * (random.Next() % 2 == 0 ? 1.0 : -1.0);
+    const double wanted = 1e5 * random.Normal();
+    const double score = wanted - length_slope * x - along_slope * y;
+    const RowThreshold threshold =
+        ThresholdByRow(score, 0.0, 1.0, 0.0, length_slope, most_x, along_slope, most_y);
+    const int32_t least = static_cast<int32_t>(std::ceil(score + static_cast<long double>(length_slope) * x +
+                                                         static_cast<long double>(along_slope) * y));
+    for (const bool fused : {false, true}) {
+      float at =
+          fused ? std::fma(threshold.by_length, x, threshold.base) : threshold.by_length * x + threshold.base;
+      at = fused ? std::fma(threshold.by_along, y, at) : threshold.by_along * y + at;
+      ASSERT_GT(static_cast<float>(least), at);
+      const double terms = std::abs(score) + length_slope * most_x + std::abs(along_slope) * most_y;
+      ASSERT_GT(at, least - 2.0 - terms * 0x1p-18);
+      close += at > least - 0.5 - terms * 0x1p-22 ? 1 : 0;
+    }
+  }
+  EXPECT_LT(close, 20);  // not by chance
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(ThresholdByRow(infinity, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0).base,
+            std::numeric_limits<float>::infinity());
+  for (const double score : {-infinity, -1e40}) {
+    const RowThreshold everything = ThresholdByRow(score, 1.0, 1.0, 0.0, 1.0, 1e40, -1.0, 1e40);
+    EXPECT_EQ(everything.base, -std::numeric_limits<float>::max());
+    EXPECT_EQ(everything.by_length, 0.0f);
+    EXPECT_EQ(everything.by_along, 0.0f);
+  }
+}
+
 TEST(BoundTest, Float64SumsStayWithinTheirErrors) {
   Random random(2);
   for (int round = 0; round < 500; ++round) {

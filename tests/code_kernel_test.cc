@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -25,15 +26,43 @@ struct Kernel {
   int (*columns)(int queries, int dim);
   decltype(&PackVnni) pack;
   decltype(&ScoreVnni) score;
-  decltype(&CollectVnni) collect;
+  decltype(&CollectAvx2) collect;
   decltype(&ScoreSurvivorsVnni) score_survivors;
+  bool collects_by_row;
 };
 
-const Kernel kVnni = {"Vnni",   HasVnniKernel(), false,       VnniColumns,
-                      PackVnni, ScoreVnni,       CollectVnni, ScoreSurvivorsVnni};
+const Kernel kVnni = {"Vnni",      HasVnniKernel(),    false, VnniColumns, PackVnni, ScoreVnni,
+                      CollectVnni, ScoreSurvivorsVnni, true};
 const Kernel kAvx2 = {
     "Avx2",   HasAvx2Kernel(), true,        [](int queries, int) { return Avx2Columns(queries); },
-    PackAvx2, ScoreAvx2,       CollectAvx2, ScoreSurvivorsAvx2};
+    PackAvx2, ScoreAvx2,       CollectAvx2, ScoreSurvivorsAvx2,
+    false};
+
+// Thresholds that depend on the row, the first of them with none.
+struct TestThresholds {
+  TestThresholds(testing::Random& random, int rows, const std::vector<int32_t>& by_column)
+      : base(by_column.begin(), by_column.end()) {
+    for (size_t c = 0; c < base.size(); ++c) {
+      by_length.push_back(static_cast<float>(random.Next() % 100));
+      by_along.push_back(static_cast<float>(random.Normal()));
+    }
+    for (int r = 0; r < rows + kScoresPadding; ++r) {
+      length.push_back(static_cast<float>(r % 5) * 100.0f);
+      along.push_back(static_cast<float>(r % 7) * 1000.0f);
+    }
+    base.resize(base.size() + kScoresPadding, std::numeric_limits<float>::infinity());
+    by_length.resize(base.size());
+    by_along.resize(base.size());
+  }
+  bool Exceeds(int32_t score, int row, int c) const {
+    const float of_length = std::fma(by_length[c], length[row], base[c]);
+    return static_cast<float>(score) > std::fma(by_along[c], along[row], of_length);
+  }
+  ThresholdsByRow thresholds() const { return {base.data(), by_length.data(), by_along.data()}; }
+  RowTerms terms() const { return {length.data(), along.data()}; }
+
+  std::vector<float> base, by_length, by_along, length, along;
+};
 
 // Makes codes small enough for sums in 16 bits, and no smaller: what is too much of a four is taken off its
 // last.
@@ -108,6 +137,21 @@ TEST_P(CodeKernelTest, ScoresAreThoseOfTheObviousLoop) {
         }
       }
       EXPECT_EQ(kept, expected_kept) << columns << " columns, dim " << dim;
+      if (kernel.collects_by_row) {
+        const TestThresholds by_row(random, kRows, thresholds);
+        survivors.resize(kRows * columns + kSurvivorPadding);
+        survivors.resize(CollectVnni(rows, kSomeRows, packed.data(), columns, by_row.thresholds(),
+                                     by_row.terms(), survivors.data()));
+        kept.clear();
+        for (const Survivor& s : survivors) kept.insert({s.row, s.column});
+        std::set<std::pair<int, int>> expected_by_row;
+        for (int row = 0; row < kSomeRows; ++row) {
+          for (int c = 0; c < columns; ++c) {
+            if (by_row.Exceeds(scores.data()[row * columns + c], row, c)) expected_by_row.insert({row, c});
+          }
+        }
+        EXPECT_EQ(kept, expected_by_row) << columns << " columns, dim " << dim;
+      }
       for (size_t head = kHeadMultiple; head < static_cast<size_t>(dim); head += kHeadMultiple) {
         AlignedArray<uint8_t> planes;
         const CodeRows apart = Apart(tile.data(), kRows, dim, head, planes.Reserve(kRows * dim + 64));

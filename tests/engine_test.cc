@@ -34,9 +34,10 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
   std::vector<ScreenOptions> screens = {{},
                                         {.kind = ScreenOptions::Kind::kFloat32},
                                         {.kind = ScreenOptions::Kind::kInt8, .axes = dim},
-                                        {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .centred = true}};
-  for (const bool centred : {false, true}) {
-    screens.push_back({.kind = ScreenOptions::Kind::kInt8, .axes = dim, .centred = centred, .spread = true});
+                                        {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .deflated = true}};
+  for (const bool deflated : {false, true}) {
+    screens.push_back(
+        {.kind = ScreenOptions::Kind::kInt8, .axes = dim, .deflated = deflated, .spread = true});
   }
   for (const uint32_t clusters : {1u, 7u, 1000u}) {
     screens.push_back({.kind = ScreenOptions::Kind::kInt8, .clusters = clusters});
@@ -47,7 +48,7 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
       screens.push_back({.kind = ScreenOptions::Kind::kInt8,
                          .axes = axes,
                          .two_levels = true,
-                         .centred = axes > 1,
+                         .deflated = axes > 1,
                          .spread = axes > 1});
     }
   }
@@ -57,7 +58,7 @@ std::vector<ScreenOptions> Screens(uint32_t dim) {
                          .axes = dim,
                          .two_levels = two_levels,
                          .head = (dim + 1) / 2,
-                         .centred = two_levels,
+                         .deflated = two_levels,
                          .spread = two_levels});
     }
   }
@@ -555,7 +556,7 @@ TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
   const SharedMatrix rows = Slice(all, kQueries, 9000), queries = Slice(all, 0, kQueries);
   const Matrix measured(rows);
   if (measured.codes() == nullptr) GTEST_SKIP() << "8-bit sums are not exact here";
-  EXPECT_NE(measured.screen().find("centred"), std::string::npos) << measured.screen();
+  EXPECT_NE(measured.screen().find("deflated"), std::string::npos) << measured.screen();
   Engine engine(1);
   for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
     const Selection selection = {.top_k = kTopK, .metric = metric};
@@ -566,18 +567,18 @@ TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
           ScreenOptions{.kind = Kind::kInt8, .axes = 90, .two_levels = true},
           ScreenOptions{.kind = Kind::kInt8, .axes = kDim, .two_levels = true, .head = 60}}) {
       uint64_t checked[2];
-      for (const bool centred : {false, true}) {
-        screen.centred = centred;
+      for (const bool deflated : {false, true}) {
+        screen.deflated = deflated;
         const Matrix matrix(rows, screen);
         const absl::StatusOr<Answer> together = engine.Search(matrix, queries.view, selection, Never);
         ASSERT_TRUE(together.ok()) << together.status();
         EXPECT_EQ(together->hits, expected) << matrix.screen();
-        checked[centred] = together->stats.pairs_checked;
+        checked[deflated] = together->stats.pairs_checked;
         const absl::StatusOr<Answer> alone =
             engine.Search(matrix, Slice(queries, 0, 1).view, selection, Never);
         ASSERT_TRUE(alone.ok()) << alone.status();
         EXPECT_TRUE(std::equal(alone->hits.begin(), alone->hits.end(), expected.begin())) << matrix.screen();
-        checked[centred] += alone->stats.pairs_checked;
+        checked[deflated] += alone->stats.pairs_checked;
       }
       EXPECT_LT(checked[true], 0.9 * checked[false]) << static_cast<int>(metric) << ", " << screen.axes;
     }
@@ -616,7 +617,7 @@ TEST(EngineTest, DistancesAreSeenFromWhereRowsAre) {
   for (double& x : values) x = 1000.0 + random.Normal();
   const SharedMatrix all = MakeMatrix(values, kDim);
   const Matrix matrix(Slice(all, 64, 9000),
-                      {.kind = ScreenOptions::Kind::kInt8, .axes = kDim, .centred = true});
+                      {.kind = ScreenOptions::Kind::kInt8, .axes = kDim, .deflated = true});
   Engine engine(1);
   for (const uint64_t queries : {1, 64}) {
     const absl::StatusOr<Answer> answer = engine.Search(

@@ -11,7 +11,6 @@
 #include "server/base/dtype.h"
 #include "server/engine/avx2.h"
 #include "server/engine/bound.h"
-#include "server/engine/centring.h"
 #include "server/engine/code_kernel.h"
 #include "server/engine/packing.h"
 #include "tests/data.h"
@@ -31,9 +30,9 @@ struct Encoded {
 };
 
 // Tiles are of rows of like norm; with `balls` as if they lay near each other. `head`: so many of the axes
-// may be used alone. `centred`: whole rows are seen from their mean; `spread`: along other axes.
+// may be used alone. `deflated`: whole rows are seen without one direction; `spread`: along other axes.
 Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool fine = false,
-               uint32_t head = 0, bool centred = false, bool spread = false) {
+               uint32_t head = 0, bool deflated = false, bool spread = false) {
   const MatrixView& view = rows.view;
   std::vector<double> norms, row(view.dim);
   for (uint64_t r = 0; r < view.rows; ++r) {
@@ -48,14 +47,8 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool
   Axes along = axes < view.dim || head > 0 ? *PrincipalAxes(view, axes) : IdentityAxes(view.dim);
   along.head = head;
   CodeLevels levels = {std::move(along), {}, fine};
-  if (centred) {
-    levels.centring = std::make_shared<const Centring>(Centring::Of(view));
-    if (levels.axes.identity) levels = CodeLevels::Centred(levels.centring);
-  }
-  if (spread) {
-    const Centring* const centring = levels.centring.get();
-    levels.spread = std::make_shared<const Spread>(centring != nullptr ? centring->lifted_dim() : view.dim);
-  }
+  if (deflated) levels.deflation = std::make_shared<const Deflation>(Deflation::Of(view));
+  if (spread) levels.spread = std::make_shared<const Spread>(view.dim);
   auto codes = Int8Codes::Encode(view, norms, std::move(tiles), std::move(levels));
   EXPECT_TRUE(codes.ok()) << codes.status();
   return {rows, *std::move(codes)};
@@ -69,10 +62,19 @@ std::vector<uint8_t> CodesOf(const Int8Codes& codes, uint64_t t, int row) {
   return all;
 }
 
-double DotWith(const std::vector<float>& centre, const std::vector<float>& query) {
-  return std::inner_product(query.begin(), query.end(), centre.begin(), 0.0, std::plus<>(),
-                            [](double x, double y) { return x * y; });
-}
+// What codes of a query that is seen without a direction lack of its scores (LessAlong), which becomes it.
+struct QueryAlong {
+  // Of the row at a place, what its inner product must reach to reach `score`.
+  double Less(double score, const Int8Codes& codes, uint64_t place, double row_norm) const {
+    if (codes.deflation() == nullptr) return score;
+    const uint64_t t = codes.tile_at(place);
+    const RowsAlong rows = codes.along(t);
+    LessAlong(&along, &norm, 1, rows, codes.deflation()->dim(), row_norm, &score);
+    return score - along * rows.more[place - codes.tile(t).first];
+  }
+
+  double along = 0.0, norm = 0.0;
+};
 
 // A query's codes are what this machine's kernel asks for.
 void ExpectFit(const std::vector<int8_t>& codes) {
@@ -109,7 +111,13 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
       }
       projected[i] = sum;
     }
-    if (codes.is_lifted()) codes.centring()->LiftQuery(query.data(), projected.data());
+    QueryAlong along = {0.0, NormUpperBound(dim, squares)};
+    if (codes.is_deflated()) {
+      std::vector<double> wide(dim);
+      ToFloat64(queries.view.row(q), queries.view.dtype, dim, wide.data());
+      along.along = codes.deflation()->SplitQuery(wide.data(), 1.0, projected.data());
+      along.norm *= 1.0 + 0x1p-20;  // before it was rounded
+    }
     if (codes.spread() != nullptr && codes.axes().identity) codes.spread()->Apply(projected.data());
     const QueryCode code =
         codes.EncodeQuery(0, NormUpperBound(dim, squares), projected.data(), query_codes.data());
@@ -120,7 +128,6 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
                            code.tail_excess * tile.scale;
       // Where tiles have balls, codes are of what a row adds to the centre.
       double centre = 0.0, ball = std::numeric_limits<double>::infinity();
-      if (codes.is_lifted()) centre = DotWith(codes.centring()->centre(), query);
       if (codes.centre_codes() != nullptr) {
         for (uint32_t i = 0; i < dim; ++i) centre += static_cast<double>(query[i]) * codes.centre(t)[i];
         ball = BallBound(centre, 1e-12 * std::abs(centre), code.norm * codes.radius(t));
@@ -129,7 +136,7 @@ void ExpectUpperBounds(const Encoded& base, const SharedMatrix& queries, double 
         const std::vector<uint8_t> row = CodesOf(codes, t, r);
         const int32_t integer = std::inner_product(row.begin(), row.end(), query_codes.begin(), 0);
         const double whole = testing::ExactScore(queries.view, q, base.rows.view, codes.id(t, r));
-        const double score = whole - centre;
+        const double score = along.Less(whole - centre, codes, tile.first + r, tile.norm);
         ASSERT_LE(whole, ball) << "query " << q << ", row " << codes.id(t, r);
         const double bound = code.scale * tile.scale * (integer - code.offset) + error;
         ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound)))
@@ -192,8 +199,8 @@ TEST(QuantizeTest, HeadsAndAllAxesBoundScores) {
 
 // A second look asks each row's own codes what the screen asks a tile's.
 void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries, double slack,
-                           bool centred = false, bool spread = false) {
-  const Encoded base = Encode(rows, 1, false, true, 0, centred, spread);
+                           bool deflated = false, bool spread = false) {
+  const Encoded base = Encode(rows, 1, false, true, 0, deflated, spread);
   const FineCodes& fine = *base.codes->fine();
   const uint32_t dim = rows.view.dim;
   std::vector<float> query(dim);
@@ -202,12 +209,11 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
     ToFloat32(queries.view.row(q), queries.view.dtype, dim, query.data());
     const double squares = std::inner_product(query.begin(), query.end(), query.begin(), 0.0);
     std::vector<float> seen = query;
-    double centre = 0.0;
-    if (centred) {
-      const Centring& centring = *base.codes->centring();
-      seen.resize(centring.lifted_dim());
-      centring.LiftQuery(query.data(), seen.data());
-      centre = DotWith(centring.centre(), query);
+    QueryAlong along = {0.0, NormUpperBound(dim, squares) * (1.0 + 0x1p-20)};
+    if (deflated) {
+      std::vector<double> wide(dim);
+      ToFloat64(queries.view.row(q), queries.view.dtype, dim, wide.data());
+      along.along = base.codes->deflation()->SplitQuery(wide.data(), 1.0, seen.data());
     }
     if (spread) base.codes->spread()->Apply(seen.data());
     const QueryCode code =
@@ -222,7 +228,8 @@ void ExpectFineUpperBounds(const SharedMatrix& rows, const SharedMatrix& queries
           std::inner_product(row_codes, row_codes + fine.code_dim(), query_codes.begin(), 0);
       const double error = CodeError(code.code_error, code.projection_norm, code.tail_excess, row.code_norm,
                                      row.code_error, row.scale);
-      const double score = testing::ExactScore(queries.view, q, rows.view, id) - centre;
+      const double score = along.Less(testing::ExactScore(queries.view, q, rows.view, id), *base.codes, place,
+                                      base.codes->tile(tile).norm);
       const double bound = code.scale * row.scale * (integer - code.offset) + error;
       ASSERT_LE(score, bound * (1.0 + std::copysign(1e-12, bound))) << "query " << q << ", row " << id;
       ASSERT_LE(bound, score + slack * code.norm * std::max(1.0 * row.code_norm, 1e-30));
@@ -256,14 +263,14 @@ SharedMatrix AboutMean(uint64_t rows, uint32_t dim, uint64_t seed, DType dtype =
   return MakeMatrix(values, dim, dtype);
 }
 
-TEST(QuantizeTest, CentredCodesBoundScores) {
+TEST(QuantizeTest, DeflatedCodesBoundScores) {
   for (const uint32_t dim : {1u, 3u, 16u, 61u}) {
     const SharedMatrix rows = AboutMean(600, dim, 1);
-    const Encoded base = Encode(rows, dim, false, false, 0, /*centred=*/true);
-    ASSERT_TRUE(base.codes->is_lifted());
+    const Encoded base = Encode(rows, dim, false, false, 0, /*deflated=*/true);
+    ASSERT_TRUE(base.codes->is_deflated());
     ExpectUpperBounds(base, AboutMean(5, dim, 2), 0.03);
     ExpectUpperBounds(base, RandomNormal(5, dim, 3), 0.1);  // that lie anywhere
-    if (dim > 1) ExpectFineUpperBounds(rows, AboutMean(5, dim, 2), 1.0, /*centred=*/true);
+    if (dim > 1) ExpectFineUpperBounds(rows, AboutMean(5, dim, 2), 1.0, /*deflated=*/true);
   }
   for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
     ExpectUpperBounds(Encode(AboutMean(100, 20, 1, dtype), 20, false, false, 0, true),
@@ -278,69 +285,61 @@ TEST(QuantizeTest, CentredCodesBoundScores) {
   ExpectUpperBounds(zeros, MakeMatrix(std::vector<double>(6, 0.0), 6), 1e300);
 }
 
-// The lengths of rows, by norm and from the centre, are within what is said of them, also of float64 rows
-// whose differences from it float32 rounds away.
+// The lengths of rows, also of float64 ones, are within what is said of them.
 TEST(QuantizeTest, LengthsOfRowsAreWithinTheirRanges) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
-    for (const bool centred : {false, true}) {
+    for (const bool deflated : {false, true}) {
       Random random(6);
       constexpr uint32_t kDim = 5;
       std::vector<double> values(1100 * kDim);
-      for (double& x : values) x = 1000.0 + (centred ? 1e-3 : 2000.0) * random.Normal();
+      for (double& x : values) x = 1000.0 + (deflated ? 1e-3 : 2000.0) * random.Normal();
       const SharedMatrix rows = MakeMatrix(values, kDim, dtype);
-      const Encoded base = Encode(rows, kDim, false, false, 0, centred);
+      const Encoded base = Encode(rows, kDim, false, false, 0, deflated);
       const Int8Codes& codes = *base.codes;
       int told_apart = 0;
       for (uint64_t t = 0; t < codes.tiles(); ++t) {
-        const auto [all, longer] = codes.lengths(t, /*from_centre=*/centred);
+        const auto [all, longer] = codes.lengths(t);
         told_apart += longer.empty() ? 0 : 1;
         for (int r = 0; r < codes.tile(t).rows; ++r) {
           std::vector<double> row(kDim);
           ToFloat64(rows.view.row(codes.id(t, r)), dtype, kDim, row.data());
           long double squares = 0.0;
-          for (uint32_t i = 0; i < kDim; ++i) {
-            const long double rest =
-                static_cast<long double>(row[i]) - (centred ? codes.centring()->centre()[i] : 0.0f);
-            squares += rest * rest;
-          }
+          for (const double x : row) squares += static_cast<long double>(x) * x;
           const long double length = std::sqrt(squares);
           ASSERT_LE(all.least, length);
           ASSERT_GE(all.most, length);
           if (longer.empty()) continue;
           ASSERT_GE(longer[r], 0.0f);
           ASSERT_LE(all.least + static_cast<long double>(longer[r]), length);
-          const bool rounds_away = centred && dtype == DType::kFloat64;
-          if (!rounds_away) {
-            EXPECT_GE(all.least + longer[r], length * 0.999);
-          }
+          EXPECT_GE(all.least + longer[r], length * 0.999);
         }
       }
-      EXPECT_GT(told_apart, 0);
+      EXPECT_GE(told_apart, deflated ? codes.tiles() : 1);
     }
   }
 }
 
 // The larger a few elements are, the closer for being spread.
 TEST(QuantizeTest, SpreadCodesBoundScores) {
-  for (const bool centred : {false, true}) {
+  for (const bool deflated : {false, true}) {
     for (const uint32_t dim : {1u, 3u, 16u, 61u, 300u}) {
       Random random(4);
       std::vector<double> values(600 * dim);
       for (size_t i = 0; i < values.size(); ++i) values[i] = random.Normal() * (i % dim == 7 ? 30.0 : 1.0);
       const SharedMatrix rows = MakeMatrix(values, dim), queries = RandomNormal(5, dim, 2);
-      const Encoded base = Encode(rows, dim, false, false, 0, centred, /*spread=*/true);
+      const Encoded base = Encode(rows, dim, false, false, 0, deflated, /*spread=*/true);
       ASSERT_NE(base.codes->spread(), nullptr);
       ExpectUpperBounds(base, queries, 0.15);
       ExpectUpperBounds(base, Slice(rows, 0, 5), 0.15);
-      if (dim > 1) ExpectFineUpperBounds(rows, queries, 0.2, centred, true);
-      if (centred || dim < 61) continue;
-      const Encoded plain = Encode(rows, dim, false, false, 0, centred);
+      if (dim > 1) ExpectFineUpperBounds(rows, queries, 0.2, deflated, true);
+      if (deflated || dim < 61) continue;
+      const Encoded plain = Encode(rows, dim, false, false, 0, deflated);
       EXPECT_LT(base.codes->tile(0).code_error, 0.8 * plain.codes->tile(0).code_error) << dim;
     }
     for (const DType dtype : {DType::kFloat16, DType::kFloat64, DType::kInt8}) {
       const SharedMatrix rows = RandomNormal(100, 20, 1, dtype), queries = RandomNormal(3, 20, 2, dtype);
-      ExpectUpperBounds(Encode(rows, 20, false, false, 0, centred, true), queries, 0.1);
-      ExpectFineUpperBounds(rows, queries, 0.2, centred, true);
+      ExpectUpperBounds(Encode(rows, 20, false, false, 0, deflated, true), queries, 0.1);
+      ExpectFineUpperBounds(rows, queries, 0.2, deflated, true);
     }
   }
 }

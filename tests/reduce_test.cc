@@ -77,42 +77,44 @@ TEST(ReduceTest, IntegerSurvivorsAreThoseOfTheObviousLoop) {
 }
 
 // Thresholds that rise by row, up to where no integer is larger.
-TEST(ReduceTest, SurvivorsByLengthAreThoseOfTheObviousLoop) {
+TEST(ReduceTest, SurvivorsByRowAreThoseOfTheObviousLoop) {
   constexpr int kRows = 21;
   Random random(3);
   for (const int columns : {1, 3, 15, 16, 17, 64, 65, 256}) {
-    AlignedArray<int32_t> scores, thresholds;
-    AlignedArray<float> slopes;
+    AlignedArray<int32_t> scores;
     std::fill_n(scores.Reserve(kRows * columns + kScoresPadding), kRows * columns + kScoresPadding, 1 << 30);
-    std::fill_n(thresholds.Reserve(columns + kScoresPadding), columns + kScoresPadding,
-                std::numeric_limits<int32_t>::max());
-    std::fill_n(slopes.Reserve(columns + kScoresPadding), columns + kScoresPadding, 0.0f);
-    std::vector<float> longer(kRows + kScoresPadding);
-    for (float& x : longer) x = static_cast<float>(random.Uniform());
-    longer[7] = std::numeric_limits<float>::max();
+    const size_t padded = columns + kScoresPadding;
+    std::vector<float> base(padded, std::numeric_limits<float>::infinity());
+    std::vector<float> by_length(padded), by_along(padded), length(kRows + kScoresPadding),
+        along(length.size());
+    // Small integers: float32 adds them up exactly.
+    for (float& x : length) x = static_cast<float>(random.Next() % 5);
+    for (float& x : along) x = static_cast<float>(random.Next() % 5);
     for (int c = 0; c < columns; ++c) {
-      thresholds.data()[c] = static_cast<int32_t>(random.Next() % 1100) - 800;
-      slopes.data()[c] = static_cast<float>(random.Next() % 4 * 100);
+      base[c] = static_cast<float>(random.Next() % 1100) - 800.0f;
+      by_length[c] = static_cast<float>(random.Next() % 100);
+      by_along[c] = static_cast<float>(random.Next() % 200) - 100.0f;
     }
-    thresholds.data()[columns / 2] = 1 << 30;
+    base[columns / 2] = -std::numeric_limits<float>::max();
     const auto threshold = [&](int r, int c) {
-      const double added = std::min(double{slopes.data()[c]} * longer[r], double{kMostAdded});
-      return thresholds.data()[c] + static_cast<int64_t>(added);
+      return std::max(base[c] + by_length[c] * length[r] + by_along[c] * along[r], kLeastThreshold);
     };
     for (int i = 0; i < kRows * columns; ++i) {
       scores.data()[i] = static_cast<int32_t>(random.Next() % 1000) - 500;
       // Just not, or just so.
       if (random.Next() % 4 == 0) {
-        scores.data()[i] = static_cast<int32_t>(threshold(i / columns, i % columns) + random.Next() % 2);
+        scores.data()[i] = static_cast<int32_t>(threshold(i / columns, i % columns)) + random.Next() % 2;
       }
+      if (random.Next() % 16 == 0) scores.data()[i] = std::numeric_limits<int32_t>::min();
     }
     std::vector<Survivor> got(kRows * columns + kSurvivorPadding);
-    const size_t count = CollectSurvivors(scores.data(), kRows, columns, thresholds.data(), slopes.data(),
-                                          longer.data(), got.data());
+    const size_t count =
+        CollectSurvivors(scores.data(), kRows, columns, {base.data(), by_length.data(), by_along.data()},
+                         {length.data(), along.data()}, got.data());
     size_t next = 0;
     for (int r = 0; r < kRows; ++r) {
       for (int c = 0; c < columns; ++c) {
-        if (scores.data()[r * columns + c] <= threshold(r, c)) continue;
+        if (static_cast<float>(scores.data()[r * columns + c]) <= threshold(r, c)) continue;
         ASSERT_LT(next, count);
         EXPECT_EQ(got[next].row, r);
         EXPECT_EQ(got[next++].column, c);
@@ -120,6 +122,20 @@ TEST(ReduceTest, SurvivorsByLengthAreThoseOfTheObviousLoop) {
     }
     EXPECT_EQ(next, count);
     EXPECT_GT(count, 0u);
+
+    // Scores less what is added to them survive what these do, but for roundings.
+    std::vector<int32_t> added(scores.data(), scores.data() + kRows * columns + kScoresPadding);
+    for (int32_t& score : added) score = score % 1000;
+    const std::vector<int32_t> before = added;
+    AddToScores(added.data(), kRows, columns, by_along.data(), along.data());
+    for (int i = 0; i < kRows * columns; ++i) {
+      ASSERT_EQ(added[i], before[i] + static_cast<int32_t>(by_along[i % columns] * along[i / columns]));
+    }
+    EXPECT_EQ(added.back(), before.back());
+    std::fill(along.begin(), along.end(), 0x1p120f);
+    added = before;
+    AddToScores(added.data(), 1, columns, by_length.data(), along.data());
+    EXPECT_EQ(added[0], before[0] + (by_length[0] > 0.0f ? 1 << 30 : 0));
   }
 }
 
@@ -169,23 +185,26 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
                      largest.data() + g * kColumnsTogether);
     }
     // The same where each row has a length and a scale.
-    std::vector<float> slopes(columns + kColumnsTogether), longer(kRows), scales(kRows),
-        by_length(largest.size());
+    std::vector<float> slopes(columns + kColumnsTogether), along_slopes(slopes), longer(kRows), along(kRows),
+        scales(kRows), by_length(largest.size());
     for (int c = 0; c < columns; ++c) slopes[c] = static_cast<float>(c % 3);
+    for (int c = 0; c < columns; ++c) along_slopes[c] = static_cast<float>(c % 5 - 2);
     for (int r = 0; r < kRows; ++r) {
       longer[r] = static_cast<float>(100 * r);
+      along[r] = static_cast<float>(50 * (r % 2));
       scales[r] = 1.0f / (1 << r);
     }
     for (int g = 0; g < kGroups; ++g) {
       const int32_t* const group = scores.data() + g * kRows * columns;
-      LargestOfGroup(group, kRows, columns, offset.data(), slopes.data(), longer.data(), scales.data(),
-                     stride, by_length.data() + g * kColumnsTogether);
+      LargestOfGroup(group, kRows, columns, {offset.data(), slopes.data(), along_slopes.data()},
+                     {longer.data(), along.data()}, scales.data(), stride,
+                     by_length.data() + g * kColumnsTogether);
       for (int c = 0; c < columns; ++c) {
         float most = -1e9f;
         for (int r = 0; r < kRows; ++r) {
-          most = std::max(
-              most,
-              (static_cast<float>(group[r * columns + c]) - offset[c] - slopes[c] * longer[r]) * scales[r]);
+          most = std::max(most, (static_cast<float>(group[r * columns + c]) - offset[c] -
+                                 slopes[c] * longer[r] - along_slopes[c] * along[r]) *
+                                    scales[r]);
         }
         ASSERT_EQ(by_length[c / kColumnsTogether * stride + g * kColumnsTogether + c % kColumnsTogether],
                   most);

@@ -93,18 +93,21 @@ inline double TailBound(double norm, double projected, double error) {
   return std::sqrt(std::max(0.0, norm * norm - least * least)) * kOutward;
 }
 
-// Rows and queries from where centring.h sees them, in float32: what is subtracted has length ≤ shift. Per
-// coordinate, with s the float32 value of the row's own and w what is left of it, s errs by u₃₂ of itself
-// (float64 rows alone), the two steps to w in float64 by 2^-52·(|s| + |w − s|), and its float32 value by
-// u₃₂·|w|, and ‖w‖ ≤ ‖s‖ + shift: in all ≤ 2·u₃₂·(1 + 2^-19)·(norm + shift), underflow aside (2^-126 and
-// 2^-150 per coordinate).
-//
-// A row's k·t errs by no more than that times k·‖u‖: s by u₃₂·‖u‖·norm, the float64 products by
-// γ_{dim + 2}(u₆₄) < 2^-36 of ‖u‖·(norm + ‖c‖), and u₃₂ of |t| ≤ ‖u‖·(norm + ‖c‖) when it is rounded.
-inline double LiftError(uint32_t dim, double norm, double shift) {
-  return (Term("lift rounding", 2.0 * kUnitFloat32 * (1.0 + 0x1p-10) * (norm + shift)) +
-          Term("lift underflow", dim * 0x1p-125)) *
+// What is left of a row or query x, of length ≤ norm, less τu (deflation.h), in float32, about `length` long:
+// each coordinate errs by 2^-53 of τu's and of the difference, in float64, and by u₃₂ of itself; ‖τu‖ ≤
+// norm·(1 + 2^-30). Where float32 underflows, by 2^-150.
+inline double DeflationError(uint32_t dim, double norm, double length) {
+  return (Term("deflation rounding", kUnitFloat32 * (1.0 + 0x1p-10) * length) + 0x1p-50 * norm +
+          Term("deflation underflow", dim * 0x1p-126)) *
          kOutward;
+}
+
+// How far α·τ·‖u‖², as it is computed, and a'·b' are from a·b together, at most (deflation.h). With γ =
+// γ_{dim + 4}(u₆₄), the sums for u·a, u·b and ‖u‖² err by γ‖u‖‖a‖, γ‖u‖‖b‖ and γ‖u‖², so that what α and τ
+// miss, |α|·|u·b'| and |τ|·|u·a'|, are 2γ‖a‖‖b‖ at most each, and the roundings of α‖u‖² another 2γ of that.
+inline double AlongError(uint32_t dim, double query_norm, double row_norm) {
+  return (Term("along rounding", 8.0 * Gamma(dim + 4.0, kUnitFloat64) * row_norm) + dim * 0x1p-1000) *
+         query_norm;
 }
 
 // What float32 makes of Sx (spread.h), of about this length: each of `doublings` steps adds or subtracts
@@ -133,6 +136,26 @@ inline int32_t Int8Threshold(double score, double error, double inverse_scales, 
   const double clamped = std::min(std::max(exact, -2147483647.0), 2147483647.0);
   const int32_t truncated = static_cast<int32_t>(clamped);
   return truncated - (static_cast<double>(truncated) > clamped);
+}
+
+// The same where rows of a tile differ in what is asked of them: a pair has I + offset > base + by_length·x +
+// by_along·y in float32 (reduce.h), whenever a·b ≥ score + length_slope·x' + along_slope·y, for x and y of
+// its row, of which x may be rounded down from x'; length_slope ≥ 0, 0 ≤ x ≤ most_x, 0 ≤ y ≤ most_y. Float32
+// errs by u₃₂ of each of the three and of the integer, and of two sums, or four where products are not fused:
+// less than 16 times of all terms together.
+struct RowThreshold {
+  float base, by_length, by_along;
+};
+inline RowThreshold ThresholdByRow(double score, double error, double inverse_scales, double offset,
+                                   double length_slope, double most_x, double along_slope, double most_y) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kMostTerms = 0x1p100;
+  if (score == kInfinity) return {std::numeric_limits<float>::infinity(), 0.0f, 0.0f};
+  const double base = (score - error) * inverse_scales + offset - 0x1p-7;
+  const double by_length = length_slope * inverse_scales, by_along = along_slope * inverse_scales;
+  const double terms = std::abs(base) + by_length * most_x + std::abs(by_along) * most_y;
+  if (!(terms < kMostTerms)) return {-std::numeric_limits<float>::max(), 0.0f, 0.0f};
+  return {static_cast<float>(base - Term("row threshold", terms * 16.0 * kUnitFloat32)),
+          static_cast<float>(by_length), static_cast<float>(by_along)};
 }
 
 // `tail_excess` · t is what of V·u's bound did not fit into V.
@@ -183,6 +206,11 @@ inline double BallBound(double centre, double error, double spread) {
   return centre +
          (std::abs(centre) * 0x1p-50 + Term("ball centre error", error) + Term("ball spread", spread)) *
              kOutward;
+}
+
+// What a·(b − centre) must reach for a·b to reach `score`, which may be infinite, if `centre` ≥ a·centre.
+inline double LessCentre(double score, double centre) {
+  return score == std::numeric_limits<double>::infinity() ? score : score - centre;
 }
 
 // The smaller one of ‖a‖·r and α·m + ‖a − αp‖·r. REQUIRES: m ≥ 0, which may be infinite.

@@ -28,8 +28,14 @@ void CodeKernel::Score(const CodeRows& tile, int rows, const int8_t* packed, int
 
 size_t CodeKernel::Collect(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                            const int32_t* thresholds, Survivor* survivors) const {
-  return (kind_ == Kind::kVnni ? CollectVnni : CollectAvx2)(tile, rows, packed, columns, thresholds,
-                                                            survivors);
+  return kind_ == Kind::kVnni ? CollectVnni(tile, rows, packed, columns, thresholds, survivors)
+                              : CollectAvx2(tile, rows, packed, columns, thresholds, survivors);
+}
+
+size_t CodeKernel::Collect(const CodeRows& tile, int rows, const int8_t* packed, int columns,
+                           const ThresholdsByRow& thresholds, const RowTerms& terms,
+                           Survivor* survivors) const {
+  return CollectVnni(tile, rows, packed, columns, thresholds, terms, survivors);
 }
 
 void CodeKernel::ScoreSurvivors(const CodeRows& tile, const int8_t* const* queries,

@@ -31,6 +31,10 @@ class CodeKernel {
   void Score(const CodeRows& tile, int rows, const int8_t* packed, int columns, int32_t* scores) const;
   size_t Collect(const CodeRows& tile, int rows, const int8_t* packed, int columns, const int32_t* thresholds,
                  Survivor* survivors) const;
+  // Whether there is such a thing with thresholds that depend on the row.
+  bool collects_by_row() const { return kind_ == Kind::kVnni; }
+  size_t Collect(const CodeRows& tile, int rows, const int8_t* packed, int columns,
+                 const ThresholdsByRow& thresholds, const RowTerms& terms, Survivor* survivors) const;
   void ScoreSurvivors(const CodeRows& tile, const int8_t* const* queries,
                       absl::Span<const Survivor> survivors, int32_t* scores) const;
 

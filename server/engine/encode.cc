@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "server/engine/bound.h"
-#include "server/engine/centring.h"
+#include "server/engine/deflation.h"
 #include "server/engine/packing.h"
 #include "server/engine/row_loops.h"
 
@@ -27,13 +27,11 @@ struct Coordinates {
 // Queries [first, end) of a block for one set of rows' codes, whose coordinates `from` begin with. Codes are
 // at a stride of at least code_dim, zeros beyond that.
 template <class Codes>
-void Encode(const Codes& rows, const QueryBlock& block, const std::vector<MeasuredQuery>& from_centre,
-            const Coordinates& from, size_t first, size_t end, int8_t* codes, EncodedQueries& encoded) {
+void Encode(const Codes& rows, const QueryBlock& block, const Coordinates& from, size_t first, size_t end,
+            int8_t* codes, EncodedQueries& encoded) {
   for (size_t q = first; q < end; ++q) {
     int8_t* const to = codes + q * encoded.stride;
-    const bool is_distance = block.metric(q) == Metric::kSquaredEuclidean;
-    const double norm = is_distance && !from_centre.empty() ? from_centre[q].most : block.norms[q];
-    encoded.queries[q] = rows.EncodeQuery(block.exponents[q], norm, from.of(q), to);
+    encoded.queries[q] = rows.EncodeQuery(block.exponents[q], block.norms[q], from.of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
 }
@@ -46,33 +44,6 @@ void EncodeRests(const Int8Codes& rows, const EncodedQueries& queries, const Coo
     encoded.queries[q] = rows.EncodeRest(queries[q], from.of(q), queries.codes_of(q), to);
     std::fill(to + rows.code_dim(), to + encoded.stride, int8_t{0});
   }
-}
-
-// Whether all squared distances of a block can be seen from the centre, and there are any.
-bool SeesFromCentre(const Int8Codes& rows, const QueryBlock& block) {
-  constexpr double kMostLength = 0x1p9;  // MeasuredQuery takes twice that
-  if (!rows.has_lengths_from_centre()) return false;
-  bool any = false;
-  for (size_t q = 0; q < block.size(); ++q) {
-    if (block.metric(q) != Metric::kSquaredEuclidean) continue;
-    const double shift = ScaleByPowerOfTwo(rows.centring()->centre_norm(), -block.exponents[q]);
-    if (!(block.norms[q] + shift < kMostLength)) return false;
-    any = true;
-  }
-  return any;
-}
-
-// Writes a query less the centre, scaled, in float32, and measures it.
-MeasuredQuery SubtractCentre(const QueryBlock& block, size_t q, const Centring& centring,
-                             std::vector<double>& wide, float* to) {
-  const absl::Span<const double> query = block.exact[q].elements;
-  wide.resize(query.size());
-  for (size_t i = 0; i < query.size(); ++i) wide[i] = query[i] - centring.centre()[i];
-  const int exponent = block.exponents[q];
-  const double squares = ScaleToFloat32(wide.data(), wide.size(), ScaleByPowerOfTwo(1.0, -exponent), to);
-  // Each difference is rounded, relative 2^-53.
-  const double norm = NormUpperBound(centring.dim(), squares) * (1.0 + 0x1p-50);
-  return MeasuredQuery(LeastNorm(norm) * (1.0 - 0x1p-49), norm, exponent);
 }
 
 // Coordinates of queries [first, end) along the axes, which are the kernel's tile: a block of any width packs
@@ -114,11 +85,11 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     projected = buffers.projected.Reserve(count * axes.count);
   }
   // Queries as whole rows are seen, for these codes or fine ones.
-  const Centring* const centring = rows.centring();
+  const Deflation* const deflation = rows.deflation();
   const Spread* const spread = rows.spread();
-  Coordinates whole = {block.scaled, centring != nullptr ? centring->lifted_dim() : block.dim()};
+  Coordinates whole = {block.scaled, block.dim()};
   float* seen = nullptr;
-  if (centring != nullptr || spread != nullptr) {
+  if (deflation != nullptr || spread != nullptr) {
     seen = buffers.seen.Reserve(count * whole.count);
     whole.first = seen;
   }
@@ -147,29 +118,26 @@ absl::StatusOr<EncodedBlock> EncodeBlock(const Int8Codes& rows, bool by_head, co
     rest_codes = buffers.rest_codes.Reserve(count * encoded.rests.stride);
     encoded.rests.codes = rest_codes;
   }
-  if (!by_head && SeesFromCentre(rows, block)) encoded.from_centre.resize(count);
+  if (deflation != nullptr) encoded.along.resize(count);
   buffers.InParts(count, [&](size_t part, size_t first, size_t end) {
-    std::vector<double> wide;
-    std::vector<float> less_centre(encoded.from_centre.empty() ? 0 : block.dim());
     if (project != nullptr) {
       Project(axes, *project, block.scaled, first, end, buffers.parts[part], projected);
     }
     for (size_t q = first; q < end && seen != nullptr; ++q) {
-      const float* query = block.scaled + q * block.dim();
-      if (!encoded.from_centre.empty() && block.metric(q) == Metric::kSquaredEuclidean) {
-        encoded.from_centre[q] = SubtractCentre(block, q, *centring, wide, less_centre.data());
-        query = less_centre.data();
-      }
       float* const to = seen + q * whole.count;
-      centring != nullptr ? centring->LiftQuery(query, to) : void(std::copy_n(query, whole.count, to));
+      if (deflation != nullptr) {
+        const double scale = ScaleByPowerOfTwo(1.0, -block.exponents[q]);
+        encoded.along[q] = deflation->SplitQuery(block.exact[q].elements.data(), scale, to);
+      } else {
+        std::copy_n(block.scaled + q * block.dim(), whole.count, to);
+      }
       if (spread != nullptr) spread->Apply(to);
     }
-    Encode(first_rows, block, encoded.from_centre, along, first, end, codes, encoded.queries);
+    Encode(first_rows, block, along, first, end, codes, encoded.queries);
     if (by_head) {
-      Encode(rows, block, encoded.from_centre, is_joint ? along : whole, first, end, codes_again,
-             encoded.again);
+      Encode(rows, block, is_joint ? along : whole, first, end, codes_again, encoded.again);
     } else if (fine != nullptr) {
-      Encode(*fine, block, encoded.from_centre, whole, first, end, codes_again, encoded.again);
+      Encode(*fine, block, whole, first, end, codes_again, encoded.again);
     }
     if (with_rests) {
       EncodeRests(rows, by_head ? encoded.again : encoded.queries, by_head ? whole : along, first, end,

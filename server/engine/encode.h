@@ -37,10 +37,9 @@ struct EncodedBlock {
   EncodedQueries queries;
   EncodedQueries again;  // for a second look, if there is one
   EncodedRests rests;    // of the latter, or the former; none for short rows
-  // If squared distances are seen from the rows' centre c: ‖a − b‖ = ‖(a − c) − (b − c)‖, so that the codes
-  // of such a query a are those of a − c, to whose products nothing is added, and its lengths are these, by
-  // query. Else empty: if rows are not, and if c is too far away for the scale of a query.
-  std::vector<MeasuredQuery> from_centre;
+  // If whole rows are deflated: what their parts along the direction are multiplied by and added to scores,
+  // on the query's scale, by query.
+  std::vector<double> along;
 };
 
 // Projects and encodes a block for `rows`, and for their fine codes, if there are any; or, `by_head`, for

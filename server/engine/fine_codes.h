@@ -10,9 +10,9 @@
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
-#include "server/engine/centring.h"
 #include "server/engine/code_kernel.h"
 #include "server/engine/code_rows.h"
+#include "server/engine/deflation.h"
 #include "server/engine/rotate.h"
 #include "server/engine/row_code.h"
 #include "server/engine/spread.h"
@@ -29,9 +29,9 @@ class FineCodes {
     float scale, code_norm, code_error;
   };
 
-  // `order` and the rest as for Int8Codes; `centring` and `spread` may be null.
+  // `order` and the rest as for Int8Codes; `deflation` and `spread` may be null.
   FineCodes(const MatrixView& rows, absl::Span<const double> norms, absl::Span<const uint32_t> order,
-            std::shared_ptr<const Centring> centring, std::shared_ptr<const Spread> spread);
+            std::shared_ptr<const Deflation> deflation, std::shared_ptr<const Spread> spread);
 
   int code_dim() const { return code_dim_; }
   // From a place in the order on; 64 bytes beyond the last are readable.
@@ -46,7 +46,7 @@ class FineCodes {
   QueryCode EncodeQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
  private:
-  const std::shared_ptr<const Centring> centring_;
+  const std::shared_ptr<const Deflation> deflation_;
   const std::shared_ptr<const Spread> spread_;
   const Axes axes_;  // the identity
   const int code_dim_;

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/algorithm/container.h"
-#include "server/engine/centring.h"
 #include "server/engine/matrix.h"
 
 namespace dotmax {
@@ -45,10 +44,7 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
   const size_t queries = block.size();
   return codes.head() != nullptr && queries <= kMostByHead &&
          absl::c_all_of(block.questions, [&](const Question* question) {
-           // Distances are seen from where lifted rows are, which heads are not.
-           const bool by_whole =
-               codes.has_lengths_from_centre() && question->selection.metric == Metric::kSquaredEuclidean;
-           return !by_whole && question->top_k * queries * queries <= kMostHitsByHead;
+           return question->top_k * queries * queries <= kMostHitsByHead;
          });
 }
 
@@ -66,17 +62,11 @@ Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes
       queries_(std::move(encoded.queries)),
       queries_again_(std::move(encoded.again)),
       rests_(std::move(encoded.rests)),
-      from_centre_(std::move(encoded.from_centre)),
+      along_(std::move(encoded.along)),
       workers_(buffers.workers()) {
   if (rows.centre_codes() != nullptr) {
     balls_.UsePivots([this](size_t q, uint64_t tile) { return CentreInterval(q, rows_.centre(tile)).lower; });
     return;
-  }
-  if (const Centring* const centring = AllRows().centring(); centring != nullptr) {
-    for (size_t q = 0; q < block.size(); ++q) {
-      const bool adds = !IsFromCentre(block.metric(q));
-      centres_.push_back(adds ? CentreInterval(q, centring->centre().data()).upper : 0.0);
-    }
   }
   kept_tiles_ = TilesToKeep();
   if (kept_tiles_.size() == rows.tiles()) return;

@@ -98,18 +98,22 @@ class Int8Pass final : public Pass {
     AboutMerit MeritOf(const CodeTile& tile, double length) const;
     // Of a tile's rows; if their lengths are told apart, of its shortest.
     AboutMerit MeritOf(uint64_t t) const;
-    RowLengths LengthsOf(uint64_t t) const;
-    // By column, what codes of the tile's rows score that have about this merit; and those that do, of some
-    // of its rows.
-    void SetAboutThresholds(uint64_t t, const double* about);
-    size_t CollectAbout(const int32_t* scores, uint64_t t, int first, int rows);
+    // What codes of the tile's rows score that have about this merit; and those that do, of some of its rows.
+    RowThreshold AboutThreshold(size_t c, uint64_t t, double about, const AboutMerit& merit);
+    struct AboutThresholds {
+      ThresholdsByRow by_row = {};  // null where rows are not told apart: integers are set
+      RowTerms terms = {};
+    };
+    AboutThresholds SetAboutThresholds(uint64_t t, const double* about);
+    size_t CollectAbout(const int32_t* scores, int first, int rows, const AboutThresholds& about);
     // About the largest merits of groups of so many rows of the i-th kept tile (LargestOfGroup).
     void LargestOfGroups(size_t i, int each, size_t stride, float* largest);
 
-    // Of a tile's rows, the i-th of those that are searched, what slopes (reduce.h) are multiplied by; and
-    // these for the active queries, none where thresholds are of no use, or of all.
-    float* SetLengthTerms(const RowLengths& lengths, Metric metric, size_t i);
-    void SetThresholdSlopes(absl::FunctionRef<double(size_t column)> slope);
+    // Whether a tile's rows are told apart, by their lengths or by what is added to their scores.
+    bool IsByRow(uint64_t t) const;
+    // By what, of the i-th of the tiles that are searched; and thresholds for the active queries.
+    RowTerms TermsOf(uint64_t t, size_t i);
+    ThresholdsByRow SetThresholdsByRow(absl::FunctionRef<RowThreshold(size_t column)> threshold);
 
     // Those of the i-th kept tile from a row on.
     int32_t* KeptScores(size_t i, int row) const {
@@ -126,21 +130,21 @@ class Int8Pass final : public Pass {
     // What the first `count` of `keys` score at least; their rows' lengths are ≤ norm.
     double LeastOfSeeds(uint32_t q, std::vector<uint64_t>& keys, size_t count, double norm);
 
-    // For the one best hit: what scores highest in the tile.
-    void SeedByBest(const Int8Codes& rows, uint64_t t, const std::array<double, kMaxColumns>& centres,
+    // For the one best hit: what scores highest in the run.
+    void SeedByBest(const Int8Codes& rows, const RowRun& run, const SeedColumns& columns,
                     const std::array<bool, kMaxColumns>& seeded);
 
-    // The inner products that queries need for their merits, in a tile.
+    size_t CollectTile(uint64_t t, const RowTerms& terms, Survivor* survivors);
+
+    // What inner products with rows of a tile must reach for the shortest one, and, in `slopes_`, how that
+    // rises by row, where rows differ so much in length that this is of no use for others.
     void AskForScores(uint64_t t);
-
-    // The tile's survivors, by the thresholds that are set for it, and by `longer`, if not empty.
-    size_t CollectTile(uint64_t t, absl::Span<const float> longer, Survivor* survivors);
-
-    // Where rows of a tile, the i-th of those that are searched, differ so much in length that thresholds for
-    // its shortest are of no use for others: how these rise by row, for the metric of `slopes_`. Else empty.
-    absl::Span<const float> SetSlopes(uint64_t t, size_t i);
-
-    void SetThresholds(uint64_t t);
+    // Whether it rises by row.
+    bool TellsLengths(uint64_t t) const {
+      return !pass_.inner_products() && !pass_.rows_.lengths(t).longer.empty();
+    }
+    // The same of inner products of codes, where some of a score is known.
+    const double* ScoresOfCodes(uint64_t t);
 
     // The inner products that queries need for the merits that they have to reach, in a tile.
     void AskOfTile(uint64_t tile);
@@ -170,8 +174,9 @@ class Int8Pass final : public Pass {
     // By column, too.
     std::array<double, kMaxColumns> merits_;         // to reach
     std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
-    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile, or of all rows
-    std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre
+    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
+    std::array<double, kMaxColumns> along_, norms_;  // if rows are deflated
+    std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre, or for a'·b'
     std::array<double, kMaxColumns> merit_weights_;  // see AboutMerit
     std::array<double, kMaxColumns> slopes_;         // LeastDotSlope
     Metric length_metric_ = Metric::kInnerProduct;   // whose slopes are not 0
@@ -210,14 +215,6 @@ class Int8Pass final : public Pass {
   // a·centre, on the query's scale.
   Interval CentreInterval(size_t q, const float* centre) const;
 
-  // Whether a query and rows are seen from the centre, and how long it is from where it is seen.
-  bool IsFromCentre(Metric metric) const {
-    return metric == Metric::kSquaredEuclidean && !from_centre_.empty();
-  }
-  const MeasuredQuery& Measured(size_t q) const {
-    return IsFromCentre(block_.metric(q)) ? from_centre_[q] : block_.measured[q];
-  }
-
   // Those that the rows are the head of, or themselves.
   const Int8Codes& AllRows() const { return whole_ != nullptr ? *whole_ : rows_; }
 
@@ -229,9 +226,7 @@ class Int8Pass final : public Pass {
   const EncodedQueries queries_;
   const EncodedQueries queries_again_;  // for a second look, if there is one
   const EncodedRests rests_;            // of the queries by which rows are looked at last; may be none
-  const std::vector<MeasuredQuery> from_centre_;  // see EncodedBlock
-  // If whole rows are seen from one centre, at least what that adds to scores on the query's scale, by query.
-  std::vector<double> centres_;
+  const std::vector<double> along_;     // see EncodedBlock
   const size_t workers_;
   // By norm: the tiles whose scores are kept, and the others; if there are none of the first, not said.
   std::vector<KeptTile> kept_tiles_;

@@ -45,11 +45,6 @@ void Int8Pass::TileWorker::Seed() {
   }
 }
 
-RowLengths Int8Pass::TileWorker::LengthsOf(uint64_t t) const {
-  if (pass_.inner_products()) return {Lengths(pass_.rows_.tile(t)), {}};
-  return pass_.rows_.lengths(t, pass_.IsFromCentre(pass_.block_.metric(0)));
-}
-
 Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& tile, double length) const {
   switch (pass_.block_.metric(0)) {
     case Metric::kInnerProduct:
@@ -63,8 +58,8 @@ Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(const CodeTile& t
 }
 
 Int8Pass::TileWorker::AboutMerit Int8Pass::TileWorker::MeritOf(uint64_t t) const {
-  const auto [all, longer] = LengthsOf(t);
-  return MeritOf(pass_.rows_.tile(t), longer.empty() ? 0.5 * (all.least + all.most) : all.least);
+  const LengthRange all = Lengths(pass_.rows_.tile(t));
+  return MeritOf(pass_.rows_.tile(t), TellsLengths(t) ? all.least : 0.5 * (all.least + all.most));
 }
 
 void Int8Pass::TileWorker::SearchKept() {
@@ -92,15 +87,35 @@ double Int8Pass::TileWorker::AboutFloor(size_t c) const {
   if (floor == -kInfinity) return floor;
   const uint64_t t = pass_.kept_tiles_[0].tile;
   const CodeTile& tile = pass_.rows_.tile(t);
-  const double length = LengthsOf(t).all.most;
+  const double length = tile.norm;
   const AboutMerit merit = MeritOf(tile, length);
-  const double score = LeastDot(pass_.block_.metric(q), floor, pass_.Measured(q), {length, length});
-  const double of_codes = pass_.rows_.is_lifted() ? score - pass_.centres_[q] : score;
-  return of_codes * columns_.inverse_scale[c] / tile.scale * merit.scale - merit.less * merit_weights_[c];
+  const double score = LeastDot(pass_.block_.metric(q), floor, pass_.block_.measured[q], {length, length});
+  return score * columns_.inverse_scale[c] / tile.scale * merit.scale - merit.less * merit_weights_[c];
 }
 
-void Int8Pass::TileWorker::SetAboutThresholds(uint64_t t, const double* about) {
+RowThreshold Int8Pass::TileWorker::AboutThreshold(size_t c, uint64_t t, double about,
+                                                  const AboutMerit& merit) {
+  const double scale = pass_.rows_.tile(t).scale;
+  double base = (about + merit.less * merit_weights_[c]) / merit.scale + columns_.offset[c];
+  double by_length = 0.0, by_along = 0.0;
+  if (TellsLengths(t)) {
+    const bool is_distance = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
+    by_length = (is_distance ? 0.5 * merit_weights_[c] : std::max(about, 0.0)) / scale;
+  }
+  if (pass_.rows_.is_deflated()) {
+    by_along = -along_[c] * columns_.inverse_scale[c] / scale;
+    base += by_along * pass_.rows_.along(t).least;
+  }
+  return {static_cast<float>(base), static_cast<float>(by_length), static_cast<float>(by_along)};
+}
+
+Int8Pass::TileWorker::AboutThresholds Int8Pass::TileWorker::SetAboutThresholds(uint64_t t,
+                                                                               const double* about) {
   const AboutMerit merit = MeritOf(t);
+  if (IsByRow(t)) {
+    return {SetThresholdsByRow([&](size_t c) { return AboutThreshold(c, t, about[c], merit); }),
+            TermsOf(t, 0)};
+  }
   int32_t* const thresholds = scratch_.int_thresholds.data();
   for (size_t c = 0; c < active_.size(); ++c) {
     thresholds[c] =
@@ -108,23 +123,18 @@ void Int8Pass::TileWorker::SetAboutThresholds(uint64_t t, const double* about) {
   }
   std::fill(thresholds + active_.size(), thresholds + scratch_.scorer.columns() + kScoresPadding,
             std::numeric_limits<int32_t>::max());
-  const RowLengths lengths = LengthsOf(t);
-  if (lengths.longer.empty()) return;
-  SetLengthTerms(lengths, pass_.block_.metric(0), 0);
-  const double scale = pass_.rows_.tile(t).scale;
-  const bool is_distance = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
-  SetThresholdSlopes([&](size_t c) {
-    return is_distance ? 0.5 * merit_weights_[c] / scale : std::max(about[c], 0.0) / scale;
-  });
+  return {};
 }
 
-size_t Int8Pass::TileWorker::CollectAbout(const int32_t* scores, uint64_t t, int first, int rows) {
+size_t Int8Pass::TileWorker::CollectAbout(const int32_t* scores, int first, int rows,
+                                          const AboutThresholds& about) {
   const int columns = scratch_.scorer.columns();
-  const int32_t* const thresholds = scratch_.int_thresholds.data();
   Survivor* const survivors = scratch_.survivors.data();
-  if (LengthsOf(t).longer.empty()) return CollectSurvivors(scores, rows, columns, thresholds, survivors);
-  return CollectSurvivors(scores, rows, columns, thresholds, scratch_.threshold_slopes.data(),
-                          scratch_.length_terms.data() + first, survivors);
+  if (about.by_row.base == nullptr) {
+    return CollectSurvivors(scores, rows, columns, scratch_.int_thresholds.data(), survivors);
+  }
+  return CollectSurvivors(scores, rows, columns, about.by_row,
+                          {about.terms.length + first, about.terms.along + first}, survivors);
 }
 
 bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
@@ -132,9 +142,9 @@ bool Int8Pass::TileWorker::GainsByKept(const double* floors) {
     return true;
   const std::vector<KeptTile>& tiles = pass_.kept_tiles_;
   const uint64_t t = tiles[pass_.inner_products() ? 0 : tiles.size() / 2].tile;
-  SetAboutThresholds(t, floors);
   const int rows = pass_.rows_.tile(t).rows;
-  const size_t count = CollectAbout(scratch_.scorer.Score(pass_.rows_.codes(t), rows), t, 0, rows);
+  const AboutThresholds about = SetAboutThresholds(t, floors);
+  const size_t count = CollectAbout(scratch_.scorer.Score(pass_.rows_.codes(t), rows), 0, rows, about);
   std::array<uint64_t, kMaxColumns> within = {};
   for (size_t i = 0; i < count; ++i) within[scratch_.survivors.data()[i].column] += tiles.size();
   uint64_t wanted = 0, there = 0;
@@ -151,33 +161,35 @@ void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, fl
   const CodeTile& tile = pass_.rows_.tile(t);
   const int columns = scratch_.scorer.columns();
   const AboutMerit merit = MeritOf(t);
-  std::array<float, kMaxColumns + kScoresPadding> offsets = {};
-  for (size_t c = 0; c < active_.size(); ++c) {
-    offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
+  const auto for_groups = [&](absl::FunctionRef<void(int first, int rows)> group) {
+    for (int r = 0; r < tile.rows; r += each, largest += kColumnsTogether) {
+      group(r, std::min(each, tile.rows - r));
+    }
+  };
+  if (!IsByRow(t)) {
+    std::array<float, kMaxColumns + kScoresPadding> offsets = {};
+    for (size_t c = 0; c < active_.size(); ++c) {
+      offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
+    }
+    return for_groups([&](int first, int rows) {
+      LargestOfGroup(KeptScores(i, first), rows, columns, offsets.data(), static_cast<float>(merit.scale),
+                     stride, largest);
+    });
   }
-  const RowLengths lengths = LengthsOf(t);
-  std::array<float, kMaxColumns + kScoresPadding> slopes = {};
+  const RowTerms terms = TermsOf(t, 0);
+  // A cosine's length divides all of it instead.
+  const ThresholdsByRow less = SetThresholdsByRow([&](size_t c) { return AboutThreshold(c, t, 0.0, merit); });
   std::array<float, Int8Codes::kTileRows> scales;
-  if (!lengths.longer.empty()) {
-    const Metric metric = pass_.block_.metric(0);
-    SetLengthTerms(lengths, metric, 0);
-    for (size_t c = 0; c < active_.size() && metric == Metric::kSquaredEuclidean; ++c) {
-      slopes[c] = static_cast<float>(0.5 * merit_weights_[c] / tile.scale);
-    }
-    for (int r = 0; r < tile.rows; ++r) {
-      scales[r] = static_cast<float>(MeritOf(tile, lengths.all.least + lengths.longer[r]).scale);
-    }
+  const RowLengths lengths = pass_.rows_.lengths(t);
+  for (int r = 0; r < tile.rows; ++r) {
+    const bool told = TellsLengths(t);
+    scales[r] =
+        static_cast<float>(told ? MeritOf(tile, lengths.all.least + lengths.longer[r]).scale : merit.scale);
   }
-  for (int r = 0; r < tile.rows; r += each, largest += kColumnsTogether) {
-    const int rows = std::min(each, tile.rows - r);
-    if (lengths.longer.empty()) {
-      LargestOfGroup(KeptScores(i, r), rows, columns, offsets.data(), static_cast<float>(merit.scale), stride,
-                     largest);
-    } else {
-      LargestOfGroup(KeptScores(i, r), rows, columns, offsets.data(), slopes.data(),
-                     scratch_.length_terms.data() + r, scales.data() + r, stride, largest);
-    }
-  }
+  for_groups([&](int first, int rows) {
+    LargestOfGroup(KeptScores(i, first), rows, columns, less, {terms.length + first, terms.along + first},
+                   scales.data() + first, stride, largest);
+  });
 }
 
 uint64_t Int8Pass::TileWorker::BestToScore(uint32_t q) const {
@@ -233,11 +245,11 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
     const uint64_t t = tiles[i].tile;
     const CodeTile& tile = rows.tile(t);
     const int step = RowsInCache(pass_.base_.row_bytes());
-    SetAboutThresholds(t, least.data());
+    const AboutThresholds about = SetAboutThresholds(t, least.data());
     for (int first = 0; first < tile.rows; first += step) {
       int32_t* const scores = KeptScores(i, first);
       Survivor* const survivors = scratch_.survivors.data();
-      Survivor* end = survivors + CollectAbout(scores, t, first, std::min(step, tile.rows - first));
+      Survivor* end = survivors + CollectAbout(scores, first, std::min(step, tile.rows - first), about);
       // More than about k are ties.
       end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
       for (Survivor* s = survivors; s < end; ++s) {  // no second time
@@ -261,7 +273,7 @@ bool Int8Pass::TileWorker::WantsSeeds(uint32_t q, bool guess) const {
 void Int8Pass::TileWorker::SeedQueries(absl::Span<const RowRun> runs, bool guess) {
   std::array<float, kMaxColumns> least;
   std::array<bool, kMaxColumns> seeded;
-  std::array<double, kMaxColumns> centres;
+  std::array<double, kMaxColumns> along;
   std::array<const MeasuredQuery*, kMaxColumns> measured;
   std::array<Metric, kMaxColumns> metrics;
   std::array<uint64_t, kMaxColumns> wanted;
@@ -272,25 +284,29 @@ void Int8Pass::TileWorker::SeedQueries(absl::Span<const RowRun> runs, bool guess
     const uint32_t q = active_[c];
     seeded[c] = !WantsSeeds(q, guess);
     least[c] = seeded[c] ? kNoSeeds : static_cast<float>(pass_.MeritToReach(q));
-    centres[c] = rows.is_lifted() ? pass_.centres_[q] : 0.0;
-    measured[c] = &pass_.Measured(q);
+    along[c] = rows.is_deflated() ? pass_.along_[q] : 0.0;
+    measured[c] = &pass_.block_.measured[q];
     metrics[c] = pass_.block_.metric(q);
     wanted[c] = guess ? pass_.guesses_[q].rank : pass_.block_.question(q).top_k;
     if (!seeded[c]) most_wanted = std::max(most_wanted, wanted[c]);
     scratch_.seeds[c].clear();
   }
-  const bool any_from_centre = pass_.IsFromCentre(Metric::kSquaredEuclidean);
-  if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits() && !any_from_centre) {
-    SeedByBest(rows, runs[0].tile, centres, seeded);
+  const SeedColumns columns = {columns_.inverse_scale.data(),
+                               columns_.offset.data(),
+                               along.data(),
+                               measured.data(),
+                               metrics.data(),
+                               least.data(),
+                               active_.size(),
+                               pass_.all_are_hits()};
+  if (most_wanted == 1 && runs.size() == 1 && pass_.all_are_hits()) {
+    SeedByBest(rows, runs[0], columns, seeded);
   } else if (most_wanted > 0) {
     const auto may_be_hit = [&](size_t column, uint64_t place) {
       return pass_.all_are_hits() || pass_.IsHit(active_[column], pass_.rows_.id_at(place));
     };
-    BestOfRuns(rows, runs, most_wanted,
-               {columns_.inverse_scale.data(), columns_.offset.data(), centres.data(), measured.data(),
-                metrics.data(), least.data(), active_.size(), pass_.all_are_hits(), any_from_centre},
-               may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(), scratch_.survivors.data(),
-               scratch_.seeds);
+    BestOfRuns(rows, runs, most_wanted, columns, may_be_hit, scratch_.scorer, scratch_.int_thresholds.data(),
+               scratch_.survivors.data(), scratch_.seeds);
     double most_norm = 0.0;
     for (const RowRun& run : runs) most_norm = std::max(most_norm, rows.tile(run.tile).norm);
     for (size_t c = 0; c < active_.size(); ++c) {
@@ -316,12 +332,12 @@ double Int8Pass::TileWorker::LeastOfSeeds(uint32_t q, std::vector<uint64_t>& key
   return pass_.LeastOf(q, keys, count, id_at);
 }
 
-void Int8Pass::TileWorker::SeedByBest(const Int8Codes& rows, uint64_t t,
-                                      const std::array<double, kMaxColumns>& centres,
+void Int8Pass::TileWorker::SeedByBest(const Int8Codes& rows, const RowRun& run, const SeedColumns& columns,
                                       const std::array<bool, kMaxColumns>& seeded) {
-  const CodeTile& tile = rows.tile(t);
-  LargestByColumn(scratch_.scorer.Score(rows.codes(t), tile.rows), tile.rows, scratch_.scorer.columns(),
+  LargestByColumn(ScoreRun(rows, run, columns, scratch_.scorer), run.rows, scratch_.scorer.columns(),
                   scratch_.largest);
+  const double scale = rows.tile(run.tile).scale;
+  const double along = rows.is_deflated() ? rows.along(run.tile).least : 0.0;
   const bool global = pass_.IsGlobal();
   double best = -kInfinity;
   for (size_t c = 0; c < active_.size(); ++c) {
@@ -329,11 +345,12 @@ void Int8Pass::TileWorker::SeedByBest(const Int8Codes& rows, uint64_t t,
     const uint32_t q = active_[c];
     if (global) {  // only what may be the best of all queries
       const double score = (scratch_.largest.score[c] - columns_.offset[c]) / columns_.inverse_scale[c];
-      const double own = ScaleByPowerOfTwo(score * tile.scale + centres[c], pass_.queries_[q].exponent);
+      const double own =
+          ScaleByPowerOfTwo(score * scale + columns.along[c] * along, pass_.queries_[q].exponent);
       if (own <= best) continue;
       best = own;
     }
-    const uint64_t id = pass_.rows_.id(t, scratch_.largest.row[c]);
+    const uint64_t id = pass_.rows_.id(run.tile, run.first + scratch_.largest.row[c]);
     pass_.block_.best(q).RaiseThreshold(pass_.Check(q, id).lower);
   }
 }

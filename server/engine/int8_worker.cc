@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "server/engine/centring.h"
 #include "server/engine/int8_pass.h"
 #include "server/engine/survivors.h"
 
@@ -25,6 +24,7 @@ constexpr int kFewestDimsForRestsOfMany = 2048;
 // Far more than float32 rounds, and the largest one.
 constexpr double kDown = 1.0 - 0x1p-20;
 constexpr double kMostFloat = std::numeric_limits<float>::max() * kDown;
+constexpr std::array<float, Int8Codes::kTileRows + kScoresPadding> kNoTerms = {};
 // In place of a·centre, for a query that is packed but not to be served by the tile.
 constexpr double kNotAsked = -kInfinity;
 
@@ -37,11 +37,11 @@ Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, Pa
       float32_look_(pass.base_, pass.block_),
       checks_(pass, scratch, scorer) {
   if (pass.whole_ != nullptr) {
-    second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.all_kernels_, pass.centres_);
+    second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.all_kernels_, pass.along_);
   } else if (pass.rows_.fine() != nullptr) {
-    second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.centres_);
+    second_look_.emplace(*pass.rows_.fine(), pass.queries_again_, pass.all_kernels_, pass.along_);
   } else if (pass.rests_.codes != nullptr) {
-    second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.all_kernels_, pass.centres_);
+    second_look_.emplace(pass.rows_, pass.queries_, pass.rests_, pass.all_kernels_, pass.along_);
   }
   for (const Question* const question : pass.block_.questions) {
     if (length_metric_ == Metric::kInnerProduct) length_metric_ = question->selection.metric;
@@ -181,13 +181,14 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
     const int rows = pass_.rows_.tile(t).rows;
     const RowRun whole = {t, 0, rows};
     if (pass_.rows_.centre_codes() != nullptr) SeedQueries({&whole, 1}, /*guess=*/false);
-    SetThresholds(t);
-    const absl::Span<const float> longer = SetSlopes(t, t - first);
+    AskForScores(t);
+    const RowTerms terms = TermsOf(t, t - first);
     if (second_look_.has_value()) {
-      second_look_->AddTile(pass_.rows_.tile(t), scores_.data(), slopes_.data(), longer);
+      const RowsAlong along = pass_.along_.empty() ? RowsAlong{} : pass_.AllRows().along(t);
+      second_look_->AddTile(pass_.rows_.tile(t), {scores_.data(), slopes_.data()}, terms.length, along);
     }
     const size_t before = count;
-    count += CollectTile(t, longer, survivors + count);
+    count += CollectTile(t, terms, survivors + count);
     if (!kept_.has_value()) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
@@ -223,7 +224,9 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
   for (size_t c = 0; c < active_.size(); ++c) {
     std::copy_n(queries.codes_of(active_[c]), dim, codes + c * dim);
     columns_.Set(c, queries[active_[c]]);
-    if (pass_.rows_.is_lifted()) centre_scores_[c] = pass_.centres_[active_[c]];
+    if (pass_.along_.empty()) continue;
+    along_[c] = pass_.along_[active_[c]];
+    norms_[c] = pass_.block_.norms[active_[c]];
   }
   if (second_look_.has_value()) second_look_->Pack(active_);
   scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
@@ -231,86 +234,98 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
   scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
 }
 
-void Int8Pass::TileWorker::AskForScores(uint64_t t) {
-  const LengthRange lengths = Lengths(pass_.rows_.tile(t));
-  const bool any_from_centre = pass_.IsFromCentre(Metric::kSquaredEuclidean);
-  const LengthRange from_centre = any_from_centre ? pass_.rows_.lengths(t, true).all : lengths;
-  for (size_t c = 0; c < active_.size(); ++c) {
-    const Metric metric = pass_.block_.metric(active_[c]);
-    const double score = LeastDot(metric, merits_[c], pass_.Measured(active_[c]),
-                                  pass_.IsFromCentre(metric) ? from_centre : lengths);
-    scores_[c] = merits_[c] == kInfinity ? kInfinity : score;
-  }
-}
+bool Int8Pass::TileWorker::IsByRow(uint64_t t) const { return pass_.rows_.is_deflated() || TellsLengths(t); }
 
-size_t Int8Pass::TileWorker::CollectTile(uint64_t t, absl::Span<const float> longer, Survivor* survivors) {
-  const int32_t* const thresholds = scratch_.int_thresholds.data();
-  const int rows = pass_.rows_.tile(t).rows, columns = scratch_.scorer.columns();
-  if (longer.empty() && !kept_.has_value()) {
-    return scratch_.scorer.Collect(pass_.rows_.codes(t), rows, thresholds, survivors);
-  }
-  const int32_t* const scores =
-      kept_.has_value() ? KeptScores(*kept_, 0) : scratch_.scorer.Score(pass_.rows_.codes(t), rows);
-  if (longer.empty()) return CollectSurvivors(scores, rows, columns, thresholds, survivors);
-  return CollectSurvivors(scores, rows, columns, thresholds, scratch_.threshold_slopes.data(), longer.data(),
-                          survivors);
-}
-
-void Int8Pass::TileWorker::SetThresholds(uint64_t t) {
-  int32_t* const thresholds = scratch_.int_thresholds.data();
-  const int columns = static_cast<int>(active_.size());
-  const CodeTile& tile = pass_.rows_.tile(t);
-  if (pass_.inner_products()) {
-    std::copy_n(merits_.begin(), columns, scores_.begin());
-  } else {
-    AskForScores(t);
-  }
-  const double* of_codes = scores_.data();
-  if (pass_.rows_.centre_codes() != nullptr || pass_.rows_.is_lifted()) {
-    for (int c = 0; c < columns; ++c) {
-      rest_scores_[c] =
-          centre_scores_[c] == kNotAsked ? kInfinity : LessCentre(scores_[c], centre_scores_[c]);
-    }
-    of_codes = rest_scores_.data();
-  }
-  Int8Thresholds(columns_.Wanting(of_codes), columns, tile.code_norm, tile.code_error, tile.scale,
-                 thresholds);
-  std::fill(thresholds + columns, thresholds + scratch_.scorer.columns() + kScoresPadding,
-            std::numeric_limits<int32_t>::max());
-}
-
-float* Int8Pass::TileWorker::SetLengthTerms(const RowLengths& lengths, Metric metric, size_t i) {
+RowTerms Int8Pass::TileWorker::TermsOf(uint64_t t, size_t i) {
+  RowTerms terms = {kNoTerms.data(), kNoTerms.data()};
+  if (!pass_.along_.empty()) terms.along = pass_.AllRows().along(t).more.data();
+  if (!TellsLengths(t)) return terms;
+  const RowLengths lengths = pass_.rows_.lengths(t);
   const size_t size = size_t{kTilesPerClaim} * Int8Codes::kTileRows;
-  float* const terms = scratch_.length_terms.Reserve(size + kScoresPadding) + i * Int8Codes::kTileRows;
+  float* const by_length = scratch_.length_terms.Reserve(size + kScoresPadding) + i * Int8Codes::kTileRows;
   for (size_t r = 0; r < lengths.longer.size(); ++r) {
-    const double term = LengthTerm(metric, lengths.all.least, lengths.longer[r]);
-    terms[r] = static_cast<float>(std::min(term * kDown, kMostFloat));
+    const double term = LengthTerm(length_metric_, lengths.all.least, lengths.longer[r]);
+    by_length[r] = static_cast<float>(std::min(term * kDown, kMostFloat));
   }
+  terms.length = by_length;
   return terms;
 }
 
-void Int8Pass::TileWorker::SetThresholdSlopes(absl::FunctionRef<double(size_t column)> slope) {
+ThresholdsByRow Int8Pass::TileWorker::SetThresholdsByRow(
+    absl::FunctionRef<RowThreshold(size_t column)> threshold) {
   const size_t columns = scratch_.scorer.columns() + kScoresPadding;
-  float* const slopes = scratch_.threshold_slopes.Reserve(columns);
-  for (size_t c = 0; c < active_.size(); ++c) {
-    const bool fits = std::abs(int64_t{scratch_.int_thresholds.data()[c]}) <= 1 << 30;
-    slopes[c] = fits ? static_cast<float>(std::min(slope(c) * kDown, kMostFloat)) : 0.0f;
+  float* const base = scratch_.row_thresholds.Reserve(3 * columns);
+  float* const by_length = base + columns;
+  float* const by_along = by_length + columns;
+  for (size_t c = 0; c < columns; ++c) {
+    const RowThreshold of_column =
+        c < active_.size() ? threshold(c) : RowThreshold{std::numeric_limits<float>::infinity(), 0.0f, 0.0f};
+    base[c] = of_column.base;
+    by_length[c] = of_column.by_length;
+    by_along[c] = of_column.by_along;
   }
-  std::fill(slopes + active_.size(), slopes + columns, 0.0f);
+  return {base, by_length, by_along};
 }
 
-absl::Span<const float> Int8Pass::TileWorker::SetSlopes(uint64_t t, size_t i) {
-  if (pass_.inner_products()) return {};
-  const RowLengths lengths = pass_.rows_.lengths(t, pass_.IsFromCentre(length_metric_));
-  if (lengths.longer.empty()) return {};
+void Int8Pass::TileWorker::AskForScores(uint64_t t) {
+  if (pass_.inner_products()) {
+    std::copy_n(merits_.begin(), active_.size(), scores_.begin());
+    slopes_.fill(0.0);
+    return;
+  }
+  const RowLengths lengths = pass_.rows_.lengths(t);
   for (size_t c = 0; c < active_.size(); ++c) {
     const Metric metric = pass_.block_.metric(active_[c]);
-    const bool rises = metric == length_metric_ && std::isfinite(merits_[c]);
-    slopes_[c] = rises ? LeastDotSlope(metric, merits_[c], pass_.Measured(active_[c])) : 0.0;
+    const MeasuredQuery& query = pass_.block_.measured[active_[c]];
+    scores_[c] = merits_[c] == kInfinity ? kInfinity : LeastDot(metric, merits_[c], query, lengths.all);
+    const bool rises = metric == length_metric_ && std::isfinite(merits_[c]) && !lengths.longer.empty();
+    slopes_[c] = rises ? LeastDotSlope(metric, merits_[c], query) : 0.0;
   }
-  const double scale = pass_.rows_.tile(t).scale;
-  SetThresholdSlopes([&](size_t c) { return slopes_[c] * columns_.inverse_scale[c] / scale; });
-  return {SetLengthTerms(lengths, length_metric_, i), lengths.longer.size()};
+}
+
+const double* Int8Pass::TileWorker::ScoresOfCodes(uint64_t t) {
+  const size_t columns = active_.size();
+  if (pass_.rows_.is_deflated()) {
+    std::copy_n(scores_.begin(), columns, rest_scores_.begin());
+    LessAlong(along_.data(), norms_.data(), columns, pass_.rows_.along(t), pass_.rows_.axes().dim,
+              pass_.rows_.tile(t).norm, rest_scores_.data());
+    return rest_scores_.data();
+  }
+  if (pass_.rows_.centre_codes() == nullptr) return scores_.data();
+  for (size_t c = 0; c < columns; ++c) {
+    rest_scores_[c] = centre_scores_[c] == kNotAsked ? kInfinity : LessCentre(scores_[c], centre_scores_[c]);
+  }
+  return rest_scores_.data();
+}
+
+size_t Int8Pass::TileWorker::CollectTile(uint64_t t, const RowTerms& terms, Survivor* survivors) {
+  const CodeTile& tile = pass_.rows_.tile(t);
+  const double* const scores_of_codes = ScoresOfCodes(t);
+  const int columns = scratch_.scorer.columns();
+  if (IsByRow(t)) {
+    const double most_length = *std::max_element(terms.length, terms.length + tile.rows);
+    const double most_along = *std::max_element(terms.along, terms.along + tile.rows);
+    const ThresholdsByRow thresholds = SetThresholdsByRow([&](size_t c) {
+      const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
+                                     columns_.tail_excess[c], tile.code_norm, tile.code_error, tile.scale);
+      const double along = pass_.rows_.is_deflated() ? -along_[c] : 0.0;
+      return ThresholdByRow(scores_of_codes[c], error, columns_.inverse_scale[c] / tile.scale,
+                            columns_.offset[c], slopes_[c], most_length, along, most_along);
+    });
+    if (!kept_.has_value()) {
+      return scratch_.scorer.Collect(pass_.rows_.codes(t), tile.rows, thresholds, terms, survivors);
+    }
+    return CollectSurvivors(KeptScores(*kept_, 0), tile.rows, columns, thresholds, terms, survivors);
+  }
+  int32_t* const thresholds = scratch_.int_thresholds.data();
+  Int8Thresholds(columns_.Wanting(scores_of_codes), static_cast<int>(active_.size()), tile.code_norm,
+                 tile.code_error, tile.scale, thresholds);
+  std::fill(thresholds + active_.size(), thresholds + columns + kScoresPadding,
+            std::numeric_limits<int32_t>::max());
+  if (!kept_.has_value()) {
+    return scratch_.scorer.Collect(pass_.rows_.codes(t), tile.rows, thresholds, survivors);
+  }
+  return CollectSurvivors(KeptScores(*kept_, 0), tile.rows, columns, thresholds, survivors);
 }
 
 void Int8Pass::TileWorker::AskOfTile(uint64_t tile) {
@@ -347,7 +362,7 @@ void Int8Pass::TileWorker::CheckSurvivors(uint64_t tile, size_t count, bool by_r
 
 LengthRange Int8Pass::TileWorker::LengthsOfRow(uint64_t tile, uint64_t row, const LengthRange& of_all) const {
   while (row >= static_cast<uint64_t>(pass_.rows_.tile(tile).rows)) row -= pass_.rows_.tile(tile++).rows;
-  const auto [all, longer] = pass_.rows_.lengths(tile, /*from_centre=*/false);
+  const auto [all, longer] = pass_.rows_.lengths(tile);
   return longer.empty() ? of_all : LengthRange{all.least + longer[row], of_all.most};
 }
 

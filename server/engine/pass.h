@@ -156,7 +156,7 @@ struct Scratch {
   AlignedArray<float> float_scores, float_thresholds;
   CodeScorer scorer;
   AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, kept_scores;
-  AlignedArray<float> largest_of_groups, threshold_slopes, length_terms;
+  AlignedArray<float> largest_of_groups, row_thresholds, length_terms;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;

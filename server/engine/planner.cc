@@ -60,8 +60,10 @@ constexpr uint32_t kTailsOfJointHead = 8;  // the head's and what all axes have
 // Codes take about as long to make as the float32 products of so many queries.
 constexpr uint64_t kFewestForCodes = 8;
 
-// Of rows' mean square: a shorter mean changes little.
-constexpr double kLeastShareOfMean = 0.1;
+// Of rows' squares: less of them along one direction changes little. What leaves less of the errors of codes
+// is strong. A deflated row's part along it and its length take some bytes.
+constexpr double kLeastShareAlong = 0.1, kMostRemainingError = 0.5;
+constexpr uint32_t kOtherDeflatedBytes = 12;
 constexpr double kMostSurvivors = 0.8;  // of those without, else it is of no use
 
 constexpr double kAboutAsFast = 1.25;  // in the product of three times
@@ -101,23 +103,27 @@ class Planner {
   uint64_t distinct_rows() const { return by_norm_.size(); }
   Copies TakeCopies() { return std::move(copies_); }
 
-  Codes EncodeWhole() { return Encode(by_norm_, WholeLevels(nullptr)); }
+  Codes EncodeWhole() {
+    const auto deflation = FindDeflation();
+    return Encode(by_norm_, WholeLevels(IsStrong(deflation) ? deflation : nullptr));
+  }
 
   // As options.axes and what follows it ask; null when that fails.
   Codes EncodeAxes(const ScreenOptions& options) {
     const uint32_t head = trials_.kernels().has_own() ? options.head : 0;
     const bool unrotated = options.axes >= view_.dim && (head == 0 || options.two_levels);
     const uint32_t count = std::min(options.axes, view_.dim);
-    std::shared_ptr<const Centring> centring;
-    if (options.centred) centring = std::make_shared<const Centring>(Centring::Of(view_));
-    CodeLevels levels = UnspreadLevels(centring);
-    if (options.spread) levels.spread = std::make_shared<const Spread>(levels.axes.dim);
+    CodeLevels levels = CodeLevels::Whole(view_.dim);
+    if (options.deflated) levels.deflation = std::make_shared<const Deflation>(Deflation::Of(view_));
+    if (options.spread) levels.spread = std::make_shared<const Spread>(view_.dim);
     if (unrotated && head == 0) return Encode(by_norm_, std::move(levels));
     absl::StatusOr<Axes> axes = PrincipalAxes(view_, unrotated ? head : count);
     if (axes.ok()) axes = unrotated ? MixedAxes(*axes, head) : MixedAxes(*axes, count, head);
     if (!axes.ok()) return nullptr;
     if (!unrotated) {
-      return Encode(by_norm_, {*std::move(axes), {}, options.two_levels, centring, std::move(levels.spread)});
+      levels.axes = *std::move(axes);
+      levels.with_fine = options.two_levels;
+      return Encode(by_norm_, std::move(levels));
     }
     levels.head = *std::move(axes);
     return Encode(by_norm_, std::move(levels));
@@ -152,14 +158,16 @@ class Planner {
 
     Consider(rows, WholeLevels(nullptr));
     const Trials::Result unrotated = last_;
-    auto centring = std::make_shared<const Centring>(Centring::Of(view_));
-    if (centring->share() >= kLeastShareOfMean) {
-      Consider(rows, WholeLevels(centring));
-      if (last_.survived >= unrotated.survived * kMostSurvivors) centring = nullptr;
-    } else {
-      centring = nullptr;
+    std::shared_ptr<const Deflation> deflation = FindDeflation();
+    if (deflation != nullptr) {
+      Consider(rows, WholeLevels(deflation));
+      if (IsStrong(deflation) && candidates_.size() > 1) {
+        candidates_.erase(candidates_.begin());
+      } else if (last_.survived >= unrotated.survived * kMostSurvivors) {
+        deflation = nullptr;
+      }
     }
-    if (centring != nullptr) whole_dim_ = centring->lifted_dim();
+    if (deflation != nullptr) other_bytes_ = kOtherDeflatedBytes;
     const uint32_t most = MostAxes();
     if (distinct_rows() < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
@@ -175,9 +183,9 @@ class Planner {
         if (!mixed.ok()) return;
         if (!apart) {
           const bool with_fine = head == 0 && AffordsTwoLevels(count);
-          return Consider(rows, {*std::move(mixed), {}, with_fine, centring, WholeLevels(centring).spread});
+          return Consider(rows, {*std::move(mixed), {}, with_fine, deflation, WholeLevels(deflation).spread});
         }
-        CodeLevels levels = WholeLevels(centring);
+        CodeLevels levels = WholeLevels(deflation);
         levels.head = *std::move(mixed);
         Consider(rows, std::move(levels));
       };
@@ -212,9 +220,11 @@ class Planner {
  private:
   // Whether codes along so many axes beside those of whole rows, with lengths of their own, are within the
   // memory that codes may take. Then a second level costs little and saves much.
-  bool AffordsTwoLevels(uint32_t axes) const { return Affords(axes + kOtherCodeBytes + whole_dim_); }
+  bool AffordsTwoLevels(uint32_t axes) const {
+    return Affords(axes + kOtherCodeBytes + other_bytes_ + view_.dim);
+  }
   // The same for a head beside whole rows, and for one that shares their memory.
-  bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + whole_dim_); }
+  bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + other_bytes_ + view_.dim); }
   bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
   bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
 
@@ -237,16 +247,25 @@ class Planner {
     return std::min(view_.dim, RoundUpDim(view_.dim, kHeadMultiple) - kTailsOfJointHead);
   }
 
-  // Seen from a centre, unless that is null.
-  CodeLevels UnspreadLevels(const std::shared_ptr<const Centring>& centring) const {
-    return centring != nullptr ? CodeLevels::Centred(centring) : CodeLevels::Whole(view_.dim);
+  // Null if rows do not lie about one direction, or there is no room for their parts along it.
+  std::shared_ptr<const Deflation> FindDeflation() const {
+    auto deflation = std::make_shared<const Deflation>(Deflation::Of(view_));
+    const bool serves = deflation->share() >= kLeastShareAlong && Affords(view_.dim + kOtherDeflatedBytes);
+    return serves ? deflation : nullptr;
   }
-  // The same, spread if that brings codes closer.
-  CodeLevels WholeLevels(const std::shared_ptr<const Centring>& centring) {
-    std::optional<CodeLevels>& levels = centring != nullptr ? centred_levels_ : whole_levels_;
+  // Whether cosines and distances gain so much by it that it is taken whatever inner products, which are what
+  // is tried, gain.
+  static bool IsStrong(const std::shared_ptr<const Deflation>& deflation) {
+    return deflation != nullptr && deflation->remaining_error() < kMostRemainingError;
+  }
+
+  // Whole rows, deflated unless that is null, and spread if that brings codes closer.
+  CodeLevels WholeLevels(const std::shared_ptr<const Deflation>& deflation) {
+    std::optional<CodeLevels>& levels = deflation != nullptr ? deflated_levels_ : whole_levels_;
     if (!levels.has_value()) {
-      levels = UnspreadLevels(centring);
-      levels->spread = Spread::IfCloser(view_, by_norm_, centring.get());
+      levels = CodeLevels::Whole(view_.dim);
+      levels->deflation = deflation;
+      levels->spread = Spread::IfCloser(view_, by_norm_, deflation.get());
     }
     return *levels;
   }
@@ -295,7 +314,7 @@ class Planner {
     if (codes == nullptr) return;
     // A head of its own is for single queries: others take whole rows' codes as if it were not there.
     const auto whole = std::find_if(candidates_.begin(), candidates_.end(), [&](const Candidate& other) {
-      return levels.head.count > 0 && other.is_plain() && other.levels.centring == levels.centring;
+      return levels.head.count > 0 && other.is_plain() && other.levels.deflation == levels.deflation;
     });
     last_ = trials_.OfSome(*codes, ShareOf(rows), whole != candidates_.end() ? &whole->trial : nullptr);
     AddEstimate(*codes, last_.times);
@@ -406,8 +425,8 @@ class Planner {
   Trials trials_;
   std::vector<uint32_t> by_norm_;  // descending; without copies
   Copies copies_;
-  uint32_t whole_dim_ = view_.dim;  // of whole rows' codes
-  std::optional<CodeLevels> whole_levels_, centred_levels_;
+  uint32_t other_bytes_ = 0;  // beside whole rows' codes
+  std::optional<CodeLevels> whole_levels_, deflated_levels_;
   double to_beat_ = 0.0;  // float32's cost, if it matters
   double least_ = 0.0;    // of the fastest so far
   std::vector<Candidate> candidates_;
@@ -446,11 +465,10 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
 std::string ScreenName(const Int8Codes* codes) {
   if (codes == nullptr) return "float32";
   const Axes& axes = codes->axes();
-  const uint32_t extra = codes->is_lifted() ? axes.dim - codes->centring()->dim() : 0;
-  std::string name = absl::StrCat("int8, ", axes.count - extra, " of ", axes.dim - extra, " axes");
+  std::string name = absl::StrCat("int8, ", axes.count, " of ", axes.dim, " axes");
   if (codes->head() != nullptr) absl::StrAppend(&name, ", ", codes->head()->axes().count, " first");
   if (codes->fine() != nullptr) absl::StrAppend(&name, ", then all");
-  if (codes->centring() != nullptr) absl::StrAppend(&name, ", centred");
+  if (codes->deflation() != nullptr) absl::StrAppend(&name, ", deflated");
   if (codes->spread() != nullptr) absl::StrAppend(&name, ", spread");
   if (codes->centre_codes() != nullptr) absl::StrAppend(&name, ", ", codes->tiles(), " clusters");
   return name;

@@ -27,7 +27,7 @@ struct ScreenOptions {
   bool two_levels = false;  // for some axes: followed by a second look along all
   uint32_t head = 0;        // so many axes, less than `axes`, come first for few queries: of these, or, with
                             // two levels, of others before whole rows
-  bool centred = false;     // for whole rows, at whatever level: seen from their mean (centring.h)
+  bool deflated = false;    // for whole rows, at whatever level: without one direction (deflation.h)
   bool spread = false;      // the same: along other axes (spread.h)
   uint32_t clusters = 0;    // for kInt8, unrotated: rows grouped around so many centres; 0: measured
 };

@@ -13,6 +13,7 @@
 #include "server/engine/avx2.h"
 #include "server/engine/bound.h"
 #include "server/engine/packing.h"
+#include "server/engine/reduce.h"
 #include "server/engine/row_loops.h"
 
 namespace dotmax {
@@ -37,9 +38,6 @@ bool LengthsMatter(const CodeTile& tile, uint32_t dim, double query_norm) {
   const double difference = 0.5 * (tile.norm - tile.least_norm) * (tile.norm + tile.least_norm);
   return difference > kMostErrors * query_norm * tile.code_error;
 }
-// Lengths from the centre, which rows are not ordered by, are of use if lengths matter in one tile of so
-// many.
-constexpr size_t kTilesPerDifferent = 4;
 constexpr double kLargestPlain = 0x1p50;  // float32 sums of squares stay finite
 
 // How large a code may be that follows others in `codes`, zeros from there on, where sums in 16 bits ask for
@@ -169,14 +167,14 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     codes->head_->own_order_ = {};
   }
   if (!levels.axes.identity && !levels.with_fine) {
-    levels.centring = nullptr;
+    levels.deflation = nullptr;
     levels.spread = nullptr;
   }
   if (levels.with_fine && !levels.axes.identity) {
-    codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids, levels.centring, levels.spread);
+    codes->fine_ = std::make_unique<FineCodes>(rows, norms, order.ids, levels.deflation, levels.spread);
   }
   codes->axes_ = std::move(levels.axes);
-  codes->centring_ = std::move(levels.centring);
+  codes->deflation_ = std::move(levels.deflation);
   codes->spread_ = std::move(levels.spread);
   codes->own_order_ = std::move(order.ids);
   codes->order_ = codes->own_order_;
@@ -186,7 +184,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   absl::StatusOr<Projector> projector = Projector::Create(codes->axes_, kTileRows);
   if (!projector.ok()) return projector.status();
 
-  const Centring* const centring = codes->lift();
+  const Deflation* const deflation = codes->deflation();
   const Spread* const spread = codes->own_spread();
   // What all axes miss is next to nothing: errors cover it.
   Writer whole(*codes, head_count, kCodeDimMultiple, count < dim ? kMaxTailDims : 0);
@@ -200,9 +198,9 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     head.emplace(*codes->head_, 0, multiple, std::min(room, kMaxTailDims));
   }
 
-  AlignedArray<float> gathered, lifted;
+  AlignedArray<float> gathered, rests;
   gathered.Reserve(static_cast<size_t>(kTileRows) * dim);
-  if (centring != nullptr) lifted.Reserve(static_cast<size_t>(kTileRows) * count);
+  if (deflation != nullptr) rests.Reserve(static_cast<size_t>(kTileRows) * dim);
   uint64_t first = 0;
   for (const int tile_rows : order.tile_rows) {
     std::fill_n(gathered.data(), static_cast<size_t>(kTileRows) * dim, 0.0f);
@@ -215,19 +213,14 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       least_norm = std::min(least_norm, norms[id]);
     }
     if (!order.by_norm) codes->AddBall(gathered.data(), tile_rows, norm);
-    if (centring != nullptr) {
-      codes->AddLengthsFromCentre(gathered.data(), tile_rows, norm, rows.dtype);
-      for (size_t r = 0; r < static_cast<size_t>(tile_rows); ++r) {
-        centring->LiftRow(gathered.data() + r * dim, lifted.data() + r * count);
-      }
-    }
-    float* const whole_rows = centring != nullptr ? lifted.data() : gathered.data();
+    if (deflation != nullptr) codes->AddAlong(rows, first, tile_rows, rests.data());
+    float* const whole_rows = codes->is_deflated() ? rests.data() : gathered.data();
     for (int r = 0; r < tile_rows && spread != nullptr; ++r) {
       spread->Apply(whole_rows + static_cast<size_t>(r) * count);
     }
     const float* const projected = projector->Project(whole_rows);
 
-    const double length = centring != nullptr ? 0.0 : order.by_norm ? norm : codes->radii_.back();
+    const double length = codes->is_deflated() ? 0.0 : order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};
@@ -236,20 +229,22 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
       const float* const y = projected + static_cast<size_t>(r) * count;
       const uint64_t place = first + r;
       const double row_norm = norms[codes->order_[place]];
-      // Differences from a centre are rounded once more.
-      const double error =
-          RowError(codes->axes_, centring, row_norm) + (order.by_norm ? 0.0 : length * kUnitFloat32);
       CodeSums sums = {};
       if (head.has_value()) {
         sums = EncodeUnsigned(y, head_count, scale, inverse_scale, kMaxCode, kZeroCode, head->to(place));
-        head->AddRow(place, LengthsOf(sums, head_count), row_norm, error, head_tile);
+        head->AddRow(place, LengthsOf(sums, head_count), row_norm, AxesError(codes->axes_, row_norm),
+                     head_tile);
       }
       sums = sums + EncodeUnsigned(y + head_count, count - head_count, scale, inverse_scale, kMaxCode,
                                    kZeroCode, whole.to(place));
       const CodeLengths lengths = LengthsOf(sums, count);
-      whole.AddRow(place, lengths, row_norm, error + ErrorOfSpread(spread, lengths.length), tile);
+      // Differences from a centre are rounded once more.
+      const double error =
+          SightError(codes->axes_, codes->own_deflation(), spread, row_norm, lengths.length) +
+          (order.by_norm ? 0.0 : length * kUnitFloat32);
+      whole.AddRow(place, lengths, row_norm, error, tile);
     }
-    if (LengthsMatter(tile, dim, order.by_norm ? tile.code_norm : norm)) {
+    if (deflation != nullptr || LengthsMatter(tile, dim, order.by_norm ? tile.code_norm : norm)) {
       tile.first_longer = head_tile.first_longer = static_cast<int64_t>(codes->longer_.size());
       for (int r = 0; r < tile_rows; ++r) {
         const double longer = LeastNorm(norms[codes->order_[first + r]]) - tile.least_norm;
@@ -263,12 +258,7 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   if (!order.by_norm) {
     if (absl::Status s = codes->EncodeCentres(); !s.ok()) return s;
   }
-  const auto differs = [](const CodeTile& tile) { return tile.first_longer >= 0; };
-  if (kTilesPerDifferent * std::count_if(codes->tiles_.begin(), codes->tiles_.end(), differs) <
-      codes->tiles_.size()) {
-    codes->from_centre_ = {};
-    codes->longer_from_centre_ = {};
-  }
+  if (deflation != nullptr) codes->more_along_.resize(codes->order_.size() + kScoresPadding);
   whole.Finish();
   if (head.has_value()) {
     codes->head_->longer_ = codes->longer_;
@@ -324,27 +314,15 @@ bool Int8Codes::EncodePlain(const MatrixView& rows) {
   return true;
 }
 
-void Int8Codes::AddLengthsFromCentre(const float* rows, int count, double norm, DType dtype) {
-  const std::vector<float>& centre = centring_->centre();
-  // Of float64 rows, to float32.
-  const double rounding =
-      dtype == DType::kFloat64 ? Term("centre length rounding", norm * (1.0 + 0x1p-10) * kUnitFloat32) : 0.0;
-  LengthRange all = {std::numeric_limits<double>::infinity(), 0.0};
-  std::array<double, kTileRows> least;
+void Int8Codes::AddAlong(const MatrixView& rows, uint64_t first, int count, float* rests) {
+  std::array<double, kTileRows> along;
   for (int r = 0; r < count; ++r) {
-    const float* const row = rows + static_cast<size_t>(r) * centre.size();
-    double squares = 0.0;
-    for (size_t i = 0; i < centre.size(); ++i) {
-      const double rest = static_cast<double>(row[i]) - centre[i];
-      squares += rest * rest;
-    }
-    // Each rest is rounded, relative 2^-53.
-    const double length = NormUpperBound(axes_.dim, squares) * (1.0 + 0x1p-50);
-    least[r] = std::max(LeastNorm(length) * (1.0 - 0x1p-49) - rounding, 0.0);
-    all = {std::min(all.least, least[r]), std::max(all.most, (length + rounding) * kOutward)};
+    const uint32_t id = order_[first + r];
+    along[r] = deflation_->SplitRow(rows.row(id), rows.dtype, rests + static_cast<size_t>(r) * rows.dim);
   }
-  from_centre_.push_back(all);
-  for (int r = 0; r < count; ++r) longer_from_centre_.push_back(RoundedDown(least[r] - all.least));
+  const auto [least, most] = std::minmax_element(along.begin(), along.begin() + count);
+  along_.push_back({*least, *most});
+  for (int r = 0; r < count; ++r) more_along_.push_back(static_cast<float>(along[r] - *least));
 }
 
 void Int8Codes::AddBall(float* rows, int count, double norm) {
@@ -390,24 +368,24 @@ absl::Status Int8Codes::EncodeCentres() {
 }
 
 uint64_t Int8Codes::bytes() const {
-  return tiles_.size() * sizeof(CodeTile) + (longer_.size() + longer_from_centre_.size()) * sizeof(float) +
-         from_centre_.size() * sizeof(LengthRange) + order_.size() * own_dim() +
+  return tiles_.size() * sizeof(CodeTile) + (longer_.size() + more_along_.size()) * sizeof(float) +
+         along_.size() * sizeof(along_[0]) + order_.size() * own_dim() +
          own_order_.size() * sizeof(order_[0]) + (head_ != nullptr ? head_->bytes() : 0) +
          axes_.directions.size() * sizeof(float) + radii_.size() * sizeof(double) +
          centres_.size() * sizeof(float) + (centre_codes_ != nullptr ? centre_codes_->bytes() : 0) +
          (pivots_ != nullptr
               ? pivots_->norms.size() * sizeof(double) + pivots_->reaches.size() * sizeof(uint16_t)
               : 0) +
-         (fine_ != nullptr ? fine_->bytes() : 0) + (centring_ != nullptr ? centring_->bytes() : 0) +
+         (fine_ != nullptr ? fine_->bytes() : 0) + (deflation_ != nullptr ? deflation_->bytes() : 0) +
          (spread_ != nullptr ? spread_->bytes() : 0);
 }
 
 QueryCode Int8Codes::EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const {
   const uint32_t count = axes_.count;
   if (is_plain_) return EncodePlainQuery(exponent, norm, projected, codes);
-  const double error = QueryError(axes_, lift(), norm);
   const double scale = QueryScale(projected, axes_.head, count, norm, sums_in_16_bits_);
-  QueryCode query = EncodeCoordinates(count, scale, error, own_spread(), exponent, norm, projected, codes);
+  QueryCode query =
+      EncodeCoordinates(axes_, scale, own_deflation(), own_spread(), exponent, norm, projected, codes);
   int8_t* end = codes + count;
   if (axes_.head > 0) {  // zeros meet the head's tails
     const size_t zeros = head_->code_dim_ - head_->axes_.count;
@@ -448,7 +426,7 @@ QueryRest Int8Codes::EncodeRest(const QueryCode& query, const float* projected, 
   rest.code_error =
       (Term("query rest code error", LengthsOf(sums, count).error + query.code_error * 0x1p-23) +
        Term("query rest projection error",
-            QueryError(axes_, lift(), query.norm) + ErrorOfSpread(own_spread(), query.projection_norm)) +
+            SightError(axes_, own_deflation(), own_spread(), query.norm, query.projection_norm)) +
        query.norm * 0x1p-50) *
       kOutward;
   return rest;

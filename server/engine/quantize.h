@@ -14,9 +14,9 @@
 #include "server/base/types.h"
 #include "server/engine/aligned.h"
 #include "server/engine/bound.h"
-#include "server/engine/centring.h"
 #include "server/engine/code_kernel.h"
 #include "server/engine/code_rows.h"
+#include "server/engine/deflation.h"
 #include "server/engine/fine_codes.h"
 #include "server/engine/measure.h"
 #include "server/engine/rotate.h"
@@ -40,18 +40,14 @@ struct RowOrder {
 
 // What rows are encoded along.
 struct CodeLevels {
-  // Unrotated, or seen from their mean.
+  // Unrotated.
   static CodeLevels Whole(uint32_t dim) { return {IdentityAxes(dim)}; }
-  static CodeLevels Centred(std::shared_ptr<const Centring> centring) {
-    return {.axes = IdentityAxes(centring->lifted_dim()), .centring = std::move(centring)};
-  }
 
   Axes axes;
   Axes head = {};          // of a head in codes of its own, if any; or axes.head
   bool with_fine = false;  // with fine codes, too, unless unrotated
-  // From where whole rows are seen: those of the axes, which are the identity of lifted_dim() then, or of
-  // fine codes.
-  std::shared_ptr<const Centring> centring = nullptr;
+  // What whole rows are seen without: unrotated ones, or those of fine codes; null: nothing.
+  std::shared_ptr<const Deflation> deflation = nullptr;
   // By which their codes, then, are spread; null: by none.
   std::shared_ptr<const Spread> spread = nullptr;
 };
@@ -137,13 +133,9 @@ class Int8Codes {
   }
   // ≥ the length of any row.
   double longest() const { return longest_; }
-  // Of a tile's rows; or `from_centre`, of what they differ from that by. REQUIRES: for that,
-  // has_lengths_from_centre().
-  RowLengths lengths(uint64_t t, bool from_centre) const {
+  // Of a tile's rows. If they are deflated, they are all told apart.
+  RowLengths lengths(uint64_t t) const {
     const CodeTile& tile = tiles_[t];
-    if (from_centre) {
-      return {from_centre_[t], absl::MakeConstSpan(longer_from_centre_).subspan(tile.first, tile.rows)};
-    }
     if (tile.first_longer < 0) return {Lengths(tile), {}};
     return {Lengths(tile), absl::MakeConstSpan(longer_).subspan(tile.first_longer, tile.rows)};
   }
@@ -159,12 +151,16 @@ class Int8Codes {
   // axes().head axes, or along others. Null if there are none of these.
   const Int8Codes* head() const { return head_.get(); }
 
-  // From where whole rows and queries are seen: by these codes, if is_lifted, or by the fine ones. Null if
-  // they are encoded as they are.
-  const Centring* centring() const { return centring_.get(); }
-  bool is_lifted() const { return lift() != nullptr; }
-  // Those of lifted rows whose lengths differ so much within tiles that distances gain by it.
-  bool has_lengths_from_centre() const { return !from_centre_.empty(); }
+  // What whole rows and queries are seen without: by these codes, if is_deflated, or by the fine ones. Null
+  // if they are encoded as they are.
+  const Deflation* deflation() const { return deflation_.get(); }
+  bool is_deflated() const { return own_deflation() != nullptr; }
+  // REQUIRES: deflation().
+  RowsAlong along(uint64_t t) const {
+    const CodeTile& tile = tiles_[t];
+    return {along_[t].first, along_[t].second,
+            absl::MakeConstSpan(more_along_).subspan(tile.first, tile.rows)};
+  }
   // By which they are spread then; null if they are not.
   const Spread* spread() const { return spread_.get(); }
 
@@ -183,8 +179,9 @@ class Int8Codes {
 
   uint64_t bytes() const;
 
-  // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or their lift,
-  // spread; `codes` gets code_dim signed bytes, as this machine's kernel wants them. `norm` ≥ its length.
+  // Encodes one query from the projection of its float32 values, scaled by 2^-exponent, or what deflation
+  // leaves of them, spread; `codes` gets code_dim signed bytes, as this machine's kernel wants them. `norm` ≥
+  // its length.
   QueryCode EncodeQuery(int exponent, double norm, const float* projected, int8_t* codes) const;
 
   // What that missed: `rest_codes` gets code_dim signed bytes. REQUIRES: axes().head = 0.
@@ -194,8 +191,8 @@ class Int8Codes {
  private:
   class Writer;
 
-  // By which these codes are lifted; null if they are not.
-  const Centring* lift() const { return axes_.identity ? centring_.get() : nullptr; }
+  // Those of these codes; null if there are none.
+  const Deflation* own_deflation() const { return axes_.identity ? deflation_.get() : nullptr; }
   const Spread* own_spread() const { return axes_.identity ? spread_.get() : nullptr; }
 
   // Of a row's codes, those that are not the head's.
@@ -203,8 +200,8 @@ class Int8Codes {
 
   QueryCode EncodePlainQuery(int exponent, double norm, const float* query, int8_t* codes) const;
 
-  // The lengths of the next tile's rows, which came from a `dtype`, from the centre.
-  void AddLengthsFromCentre(const float* rows, int count, double norm, DType dtype);
+  // Splits the next tile's rows; `rests` gets what is left of them.
+  void AddAlong(const MatrixView& rows, uint64_t first, int count, float* rests);
   // The ball around the next tile's `count` rows, of lengths ≤ norm, which become differences from its
   // centre.
   void AddBall(float* rows, int count, double norm);
@@ -224,9 +221,9 @@ class Int8Codes {
   absl::Span<const uint32_t> order_;
   std::vector<CodeTile> tiles_;
   double longest_ = 0.0;
-  std::vector<float> longer_;  // where that matters
-  std::vector<LengthRange> from_centre_;
-  std::vector<float> longer_from_centre_;
+  std::vector<float> longer_;                     // where that matters
+  std::vector<std::pair<double, double>> along_;  // by tile: least, most
+  std::vector<float> more_along_;
   std::unique_ptr<Int8Codes> head_;
   AlignedArray<uint8_t> codes_;
   std::vector<float> centres_;  // tiles × dim
@@ -234,7 +231,7 @@ class Int8Codes {
   std::vector<double> radii_;  // by tile
   std::unique_ptr<const Pivots> pivots_;
   std::unique_ptr<const FineCodes> fine_;
-  std::shared_ptr<const Centring> centring_;
+  std::shared_ptr<const Deflation> deflation_;
   std::shared_ptr<const Spread> spread_;
   bool is_plain_ = false;
   AlignedArray<float> plain_rows_;  // a tile in float32

@@ -128,20 +128,22 @@ size_t CollectInts(const int32_t* scores, int rows, int columns, const int32_t* 
   return CollectAnyWidth(scores, rows, columns, thresholds, survivors);
 }
 
-size_t CollectLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns,
-                     const int32_t* HWY_RESTRICT thresholds, const float* HWY_RESTRICT slopes,
-                     const float* HWY_RESTRICT longer, Survivor* HWY_RESTRICT survivors) {
+size_t CollectByRow(const int32_t* HWY_RESTRICT scores, int rows, int columns,
+                    const ThresholdsByRow& thresholds, const RowTerms& terms,
+                    Survivor* HWY_RESTRICT survivors) {
   const hn::ScalableTag<int32_t> d;
   const hn::Rebind<float, decltype(d)> df;
   const size_t n = static_cast<size_t>(columns), lanes = hn::Lanes(d);
-  const auto most = hn::Set(df, kMostAdded);
+  const auto [base, by_length, by_along] = thresholds;
+  const auto least = hn::Set(df, kLeastThreshold);
   uint32_t* out = reinterpret_cast<uint32_t*>(survivors);
   if (n == 1) {  // rows are side by side then
-    const auto threshold = hn::Set(d, thresholds[0]);
-    const auto slope = hn::Set(df, slopes[0]);
+    const auto threshold = hn::Set(df, base[0]);
+    const auto length_slope = hn::Set(df, by_length[0]), along_slope = hn::Set(df, by_along[0]);
     const auto exceeds = [&](size_t r) HWY_ATTR {
-      const auto added = hn::ConvertTo(d, hn::Min(hn::Mul(slope, hn::LoadU(df, longer + r)), most));
-      return hn::Gt(hn::LoadU(d, scores + r), hn::Add(threshold, added));
+      const auto of_length = hn::MulAdd(length_slope, hn::LoadU(df, terms.length + r), threshold);
+      const auto all = hn::MulAdd(along_slope, hn::LoadU(df, terms.along + r), of_length);
+      return hn::RebindMask(d, hn::Gt(hn::ConvertTo(df, hn::LoadU(d, scores + r)), hn::Max(all, least)));
     };
     CollectRow(d, 0, (rows + lanes - 1) / lanes * lanes, exceeds, out);
     size_t count = out - reinterpret_cast<uint32_t*>(survivors);
@@ -151,14 +153,35 @@ size_t CollectLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns,
   }
   for (int row = 0; row < rows; ++row) {
     const int32_t* HWY_RESTRICT line = scores + row * n;
-    const auto by = hn::Set(df, longer[row]);
+    const auto length = hn::Set(df, terms.length[row]), along = hn::Set(df, terms.along[row]);
     const auto exceeds = [&](size_t c) HWY_ATTR {
-      const auto added = hn::ConvertTo(d, hn::Min(hn::Mul(hn::LoadU(df, slopes + c), by), most));
-      return hn::Gt(hn::LoadU(d, line + c), hn::Add(hn::LoadU(d, thresholds + c), added));
+      const auto of_length = hn::MulAdd(hn::LoadU(df, by_length + c), length, hn::LoadU(df, base + c));
+      const auto all = hn::MulAdd(hn::LoadU(df, by_along + c), along, of_length);
+      return hn::RebindMask(d, hn::Gt(hn::ConvertTo(df, hn::LoadU(d, line + c)), hn::Max(all, least)));
     };
     CollectRow(d, static_cast<uint32_t>(row) << 16, (n + lanes - 1) / lanes * lanes, exceeds, out);
   }
   return out - reinterpret_cast<uint32_t*>(survivors);
+}
+
+void AddProducts(int32_t* HWY_RESTRICT scores, int rows, int columns, const float* HWY_RESTRICT slopes,
+                 const float* HWY_RESTRICT terms) {
+  const hn::ScalableTag<int32_t> d;
+  const hn::Rebind<float, decltype(d)> df;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto most = hn::Set(df, 0x1p30f), least = hn::Set(df, -0x1p30f);
+  for (int r = 0; r < rows; ++r, scores += columns) {
+    const auto term = hn::Set(df, terms[r]);
+    int c = 0;
+    for (; c + lanes <= columns; c += lanes) {
+      const auto added = hn::Max(hn::Min(hn::Mul(hn::LoadU(df, slopes + c), term), most), least);
+      hn::StoreU(hn::Add(hn::LoadU(d, scores + c), hn::NearestInt(added)), d, scores + c);
+    }
+    for (; c < columns; ++c) {
+      const float added = slopes[c] * terms[r];
+      scores[c] += static_cast<int32_t>(added > 0x1p30f ? 0x1p30f : added < -0x1p30f ? -0x1p30f : added);
+    }
+  }
 }
 
 void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, LargestScores& largest) {
@@ -194,18 +217,20 @@ void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, con
   }
 }
 
-void GroupLonger(const int32_t* HWY_RESTRICT scores, int rows, int columns, const float* HWY_RESTRICT offset,
-                 const float* HWY_RESTRICT slopes, const float* HWY_RESTRICT longer,
-                 const float* HWY_RESTRICT scales, size_t stride, float* HWY_RESTRICT largest) {
+void GroupByRow(const int32_t* HWY_RESTRICT scores, int rows, int columns, const ThresholdsByRow& less,
+                const RowTerms& terms, const float* HWY_RESTRICT scales, size_t stride,
+                float* HWY_RESTRICT largest) {
   const hn::CappedTag<int32_t, kColumnsTogether> d;
   const hn::Rebind<float, decltype(d)> df;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int c = 0; c < columns; c += lanes) {
-    const auto less = hn::LoadU(df, offset + c), slope = hn::LoadU(df, slopes + c);
+    const auto base = hn::LoadU(df, less.base + c);
+    const auto by_length = hn::LoadU(df, less.by_length + c), by_along = hn::LoadU(df, less.by_along + c);
     const auto scaled = [&](int r) HWY_ATTR {
       const auto score = hn::ConvertTo(df, hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c));
-      return hn::Mul(hn::Sub(hn::Sub(score, less), hn::Mul(slope, hn::Set(df, longer[r]))),
-                     hn::Set(df, scales[r]));
+      const auto of_length = hn::MulAdd(by_length, hn::Set(df, terms.length[r]), base);
+      const auto all = hn::MulAdd(by_along, hn::Set(df, terms.along[r]), of_length);
+      return hn::Mul(hn::Sub(score, all), hn::Set(df, scales[r]));
     };
     auto most = scaled(0);
     for (int r = 1; r < rows; ++r) most = hn::Max(most, scaled(r));
@@ -327,10 +352,11 @@ namespace dotmax {
 
 HWY_EXPORT(CollectFloats);
 HWY_EXPORT(CollectInts);
-HWY_EXPORT(CollectLonger);
+HWY_EXPORT(CollectByRow);
+HWY_EXPORT(AddProducts);
 HWY_EXPORT(LargestColumns);
 HWY_EXPORT(GroupColumns);
-HWY_EXPORT(GroupLonger);
+HWY_EXPORT(GroupByRow);
 HWY_EXPORT(Kth);
 HWY_EXPORT(Thresholds);
 HWY_EXPORT(BoundCentre);
@@ -349,9 +375,13 @@ size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int3
   return HWY_DYNAMIC_DISPATCH(CollectInts)(scores, rows, columns, thresholds, survivors);
 }
 
-size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
-                        const float* slopes, const float* longer, Survivor* survivors) {
-  return HWY_DYNAMIC_DISPATCH(CollectLonger)(scores, rows, columns, thresholds, slopes, longer, survivors);
+size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const ThresholdsByRow& thresholds,
+                        const RowTerms& terms, Survivor* survivors) {
+  return HWY_DYNAMIC_DISPATCH(CollectByRow)(scores, rows, columns, thresholds, terms, survivors);
+}
+
+void AddToScores(int32_t* scores, int rows, int columns, const float* slopes, const float* terms) {
+  HWY_DYNAMIC_DISPATCH(AddProducts)(scores, rows, columns, slopes, terms);
 }
 
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest) {
@@ -363,10 +393,10 @@ void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* o
   HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, columns, offset, scale, stride, largest);
 }
 
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, const float* slopes,
-                    const float* longer, const float* scales, size_t stride, float* largest) {
-  HWY_DYNAMIC_DISPATCH(GroupLonger)
-  (scores, rows, columns, offset, slopes, longer, scales, stride, largest);
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const ThresholdsByRow& less,
+                    const RowTerms& terms, const float* scales, size_t stride, float* largest) {
+  HWY_DYNAMIC_DISPATCH(GroupByRow)
+  (scores, rows, columns, less, terms, scales, stride, largest);
 }
 
 void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t* wanted, float* kth) {

@@ -36,13 +36,24 @@ size_t CollectSurvivors(const float* scores, int rows, int columns, const float*
 size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
                         Survivor* survivors);
 
-// Likewise scores[row][column] > thresholds[column] + (slopes[column] · longer[row], rounded down and no more
-// than kMostAdded). Five instructions more per vector. REQUIRES: slopes and longer ≥ 0 and finite;
-// thresholds[column] ≤ 2^30 unless slopes[column] is 0; columns ≤ 256, and kScoresPadding thresholds more,
-// INT32_MAX, with slopes of 0; as many more of `longer` are readable.
-inline constexpr float kMostAdded = 0x1p30f - 64.0f;
-size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const int32_t* thresholds,
-                        const float* slopes, const float* longer, Survivor* survivors);
+// Thresholds that depend on the row: base[column] + by_length[column] · length[row] + by_along[column] ·
+// along[row], in float32, where each step is rounded, perhaps but for products; see RowThreshold in bound.h.
+struct ThresholdsByRow {
+  const float *base, *by_length, *by_along;
+};
+struct RowTerms {
+  const float *length, *along;
+};
+// Likewise scores[row][column], rounded to float32, > these, or kLeastThreshold if that is more: INT32_MIN
+// never is. Five instructions more per vector. REQUIRES: all finite, or base infinite; columns ≤ 256, and
+// kScoresPadding thresholds more, +infinity; as many more terms are readable.
+inline constexpr float kLeastThreshold = -0x1p31f + 0x1p7f;
+size_t CollectSurvivors(const int32_t* scores, int rows, int columns, const ThresholdsByRow& thresholds,
+                        const RowTerms& terms, Survivor* survivors);
+
+// Adds slopes[column] · terms[row], rounded, and within ±2^30, to scores[row][column]. REQUIRES: finite
+// numbers, no sum beyond int32.
+void AddToScores(int32_t* scores, int rows, int columns, const float* slopes, const float* terms);
 
 // For each column, the largest of its scores and the first row that has it. About two instructions per vector
 // of scores. `scores` as for CollectSurvivors; rows ≥ 1, columns ≤ 256.
@@ -58,9 +69,9 @@ inline constexpr int kColumnsTogether = 16;
 void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
                     size_t stride, float* largest);
 
-// The same of scores less `offset`, less slopes[column] · longer[row], times scales[row].
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, const float* slopes,
-                    const float* longer, const float* scales, size_t stride, float* largest);
+// The same of scores less what such a threshold is, times scales[row].
+void LargestOfGroup(const int32_t* scores, int rows, int columns, const ThresholdsByRow& less,
+                    const RowTerms& terms, const float* scales, size_t stride, float* largest);
 
 // kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns, whose rows
 // are `stride` apart: no fewer are larger, nor many more, unless kth[c] is the least of all. Halves the range

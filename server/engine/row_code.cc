@@ -34,30 +34,24 @@ double AxesError(const Axes& axes, double norm) {
   return ProjectionError(axes.dim, axes.count, norm);
 }
 
-double RowError(const Axes& axes, const Centring* centring, double norm) {
-  return centring != nullptr ? centring->RowError(norm) : AxesError(axes, norm);
+double SightError(const Axes& axes, const Deflation* deflation, const Spread* spread, double norm,
+                  double length) {
+  const double error = deflation != nullptr ? deflation->Error(norm, length) : AxesError(axes, norm);
+  return spread != nullptr ? error + spread->Error(length) : error;
 }
 
-double QueryError(const Axes& axes, const Centring* centring, double norm) {
-  return centring != nullptr ? centring->QueryError(norm) : AxesError(axes, norm);
-}
-
-double ErrorOfSpread(const Spread* spread, double length) {
-  return spread != nullptr ? spread->Error(length) : 0.0;
-}
-
-QueryCode EncodeCoordinates(uint32_t count, double scale, double error, const Spread* spread, int exponent,
-                            double norm, const float* projected, int8_t* codes) {
+QueryCode EncodeCoordinates(const Axes& axes, double scale, const Deflation* deflation, const Spread* spread,
+                            int exponent, double norm, const float* projected, int8_t* codes) {
   QueryCode query;
   query.exponent = exponent;
   query.norm = norm;
   query.scale = scale;
   query.inverse_scale = 1.0 / query.scale;
-  const CodeSums sums =
-      EncodeSigned(projected, count, query.scale, static_cast<float>(query.inverse_scale), kMaxCode, codes);
+  const CodeSums sums = EncodeSigned(projected, axes.count, query.scale,
+                                     static_cast<float>(query.inverse_scale), kMaxCode, codes);
   query.offset = 1.0 * kZeroCode * sums.codes;
-  const CodeLengths lengths = LengthsOf(sums, count);
-  error += ErrorOfSpread(spread, lengths.length);
+  const CodeLengths lengths = LengthsOf(sums, axes.count);
+  const double error = SightError(axes, deflation, spread, norm, lengths.length);
   query.code_error = (lengths.error + Term("query projection error", error)) * kOutward;
   query.projection_norm =
       (lengths.length * (1.0 + kLengthRounding) + Term("projection norm error", error)) * kOutward;

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "server/engine/centring.h"
+#include "server/engine/deflation.h"
 #include "server/engine/rotate.h"
 #include "server/engine/row_loops.h"
 #include "server/engine/spread.h"
@@ -39,11 +39,10 @@ CodeLengths LengthsOf(const CodeSums& sums, uint32_t count);
 
 // ‖Px − y‖ for a row of length ≤ norm. The identity only rounds float64 sources to float32.
 double AxesError(const Axes& axes, double norm);
-// The same for a row, or a query, that is lifted if `centring` is not null.
-double RowError(const Axes& axes, const Centring* centring, double norm);
-double QueryError(const Axes& axes, const Centring* centring, double norm);
-// What spreading either adds to that, if it is spread; about this long then.
-double ErrorOfSpread(const Spread* spread, double length);
+// The same of coordinates, about `length` long, of a row or query that is deflated and spread, unless these
+// are null.
+double SightError(const Axes& axes, const Deflation* deflation, const Spread* spread, double norm,
+                  double length);
 
 // One query, encoded. All lengths are of query · 2^-exponent.
 struct QueryCode {
@@ -57,10 +56,10 @@ struct QueryCode {
   double offset;           // what the rows' unsigned codes add to every integer score
 };
 
-// A query's codes along `count` axes, but for its tail; `error`: what its coordinates may be off by but for
-// spreading.
-QueryCode EncodeCoordinates(uint32_t count, double scale, double error, const Spread* spread, int exponent,
-                            double norm, const float* projected, int8_t* codes);
+// A query's codes along the axes, but for its tail, from its coordinates, which are deflated and spread
+// unless these are null.
+QueryCode EncodeCoordinates(const Axes& axes, double scale, const Deflation* deflation, const Spread* spread,
+                            int exponent, double norm, const float* projected, int8_t* codes);
 
 }  // namespace dotmax
 

@@ -5,6 +5,12 @@
 #include "server/engine/quantize.h"
 
 namespace dotmax {
+namespace {
+
+constexpr int kScoresInCache = 4096;
+
+}  // namespace
+
 void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queries, int count, int dim) {
   columns_ = columns;
   const size_t codes = static_cast<size_t>(columns) * dim;
@@ -30,7 +36,7 @@ void CodeScorer::Pack(const TileMatmul* matmul, int columns, const int8_t* queri
   runner_.emplace(*matmul, packed_.data(), scratch_.Reserve(matmul->scratch_bytes()), scores_.data());
 }
 
-const int32_t* CodeScorer::Score(const CodeRows& codes, int rows) {
+int32_t* CodeScorer::Score(const CodeRows& codes, int rows) {
   ScoreTo(codes, rows, scores_.data());
   return scores_.data();
 }
@@ -61,6 +67,27 @@ size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thres
       return CollectAmx(codes, rows, own_.data(), columns_, thresholds, survivors);
   }
   return 0;
+}
+
+size_t CodeScorer::Collect(const CodeRows& codes, int rows, const ThresholdsByRow& thresholds,
+                           const RowTerms& terms, Survivor* survivors) {
+  if (kernel_ == Kernel::kOwn && own_kernel_.collects_by_row()) {
+    return own_kernel_.Collect(codes, rows, own_.data(), columns_, thresholds, terms, survivors);
+  }
+  if (kernel_ == Kernel::kOneDnn) {
+    return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, terms, survivors);
+  }
+  // So many rows that their scores stay in the first cache.
+  const int step = std::max(kScoresInCache / columns_ / 16 * 16, 16);
+  size_t count = 0;
+  for (int first = 0; first < rows; first += step) {
+    const int some = std::min(step, rows - first);
+    const size_t more = CollectSurvivors(Score(codes.From(first), some), some, columns_, thresholds,
+                                         {terms.length + first, terms.along + first}, survivors + count);
+    for (size_t i = 0; i < more; ++i) survivors[count + i].row += static_cast<uint16_t>(first);
+    count += more;
+  }
+  return count;
 }
 
 }  // namespace dotmax

@@ -24,15 +24,19 @@ class CodeScorer {
 
   int columns() const { return columns_; }
 
-  // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, valid until the next call. Another
-  // kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
-  const int32_t* Score(const CodeRows& codes, int rows);
+  // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, the caller's until the next call.
+  // Another kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
+  int32_t* Score(const CodeRows& codes, int rows);
   // The same to `scores`, 64-byte aligned, with room for those of whole blocks of 16 rows.
   void ScoreTo(const CodeRows& codes, int rows, int32_t* scores);
 
   // Those of the first `rows` rows' scores that are > thresholds[column], in any order; returns how many.
   // `survivors` has room for kTileRows · columns + kSurvivorPadding.
   size_t Collect(const CodeRows& codes, int rows, const int32_t* thresholds, Survivor* survivors);
+
+  // The same with thresholds that depend on the row (reduce.h).
+  size_t Collect(const CodeRows& codes, int rows, const ThresholdsByRow& thresholds, const RowTerms& terms,
+                 Survivor* survivors);
 
  private:
   int columns_ = 0;

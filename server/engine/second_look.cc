@@ -7,21 +7,23 @@
 namespace dotmax {
 
 SecondLook::SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
-                       const Kernels& kernels, absl::Span<const double> centres)
+                       const Kernels& kernels, absl::Span<const double> along)
     : whole_(&whole),
       fine_(nullptr),
+      dim_(static_cast<uint32_t>(whole.code_dim())),
       queries_(queries),
       rests_(rests.codes != nullptr ? &rests : nullptr),
-      centres_(centres),
+      along_(along),
       kernel_(kernels.own()) {}
 
 SecondLook::SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
-                       absl::Span<const double> centres)
+                       absl::Span<const double> along)
     : whole_(nullptr),
       fine_(&fine),
+      dim_(static_cast<uint32_t>(fine.code_dim())),
       queries_(queries),
       rests_(nullptr),
-      centres_(centres),
+      along_(along),
       kernel_(kernels.own()) {}
 
 void SecondLook::Pack(absl::Span<const uint32_t> queries) {
@@ -29,7 +31,8 @@ void SecondLook::Pack(absl::Span<const uint32_t> queries) {
   for (size_t c = 0; c < queries.size(); ++c) {
     codes_of_[c] = queries_.codes_of(queries[c]);
     columns_.Set(c, queries_[queries[c]]);
-    centre_[c] = centres_.empty() ? 0.0 : centres_[queries[c]];
+    along_of_[c] = is_deflated() ? along_[queries[c]] : 0.0;
+    norms_[c] = queries_[queries[c]].norm;
     if (rests_ == nullptr) continue;
     rest_codes_of_[c] = rests_->codes_of(queries[c]);
     rest_of_[c] = &(*rests_)[queries[c]];
@@ -43,14 +46,18 @@ void SecondLook::Begin(const CodeTile& tile, uint64_t t) {
   codes_ = whole_ != nullptr ? whole_->codes(t) : fine_->codes(first_row_);
 }
 
-void SecondLook::AddTile(const CodeTile& of_rows, const double* scores, const double* slopes,
-                         absl::Span<const float> longer) {
+void SecondLook::AddTile(const CodeTile& of_rows, const Wanted& wanted, const float* length,
+                         const RowsAlong& along) {
   const size_t i = tiles_++;
   begins_[i] = of_rows.first - first_row_;
-  for (size_t c = 0; c < count_; ++c) scores_[i][c] = LessCentre(scores[c], centre_[c]);
-  longer_[i] = longer;
-  if (!longer.empty()) std::copy_n(slopes, count_, slopes_[i].begin());
-  if (whole_ == nullptr) return;
+  std::copy_n(wanted.score, count_, scores_[i].begin());
+  std::copy_n(wanted.slope, count_, slopes_[i].begin());
+  lengths_[i] = length;
+  more_along_[i] = along.more.data();
+  if (is_deflated()) {
+    LessAlong(along_of_.data(), norms_.data(), count_, along, dim_, of_rows.norm, scores_[i].data());
+  }
+  if (whole_ == nullptr || is_deflated()) return;
   const CodeTile& tile = whole_->tile(first_tile_ + i);
   Int8Thresholds(columns_.Wanting(scores_[i].data()), static_cast<int>(count_), tile.code_norm,
                  tile.code_error, tile.scale, thresholds_[i].data());
@@ -73,8 +80,12 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
     const Survivor survivor = survivors[i];
     const size_t tile = TileOf(survivor.row), c = survivor.column;
     int32_t threshold;
-    if (whole_ != nullptr) {
+    if (whole_ != nullptr && !is_deflated()) {
       threshold = thresholds_[tile][c];
+    } else if (whole_ != nullptr) {
+      const CodeTile& row = whole_->tile(first_tile_ + tile);
+      threshold = Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),
+                                columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
     } else {
       const FineCodes::Row& row = fine_->row(first_row_ + survivor.row);
       threshold = Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),

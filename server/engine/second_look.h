@@ -24,21 +24,23 @@ class SecondLook {
  public:
   // By `whole`, which the rows of the first look are the head of, or are themselves (REQUIRES: a kernel of
   // our own), and, if there are any, by the `rests` of queries; or by their fine codes. `queries` have codes
-  // for that; `centres`: what is added to their scores (centring.h), or empty. All outlive this.
+  // for that; `along`: as EncodedBlock's, empty unless rows are deflated. All outlive this.
   SecondLook(const Int8Codes& whole, const EncodedQueries& queries, const EncodedRests& rests,
-             const Kernels& kernels, absl::Span<const double> centres);
+             const Kernels& kernels, absl::Span<const double> along);
   SecondLook(const FineCodes& fine, const EncodedQueries& queries, const Kernels& kernels,
-             absl::Span<const double> centres);
+             absl::Span<const double> along);
 
   // The queries by column, from now on.
   void Pack(absl::Span<const uint32_t> queries);
 
   // The tiles that come next are this one, `t`, and those after it, at most kTilesPerClaim.
   void Begin(const CodeTile& tile, uint64_t t);
-  // The next one, and what its inner products must reach, by column, if not empty `slopes` · longer[row] more
-  // each (LeastDotSlope).
-  void AddTile(const CodeTile& tile, const double* scores, const double* slopes,
-               absl::Span<const float> longer);
+  // The next one, what its inner products must reach, by column, slope · length[row] more each
+  // (LeastDotSlope), and its rows' parts along the direction that they are seen without, if so.
+  struct Wanted {
+    const double *score, *slope;
+  };
+  void AddTile(const CodeTile& tile, const Wanted& wanted, const float* length, const RowsAlong& along);
   // Asks for the codes of a row, counted from the first tile's first, that have not been read.
   void Fetch(int row) const;
 
@@ -55,10 +57,11 @@ class SecondLook {
   }
   // What the inner product of a pair must reach, less what is added.
   double ScoreOf(size_t tile, const Survivor& survivor) const {
-    const double score = scores_[tile][survivor.column];
-    if (longer_[tile].empty()) return score;
-    return score + slopes_[tile][survivor.column] * longer_[tile][survivor.row - begins_[tile]];
+    const size_t c = survivor.column, row = survivor.row - begins_[tile];
+    const double score = scores_[tile][c] + slopes_[tile][c] * lengths_[tile][row];
+    return is_deflated() ? score - along_of_[c] * more_along_[tile][row] : score;
   }
+  bool is_deflated() const { return !along_.empty(); }
   // The same by rests, of survivors with such scores.
   size_t KeepByRests(absl::Span<Survivor> survivors, const int32_t* scores, int32_t* rest_scores) const;
   // Of a pair, E of bound.h; `row`: the lengths of its row's codes, as FineCodes::Row.
@@ -70,9 +73,10 @@ class SecondLook {
 
   const Int8Codes* const whole_;
   const FineCodes* const fine_;
+  const uint32_t dim_;  // or more
   const EncodedQueries& queries_;
   const EncodedRests* const rests_;  // null: none
-  const absl::Span<const double> centres_;
+  const absl::Span<const double> along_;
   const CodeKernel kernel_;
   size_t count_ = 0;     // of queries
   CodeRows codes_ = {};  // from the first tile on
@@ -82,12 +86,12 @@ class SecondLook {
   std::array<const int8_t*, kMaxColumns> codes_of_, rest_codes_of_;
   std::array<const QueryRest*, kMaxColumns> rest_of_;
   QueryColumns columns_;
-  std::array<double, kMaxColumns> centre_;
-  // By tile, then by column: of inner products less what is added, and of whole codes.
+  std::array<double, kMaxColumns> along_of_, norms_;
+  // By tile, then by column: of inner products less what is added for all rows, and of whole codes.
   std::array<std::array<double, kMaxColumns>, kTilesPerClaim> scores_;
   std::array<std::array<int32_t, kMaxColumns>, kTilesPerClaim> thresholds_;
-  std::array<std::array<double, kMaxColumns>, kTilesPerClaim> slopes_;  // where `longer_` is not empty
-  std::array<absl::Span<const float>, kTilesPerClaim> longer_;          // by tile, then by row
+  std::array<std::array<double, kMaxColumns>, kTilesPerClaim> slopes_;
+  std::array<const float*, kTilesPerClaim> lengths_, more_along_;  // by tile, then by row
 };
 
 }  // namespace dotmax

@@ -1,6 +1,7 @@
 #include "server/engine/seeds.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 
@@ -95,6 +96,18 @@ bool GainsByGuess(const Int8Codes& rows, const Question& question, size_t querie
 
 }  // namespace
 
+int32_t* ScoreRun(const Int8Codes& rows, const RowRun& run, const SeedColumns& columns, CodeScorer& scorer) {
+  int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
+  if (!rows.is_deflated()) return scores;
+  std::array<float, kMaxColumns + kScoresPadding> slopes = {};
+  for (size_t c = 0; c < columns.count; ++c) {
+    slopes[c] = static_cast<float>(columns.along[c] * columns.inverse_scale[c] / rows.tile(run.tile).scale);
+  }
+  AddToScores(scores, run.rows, scorer.columns(), slopes.data(),
+              rows.along(run.tile).more.data() + run.first);
+  return scores;
+}
+
 bool BestAreLongest(const Int8Codes& rows) {
   return rows.tile(0).least_norm >= kSteep * NormAt(rows, rows.rows() / kLeastShare);
 }
@@ -178,13 +191,12 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       for (const CodeRows::Plane& plane : {head, rest}) Prefetch(plane.codes, next.rows * plane.dim);
     }
     const CodeTile& tile = rows.tile(run.tile);
-    const int32_t* const scores = scorer.Score(rows.codes(run.tile, run.first), run.rows);
-    const auto lengths_of = [&](Metric metric) {
-      return rows.lengths(run.tile, columns.from_centre && metric == Metric::kSquaredEuclidean);
-    };
-    const bool are_alike = absl::c_all_of(
-        absl::MakeConstSpan(columns.metric, columns.count),
-        [&](Metric metric) { return metric == Metric::kInnerProduct || lengths_of(metric).longer.empty(); });
+    const int32_t* const scores = ScoreRun(rows, run, columns, scorer);
+    const auto [all, longer] = rows.lengths(run.tile);
+    const double along = rows.is_deflated() ? rows.along(run.tile).least : 0.0;
+    const bool are_alike =
+        longer.empty() || absl::c_all_of(absl::MakeConstSpan(columns.metric, columns.count),
+                                         [](Metric metric) { return metric == Metric::kInnerProduct; });
     // While nothing is known, as many again as before: the best so far leave fewer of the next. If all may be
     // hits, all at once.
     const bool by_groups = i == 0 && columns.all_are_hits && are_alike &&
@@ -197,8 +209,8 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       for (size_t c = 0; c < columns.count; ++c) {
         if (columns.least[c] == kNoSeeds) continue;
         const double score = LeastDot(columns.metric[c], columns.least[c], *columns.measured[c],
-                                      LengthsToSeek(lengths_of(columns.metric[c]))) -
-                             columns.centre[c];
+                                      LengthsToSeek({all, longer})) -
+                             columns.along[c] * along;
         thresholds[c] = Int8Threshold(score, 0.0, columns.inverse_scale[c] / tile.scale, columns.offset[c]);
       }
       if (by_groups) RaiseByGroups(some, count, width, columns.count, wanted, thresholds);
@@ -206,11 +218,12 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
       for (size_t j = 0; j < survived; ++j) {
         const Survivor s = survivors[j];
         const double units = some[size_t{s.row} * width + s.column] - columns.offset[s.column];
-        const double score = units * tile.scale / columns.inverse_scale[s.column] + columns.centre[s.column];
-        const uint64_t place = tile.first + run.first + done + s.row;
+        const size_t row = run.first + done + s.row;
+        const double score =
+            units * tile.scale / columns.inverse_scale[s.column] + columns.along[s.column] * along;
+        const uint64_t place = tile.first + row;
         if (!may_be_hit(s.column, place)) continue;
-        const auto [all, longer] = lengths_of(columns.metric[s.column]);
-        const double length = longer.empty() ? all.most : all.least + longer[run.first + done + s.row];
+        const double length = longer.empty() ? all.most : all.least + longer[row];
         const double merit =
             BestMerit(columns.metric[s.column], score, *columns.measured[s.column], {length, length});
         keys[s.column].push_back(SeedKey(static_cast<float>(merit), static_cast<uint32_t>(place)));

@@ -59,18 +59,21 @@ std::vector<Guess> GuessBySample(const Int8Codes& rows, absl::Span<const RowRun>
 std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, int run_rows, const QueryBlock& block,
                                    absl::Span<const uint32_t> queries, uint64_t fewest);
 
-// Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; what is
-// added to scores (centring.h); their lengths and metrics; the least merit to look for, kNoSeeds for those
-// that want none.
+// Of the queries that `scorer` holds, for a column each: what undoes their codes' scales and offsets; what
+// rows' parts along a direction add to scores (deflation.h), if the codes are without; their lengths and
+// metrics; the least merit to look for, kNoSeeds for those that want none.
 struct SeedColumns {
-  const double *inverse_scale, *offset, *centre;
+  const double *inverse_scale, *offset, *along;
   const MeasuredQuery* const* measured;
   const Metric* metric;
   float* least;
   size_t count;
-  bool all_are_hits;         // whatever row
-  bool from_centre = false;  // distances (encode.h)
+  bool all_are_hits;  // whatever row
 };
+// About the scores of a run's rows, for what they are seen without, too: but for along · what is least of
+// that in the tile.
+int32_t* ScoreRun(const Int8Codes& rows, const RowRun& run, const SeedColumns& columns, CodeScorer& scorer);
+
 inline constexpr float kNoSeeds = std::numeric_limits<float>::infinity();
 
 // keys[column] gets the `wanted` best rows of the runs that may be hits, and some more, as SeedKey's of their

@@ -74,18 +74,19 @@ Spread::Spread(uint32_t dim) {
 }
 
 std::shared_ptr<const Spread> Spread::IfCloser(const MatrixView& rows, absl::Span<const uint32_t> ids,
-                                               const Centring* centring) {
-  const uint32_t dim = centring != nullptr ? centring->lifted_dim() : rows.dim;
+                                               const Deflation* deflation) {
+  const uint32_t dim = rows.dim;
   auto spread = std::make_shared<const Spread>(dim);
   const size_t of_group = std::min(kGroupRows, ids.size());
-  std::vector<float> row(rows.dim), group(of_group * dim);
+  std::vector<float> group(of_group * dim);
   double before = 0.0, after = 0.0;
   for (size_t g = 0; g < kSampleGroups; ++g) {
     const size_t first = (ids.size() - of_group) * g / (kSampleGroups - 1);
     for (size_t r = 0; r < of_group; ++r) {
       float* const to = group.data() + r * dim;
-      ToFloat32(rows.row(ids[first + r]), rows.dtype, rows.dim, row.data());
-      centring != nullptr ? centring->LiftRow(row.data(), to) : void(std::copy(row.begin(), row.end(), to));
+      const std::byte* const row = rows.row(ids[first + r]);
+      deflation != nullptr ? void(deflation->SplitRow(row, rows.dtype, to))
+                           : ToFloat32(row, rows.dtype, dim, to);
     }
     before += CodeErrors(group, dim);
     for (size_t r = 0; r < of_group; ++r) spread->Apply(group.data() + r * dim);

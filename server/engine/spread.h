@@ -8,7 +8,7 @@
 
 #include "absl/types/span.h"
 #include "server/base/types.h"
-#include "server/engine/centring.h"
+#include "server/engine/deflation.h"
 
 namespace dotmax {
 
@@ -20,10 +20,10 @@ class Spread {
  public:
   explicit Spread(uint32_t dim);
 
-  // For codes of `rows`, as `centring` sees them unless that is null, if these become clearly closer by a
+  // For codes of `rows`, deflated unless that is null, if these become clearly closer by a
   // sample of `ids`, which are by norm; null otherwise.
   static std::shared_ptr<const Spread> IfCloser(const MatrixView& rows, absl::Span<const uint32_t> ids,
-                                                const Centring* centring);
+                                                const Deflation* deflation);
 
   uint32_t dim() const { return static_cast<uint32_t>(factors_.size()); }
 

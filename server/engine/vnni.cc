@@ -141,14 +141,83 @@ struct StoreScores {
   size_t stride;
 };
 
+// What scores must exceed, by column: of a row's, 16 from `first` on, and of lanes that are rows of kColumns
+// columns, from one row on.
+struct ByColumn {
+  DOTMAX_VNNI_INLINE __mmask16 Exceeding(int /*row*/, int first, __m512i sums) const {
+    return _mm512_cmpgt_epi32_mask(sums, _mm512_loadu_si512(thresholds + first));
+  }
+  template <int kColumns>
+  struct Lanes {
+    DOTMAX_VNNI_INLINE explicit Lanes(const ByColumn& by) {
+      alignas(kChunk) int32_t by_lane[kLanes];
+      for (int i = 0; i < kLanes; ++i) by_lane[i] = by.thresholds[i % kColumns];
+      wanted = _mm512_load_si512(by_lane);
+    }
+    DOTMAX_VNNI_INLINE __mmask16 Exceeding(int /*row*/, __m512i sums) const {
+      return _mm512_cmpgt_epi32_mask(sums, wanted);
+    }
+
+    __m512i wanted;
+  };
+  ByColumn Next(int columns) const { return {thresholds + columns}; }
+
+  const int32_t* thresholds;
+};
+
+// The same for rows that differ (CollectSurvivors of reduce.h).
+struct ByRow {
+  DOTMAX_VNNI_INLINE static __mmask16 Exceeding(__m512i sums, __m512 base, __m512 by_length, __m512 length,
+                                                __m512 by_along, __m512 along) {
+    const __m512 threshold = _mm512_fmadd_ps(by_along, along, _mm512_fmadd_ps(by_length, length, base));
+    return _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sums), threshold, _CMP_GT_OQ);
+  }
+  DOTMAX_VNNI_INLINE __mmask16 Exceeding(int row, int first, __m512i sums) const {
+    return Exceeding(sums, _mm512_loadu_ps(columns.base + first), _mm512_loadu_ps(columns.by_length + first),
+                     _mm512_set1_ps(rows.length[row]), _mm512_loadu_ps(columns.by_along + first),
+                     _mm512_set1_ps(rows.along[row]));
+  }
+  template <int kColumns>
+  struct Lanes {
+    DOTMAX_VNNI_INLINE explicit Lanes(const ByRow& by) : rows(by.rows) {
+      alignas(kChunk) float of_base[kLanes], of_length[kLanes], of_along[kLanes];
+      alignas(kChunk) int32_t of_row[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        of_base[i] = by.columns.base[i % kColumns];
+        of_length[i] = by.columns.by_length[i % kColumns];
+        of_along[i] = by.columns.by_along[i % kColumns];
+        of_row[i] = i / kColumns;
+      }
+      base = _mm512_load_ps(of_base);
+      by_length = _mm512_load_ps(of_length);
+      by_along = _mm512_load_ps(of_along);
+      row_of_lane = _mm512_load_si512(of_row);
+    }
+    DOTMAX_VNNI_INLINE __mmask16 Exceeding(int row, __m512i sums) const {
+      const __m512 length = _mm512_permutexvar_ps(row_of_lane, _mm512_loadu_ps(rows.length + row));
+      const __m512 along = _mm512_permutexvar_ps(row_of_lane, _mm512_loadu_ps(rows.along + row));
+      return ByRow::Exceeding(sums, base, by_length, length, by_along, along);
+    }
+
+    const RowTerms rows;
+    __m512 base, by_length, by_along;
+    __m512i row_of_lane;
+  };
+  ByRow Next(int n) const { return {{columns.base + n, columns.by_length + n, columns.by_along + n}, rows}; }
+
+  ThresholdsByRow columns;
+  RowTerms rows;
+};
+
 // Compared while still in registers, so that scores need not be written and read again.
+template <class Thresholds>
 struct KeepSurvivors {
   template <int kVectors>
   DOTMAX_VNNI_INLINE void Line(int row, const __m512i (&sums)[kVectors]) {
     __mmask16 masks[kVectors];
     unsigned any = 0;
     for (int v = 0; v < kVectors; ++v) {
-      masks[v] = _mm512_cmpgt_epi32_mask(sums[v], _mm512_loadu_si512(thresholds + v * kLanes));
+      masks[v] = thresholds.Exceeding(row, v * kLanes, sums[v]);
       any |= masks[v];
     }
     if (__builtin_expect(any == 0, 1)) return;
@@ -158,15 +227,14 @@ struct KeepSurvivors {
   // Without a branch: where rows have few codes, a few in a hundred pairs survive, and nobody knows where.
   template <int kColumns>
   struct Blocks {
-    DOTMAX_VNNI_INLINE explicit Blocks(const KeepSurvivors& its_sink) : sink(its_sink), end(*its_sink.out) {
-      alignas(kChunk) int32_t by_lane[kLanes], place[kLanes];
-      for (int i = 0; i < kLanes; ++i) by_lane[i] = sink.thresholds[i % kColumns];
+    DOTMAX_VNNI_INLINE explicit Blocks(const KeepSurvivors& its_sink)
+        : sink(its_sink), end(*its_sink.out), wanted(its_sink.thresholds) {
+      alignas(kChunk) int32_t place[kLanes];
       for (int i = 0; i < kLanes; ++i) place[i] = (i / kColumns) << 16 | (sink.column + i % kColumns);
-      wanted = _mm512_load_si512(by_lane);
       places = _mm512_load_si512(place);
     }
     DOTMAX_VNNI_INLINE void Take(int row, __m512i sums) {
-      const __mmask16 mask = _mm512_cmpgt_epi32_mask(sums, wanted);
+      const __mmask16 mask = wanted.Exceeding(row, sums);
       const __m512i pairs = _mm512_add_epi32(places, _mm512_set1_epi32(row << 16));
       _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(mask, pairs));
       end += __builtin_popcount(mask);
@@ -175,9 +243,10 @@ struct KeepSurvivors {
 
     const KeepSurvivors& sink;
     Survivor* end;
-    __m512i wanted, places;
+    const typename Thresholds::template Lanes<kColumns> wanted;
+    __m512i places;
   };
-  KeepSurvivors Next(int columns) const { return {thresholds + columns, column + columns, out}; }
+  KeepSurvivors Next(int columns) const { return {thresholds.Next(columns), column + columns, out}; }
 
   // Of (row, column), as Survivor lies in memory.
   DOTMAX_VNNI_INLINE __m512i First(int row, int offset) const {
@@ -188,7 +257,7 @@ struct KeepSurvivors {
     *out += __builtin_popcount(mask);
   }
 
-  const int32_t* thresholds;
+  Thresholds thresholds;
   int column;
   Survivor** out;
 };
@@ -361,6 +430,16 @@ void ScoreGroups(Tile tile, const int8_t* packed, int columns, Sink sink) {
     packed += GroupBytes(shapes, group, dim);
   }
 }
+
+template <class Thresholds>
+size_t CollectBy(const Thresholds& thresholds, const CodeRows& tile, int rows, const int8_t* packed,
+                 int columns, Survivor* survivors) {
+  static_assert(sizeof(Survivor) == sizeof(int32_t));
+  Survivor* end = survivors;
+  const int whole_rows = (rows + kLanes - 1) / kLanes * kLanes;
+  ScoreGroups(Tile{tile, whole_rows}, packed, columns, KeepSurvivors<Thresholds>{thresholds, 0, &end});
+  return KeepRows(survivors, end, rows);
+}
 #endif
 
 }  // namespace
@@ -392,11 +471,12 @@ void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns
 
 size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors) {
-  static_assert(sizeof(Survivor) == sizeof(int32_t));
-  Survivor* end = survivors;
-  const int whole_rows = (rows + kLanes - 1) / kLanes * kLanes;
-  ScoreGroups(Tile{tile, whole_rows}, packed, columns, KeepSurvivors{thresholds, 0, &end});
-  return KeepRows(survivors, end, rows);
+  return CollectBy(ByColumn{thresholds}, tile, rows, packed, columns, survivors);
+}
+
+size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
+                   const ThresholdsByRow& thresholds, const RowTerms& terms, Survivor* survivors) {
+  return CollectBy(ByRow{thresholds, terms}, tile, rows, packed, columns, survivors);
 }
 
 void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
@@ -409,6 +489,10 @@ void PackVnni(const int8_t*, int, int, int8_t*) {}
 void ScoreSurvivorsVnni(const CodeRows&, const int8_t* const*, absl::Span<const Survivor>, int32_t*) {}
 void ScoreVnni(const CodeRows&, int, const int8_t*, int, int32_t*) {}
 size_t CollectVnni(const CodeRows&, int, const int8_t*, int, const int32_t*, Survivor*) { return 0; }
+size_t CollectVnni(const CodeRows&, int, const int8_t*, int, const ThresholdsByRow&, const RowTerms&,
+                   Survivor*) {
+  return 0;
+}
 #endif
 
 }  // namespace dotmax

@@ -32,6 +32,11 @@ void ScoreVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns
 size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
                    const int32_t* thresholds, Survivor* survivors);
 
+// The same with thresholds that depend on the row, as for CollectSurvivors of reduce.h, but for its least
+// one.
+size_t CollectVnni(const CodeRows& tile, int rows, const int8_t* packed, int columns,
+                   const ThresholdsByRow& thresholds, const RowTerms& terms, Survivor* survivors);
+
 // ScoreSurvivors of reduce.h, at the peak of 8-bit products. REQUIRES: HasVnniKernel(); queries of
 // RoundUpToLine(dim) codes (packing.h), zeros from dim on; 63 bytes beyond the tile's end are readable.
 void ScoreSurvivorsVnni(const CodeRows& tile, const int8_t* const* queries,
