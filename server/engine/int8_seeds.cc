@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -113,8 +114,12 @@ Int8Pass::TileWorker::AboutThresholds Int8Pass::TileWorker::SetAboutThresholds(u
                                                                                const double* about) {
   const AboutMerit merit = MeritOf(t);
   if (IsByRow(t)) {
-    return {SetThresholdsByRow([&](size_t c) { return AboutThreshold(c, t, about[c], merit); }),
-            TermsOf(t, 0)};
+    const auto threshold = [&](size_t c) {
+      RowThreshold at = AboutThreshold(c, t, about[c], merit);
+      at.base -= 0.5f + std::abs(at.base) * 0x1p-20f;  // what is about equal is above
+      return at;
+    };
+    return {SetThresholdsByRow(threshold), TermsOf(t, 0)};
   }
   int32_t* const thresholds = scratch_.int_thresholds.data();
   for (size_t c = 0; c < active_.size(); ++c) {

@@ -220,7 +220,8 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     }
     const float* const projected = projector->Project(whole_rows);
 
-    const double length = codes->is_deflated() ? 0.0 : order.by_norm ? norm : codes->radii_.back();
+    // Of what is left of deflated rows, float32 has no more bits than that.
+    const double length = codes->is_deflated() ? norm * 0x1p-20 : order.by_norm ? norm : codes->radii_.back();
     const double scale = CodeScale(MaxAbs(projected, tile_rows * count), length);
     const float inverse_scale = static_cast<float>(1.0 / scale);
     CodeTile tile = {first, tile_rows, scale, norm, LeastNorm(least_norm), 0.0, 0.0};

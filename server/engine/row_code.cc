@@ -15,6 +15,7 @@ double CodeScale(double max_abs, double norm) {
 }
 
 double QueryScale(const float* y, uint32_t head, uint32_t count, double norm, bool sums_in_16_bits) {
+  if (norm == 0.0) return 1.0;  // any will do, and thresholds in these units are finite
   if (!sums_in_16_bits) return CodeScale(MaxAbs(y, count), norm);
   const float four = std::max(LargestFour(y, head), LargestFour(y + head, count - head));
   return CodeScale(four * (kMaxCode / (kMostOfFour - 2.0)), norm);
