@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -547,7 +548,7 @@ TEST(EngineTest, LongRowsAreLookedAtAgain) {
 }
 
 // Rows about one direction, at every level that whole rows are codes of.
-TEST(EngineTest, RowsAboutTheirMeanAreSeenFromIt) {
+TEST(EngineTest, RowsAboutTheirMeanLeaveFewer) {
   constexpr uint32_t kDim = 200, kQueries = 4, kTopK = 10;
   Random random(1);
   std::vector<double> values(9004 * kDim);
@@ -610,21 +611,36 @@ TEST(EngineTest, RowsFarFromTheOrigin) {
   }
 }
 
-TEST(EngineTest, DistancesAreSeenFromWhereRowsAre) {
-  constexpr uint32_t kDim = 24;
-  Random random(3);
-  std::vector<double> values(9064 * kDim);
-  for (double& x : values) x = 1000.0 + random.Normal();
-  const SharedMatrix all = MakeMatrix(values, kDim);
-  const Matrix matrix(Slice(all, 64, 9000),
-                      {.kind = ScreenOptions::Kind::kInt8, .axes = kDim, .deflated = true});
-  Engine engine(1);
-  for (const uint64_t queries : {1, 64}) {
-    const absl::StatusOr<Answer> answer = engine.Search(
-        matrix, Slice(all, 0, queries).view, {.top_k = 5, .metric = Metric::kSquaredEuclidean}, Never);
-    ASSERT_TRUE(answer.ok());
-    if (matrix.codes() != nullptr) {  // null where there is no kernel for codes
-      EXPECT_LT(answer->stats.pairs_checked, queries * 9000 / 50) << matrix.screen();
+// Cosines and distances of rows that differ little from a point far away, or from it and its opposite, or
+// from multiples of it, are told apart by codes.
+TEST(EngineTest, RowsAboutADirectionAreSeenWithoutIt) {
+  constexpr uint32_t kDim = 48, kRows = 9064;
+  const auto opposite = [](Random& random) { return random.Next() % 2 == 0 ? 1000.0 : -1000.0; };
+  const auto multiple = [](Random& random) { return 1000.0 * std::exp(random.Normal()); };
+  for (const auto& [far, metrics] :
+       {std::pair<std::function<double(Random&)>, std::vector<Metric>>(
+            [](Random&) { return 1000.0; }, {Metric::kCosine, Metric::kSquaredEuclidean}),
+        {opposite, {Metric::kCosine, Metric::kSquaredEuclidean}},
+        {multiple, {Metric::kCosine}}}) {
+    Random random(3);
+    std::vector<double> values;
+    for (uint32_t r = 0; r < kRows; ++r) {
+      const double along = far(random);
+      for (uint32_t i = 0; i < kDim; ++i) values.push_back(along * (1.0 + 0.03 * random.Normal()));
+    }
+    const SharedMatrix all = MakeMatrix(values, kDim);
+    const Matrix matrix(Slice(all, 64, kRows - 64));
+    if (matrix.codes() == nullptr) continue;  // there is no kernel for codes
+    EXPECT_NE(matrix.screen().find("deflated"), std::string::npos) << matrix.screen();
+    Engine engine(1);
+    for (const Metric metric : metrics) {
+      for (const uint64_t queries : {1, 3, 20, 64}) {
+        const absl::StatusOr<Answer> answer =
+            engine.Search(matrix, Slice(all, 0, queries).view, {.top_k = 5, .metric = metric}, Never);
+        ASSERT_TRUE(answer.ok());
+        EXPECT_LT(answer->stats.pairs_checked, queries * kRows / 50)
+            << queries << " queries, metric " << static_cast<int>(metric);
+      }
     }
   }
 }
