@@ -148,14 +148,18 @@ struct RowThreshold {
 };
 inline RowThreshold ThresholdByRow(double score, double error, double inverse_scales, double offset,
                                    double length_slope, double most_x, double along_slope, double most_y) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kMost = 0x1p120;
-  if (score == kInfinity) return {std::numeric_limits<float>::infinity(), 0.0f, 0.0f};
+  constexpr double kMost = 0x1p120;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(),
+                  kLeast = -std::numeric_limits<float>::max();
   const double base = (score - error) * inverse_scales + offset - 0x1p-7;
   const double by_length = length_slope * inverse_scales, by_along = along_slope * inverse_scales;
   const double terms = std::abs(base) + by_length * most_x + std::abs(by_along) * most_y;
-  if (!(terms < kMost && by_length < kMost && std::abs(by_along) < kMost)) return {-std::numeric_limits<float>::max(), 0.0f, 0.0f};
-  return {static_cast<float>(base - Term("row threshold", terms * 16.0 * kUnitFloat32)),
-          static_cast<float>(by_length), static_cast<float>(by_along)};
+  // Beyond, all or nothing; without a branch, for vectors.
+  const bool fits = (terms < kMost) & (by_length < kMost) & (std::abs(by_along) < kMost);
+  const float rest = score > std::numeric_limits<double>::max() ? kInfinity : kLeast;
+  const double margin = Term("row threshold", terms * 16.0 * kUnitFloat32);
+  return {fits ? static_cast<float>(base - margin) : rest, fits ? static_cast<float>(by_length) : 0.0f,
+          fits ? static_cast<float>(by_along) : 0.0f};
 }
 
 // `tail_excess` · t is what of V·u's bound did not fit into V.

@@ -24,7 +24,8 @@ double DotOf(const double* x, const double* y, size_t dim) {
 void LessAlong(const double* along, const double* norms, size_t count, const RowsAlong& rows, uint32_t dim,
                double row_norm, double* scores) {
   const double of_rows = AlongError(dim, 1.0, row_norm);
-  const double rounded = Term("along row rounding", kUnitFloat32 * (rows.most - rows.least)) * kOutward + 0x1p-149;
+  const double rounded =
+      Term("along row rounding", kUnitFloat32 * (rows.most - rows.least)) * kOutward + 0x1p-149;
   for (size_t q = 0; q < count; ++q) {
     if (scores[q] == std::numeric_limits<double>::infinity()) continue;
     scores[q] -= along[q] * rows.least + of_rows * norms[q] + std::abs(along[q]) * rounded;

@@ -24,7 +24,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
     deflation_ != nullptr ? void(deflation_->SplitRow(rows.row(id), rows.dtype, seen))
                           : ToFloat32(rows.row(id), rows.dtype, dim, seen);
     if (spread_ != nullptr) spread_->Apply(seen);
-    const float scale = NextFloat32(CodeScale(MaxAbs(seen, dim), deflation_ != nullptr ? norms[id] * 0x1p-20 : norms[id]));
+    const float scale =
+        NextFloat32(CodeScale(MaxAbs(seen, dim), deflation_ != nullptr ? norms[id] * 0x1p-20 : norms[id]));
     const CodeLengths lengths =
         LengthsOf(EncodeUnsigned(seen, dim, scale, 1.0f / scale, kMaxCode, kZeroCode, to), dim);
     std::fill(to + dim, to + code_dim_, uint8_t{0});

@@ -99,7 +99,8 @@ class Int8Pass final : public Pass {
     // Of a tile's rows; if their lengths are told apart, of its shortest.
     AboutMerit MeritOf(uint64_t t) const;
     // What codes of the tile's rows score that have about this merit; and those that do, of some of its rows.
-    RowThreshold AboutThreshold(size_t c, uint64_t t, double about, const AboutMerit& merit);
+    ThresholdsByRow SetAboutByRow(uint64_t t, const AboutMerit& merit, const double* about,
+                                  absl::FunctionRef<float(float base)> rounded);
     struct AboutThresholds {
       ThresholdsByRow by_row = {};  // null where rows are not told apart: integers are set
       RowTerms terms = {};
@@ -111,9 +112,10 @@ class Int8Pass final : public Pass {
 
     // Whether a tile's rows are told apart, by their lengths or by what is added to their scores.
     bool IsByRow(uint64_t t) const;
-    // By what, of the i-th of the tiles that are searched; and thresholds for the active queries.
+    // By what, of the i-th of the tiles that are searched; and room for thresholds for the active queries,
+    // with none for what follows these.
     RowTerms TermsOf(uint64_t t, size_t i);
-    ThresholdsByRow SetThresholdsByRow(absl::FunctionRef<RowThreshold(size_t column)> threshold);
+    std::array<float*, 3> RoomForThresholds();
 
     // Those of the i-th kept tile from a row on.
     int32_t* KeptScores(size_t i, int row) const {
@@ -172,10 +174,10 @@ class Int8Pass final : public Pass {
     std::vector<uint32_t> active_;             // the queries of the block by column
     std::vector<uint32_t> packed_;             // those that were packed last, for a tile of near rows
     // By column, too.
-    std::array<double, kMaxColumns> merits_;         // to reach
-    std::array<double, kMaxColumns> scores_;         // that rows of the tile need for that
-    std::array<double, kMaxColumns> centre_scores_;  // a·centre of the tile
-    std::array<double, kMaxColumns> along_, norms_;  // if rows are deflated
+    std::array<double, kMaxColumns> merits_;                        // to reach
+    std::array<double, kMaxColumns> scores_;                        // that rows of the tile need for that
+    std::array<double, kMaxColumns> centre_scores_;                 // a·centre of the tile
+    std::array<double, kMaxColumns> along_, norms_, along_slopes_;  // if rows are deflated
     std::array<double, kMaxColumns> rest_scores_;    // what is left for b − centre, or for a'·b'
     std::array<double, kMaxColumns> merit_weights_;  // see AboutMerit
     std::array<double, kMaxColumns> slopes_;         // LeastDotSlope

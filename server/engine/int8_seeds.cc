@@ -94,32 +94,31 @@ double Int8Pass::TileWorker::AboutFloor(size_t c) const {
   return score * columns_.inverse_scale[c] / tile.scale * merit.scale - merit.less * merit_weights_[c];
 }
 
-RowThreshold Int8Pass::TileWorker::AboutThreshold(size_t c, uint64_t t, double about,
-                                                  const AboutMerit& merit) {
+ThresholdsByRow Int8Pass::TileWorker::SetAboutByRow(uint64_t t, const AboutMerit& merit, const double* about,
+                                                    absl::FunctionRef<float(float base)> rounded) {
   const double scale = pass_.rows_.tile(t).scale;
-  double base = (about + merit.less * merit_weights_[c]) / merit.scale + columns_.offset[c];
-  double by_length = 0.0, by_along = 0.0;
-  if (TellsLengths(t)) {
-    const bool is_distance = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
-    by_length = (is_distance ? 0.5 * merit_weights_[c] : std::max(about, 0.0)) / scale;
+  const double least_along = pass_.rows_.is_deflated() ? pass_.rows_.along(t).least : 0.0;
+  const bool is_distance = pass_.block_.metric(0) == Metric::kSquaredEuclidean;
+  const auto [base, by_length, by_along] = RoomForThresholds();
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const double length_slope = is_distance ? 0.5 * merit_weights_[c] : std::max(about[c], 0.0);
+    by_length[c] = TellsLengths(t) ? static_cast<float>(length_slope / scale) : 0.0f;
+    const double along = pass_.rows_.is_deflated() ? -along_[c] * columns_.inverse_scale[c] / scale : 0.0;
+    by_along[c] = static_cast<float>(along);
+    base[c] = rounded(static_cast<float>((about[c] + merit.less * merit_weights_[c]) / merit.scale +
+                                         columns_.offset[c] + along * least_along));
   }
-  if (pass_.rows_.is_deflated()) {
-    by_along = -along_[c] * columns_.inverse_scale[c] / scale;
-    base += by_along * pass_.rows_.along(t).least;
-  }
-  return {static_cast<float>(base), static_cast<float>(by_length), static_cast<float>(by_along)};
+  return {base, by_length, by_along};
 }
 
 Int8Pass::TileWorker::AboutThresholds Int8Pass::TileWorker::SetAboutThresholds(uint64_t t,
                                                                                const double* about) {
   const AboutMerit merit = MeritOf(t);
   if (IsByRow(t)) {
-    const auto threshold = [&](size_t c) {
-      RowThreshold at = AboutThreshold(c, t, about[c], merit);
-      at.base -= 0.5f + std::abs(at.base) * 0x1p-20f;  // what is about equal is above
-      return at;
-    };
-    return {SetThresholdsByRow(threshold), TermsOf(t, 0)};
+    // What is about equal is above.
+    return {
+        SetAboutByRow(t, merit, about, [](float base) { return base - 0.5f - std::abs(base) * 0x1p-20f; }),
+        TermsOf(t, 0)};
   }
   int32_t* const thresholds = scratch_.int_thresholds.data();
   for (size_t c = 0; c < active_.size(); ++c) {
@@ -183,7 +182,8 @@ void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, fl
   }
   const RowTerms terms = TermsOf(t, 0);
   // A cosine's length divides all of it instead.
-  const ThresholdsByRow less = SetThresholdsByRow([&](size_t c) { return AboutThreshold(c, t, 0.0, merit); });
+  const ThresholdsByRow less =
+      SetAboutByRow(t, merit, std::array<double, kMaxColumns>{}.data(), [](float base) { return base; });
   std::array<float, Int8Codes::kTileRows> scales;
   const RowLengths lengths = pass_.rows_.lengths(t);
   for (int r = 0; r < tile.rows; ++r) {

@@ -21,9 +21,9 @@ constexpr size_t kManyPerQuery = 2;
 constexpr size_t kManyPerRow = 4;
 // 100 hits of 10,000 x 4,096 for 256 queries take 0.81 of the time by rests, of 15,000 x 1,536 1.03.
 constexpr int kFewestDimsForRestsOfMany = 2048;
-// Far more than float32 rounds, and the largest one.
+// Far more than float32 rounds.
 constexpr double kDown = 1.0 - 0x1p-20;
-constexpr double kMostFloat = std::numeric_limits<float>::max() * kDown;
+constexpr float kMostFloat = std::numeric_limits<float>::max();
 constexpr std::array<float, Int8Codes::kTileRows + kScoresPadding> kNoTerms = {};
 // In place of a·centre, for a query that is packed but not to be served by the tile.
 constexpr double kNotAsked = -kInfinity;
@@ -241,30 +241,29 @@ RowTerms Int8Pass::TileWorker::TermsOf(uint64_t t, size_t i) {
   if (!pass_.along_.empty()) terms.along = pass_.AllRows().along(t).more.data();
   if (!TellsLengths(t)) return terms;
   const RowLengths lengths = pass_.rows_.lengths(t);
-  const size_t size = size_t{kTilesPerClaim} * Int8Codes::kTileRows;
-  float* const by_length = scratch_.length_terms.Reserve(size + kScoresPadding) + i * Int8Codes::kTileRows;
-  for (size_t r = 0; r < lengths.longer.size(); ++r) {
-    const double term = LengthTerm(length_metric_, lengths.all.least, lengths.longer[r]);
-    by_length[r] = static_cast<float>(std::min(term * kDown, kMostFloat));
+  if (length_metric_ == Metric::kCosine) {
+    terms.length = lengths.longer.data();
+    return terms;
   }
-  terms.length = by_length;
+  const size_t size = size_t{kTilesPerClaim} * Int8Codes::kTileRows;
+  float* const squares = scratch_.length_terms.Reserve(size + kScoresPadding) + i * Int8Codes::kTileRows;
+  // LengthTerm, rounded down.
+  const float twice = static_cast<float>(2.0 * lengths.all.least * kDown);
+  for (size_t r = 0; r < lengths.longer.size(); ++r) {
+    const float longer = lengths.longer[r];
+    squares[r] = std::min(longer * (twice + longer) * static_cast<float>(kDown), kMostFloat);
+  }
+  terms.length = squares;
   return terms;
 }
 
-ThresholdsByRow Int8Pass::TileWorker::SetThresholdsByRow(
-    absl::FunctionRef<RowThreshold(size_t column)> threshold) {
+std::array<float*, 3> Int8Pass::TileWorker::RoomForThresholds() {
   const size_t columns = scratch_.scorer.columns() + kScoresPadding;
   float* const base = scratch_.row_thresholds.Reserve(3 * columns);
-  float* const by_length = base + columns;
-  float* const by_along = by_length + columns;
-  for (size_t c = 0; c < columns; ++c) {
-    const RowThreshold of_column =
-        c < active_.size() ? threshold(c) : RowThreshold{std::numeric_limits<float>::infinity(), 0.0f, 0.0f};
-    base[c] = of_column.base;
-    by_length[c] = of_column.by_length;
-    by_along[c] = of_column.by_along;
-  }
-  return {base, by_length, by_along};
+  const std::array<float*, 3> by_row = {base, base + columns, base + 2 * columns};
+  std::fill(base + active_.size(), base + columns, std::numeric_limits<float>::infinity());
+  for (const int slopes : {1, 2}) std::fill(by_row[slopes] + active_.size(), by_row[slopes] + columns, 0.0f);
+  return by_row;
 }
 
 void Int8Pass::TileWorker::AskForScores(uint64_t t) {
@@ -303,15 +302,18 @@ size_t Int8Pass::TileWorker::CollectTile(uint64_t t, const RowTerms& terms, Surv
   const double* const scores_of_codes = ScoresOfCodes(t);
   const int columns = scratch_.scorer.columns();
   if (IsByRow(t)) {
-    const double most_length = *std::max_element(terms.length, terms.length + tile.rows);
-    const double most_along = *std::max_element(terms.along, terms.along + tile.rows);
-    const ThresholdsByRow thresholds = SetThresholdsByRow([&](size_t c) {
-      const double error = CodeError(columns_.code_error[c], columns_.projection_norm[c],
-                                     columns_.tail_excess[c], tile.code_norm, tile.code_error, tile.scale);
-      const double along = pass_.rows_.is_deflated() ? -along_[c] : 0.0;
-      return ThresholdByRow(scores_of_codes[c], error, columns_.inverse_scale[c] / tile.scale,
-                            columns_.offset[c], slopes_[c], most_length, along, most_along);
-    });
+    const bool is_deflated = pass_.rows_.is_deflated();
+    const RowsAlong along = is_deflated ? pass_.rows_.along(t) : RowsAlong{};
+    const double most_along = (along.most - along.least) * kOutward;
+    const double longest = TellsLengths(t) ? tile.norm - tile.least_norm : 0.0;
+    const double most_length = LengthTerm(length_metric_, tile.least_norm, longest) * kOutward;
+    for (size_t c = 0; c < active_.size(); ++c) along_slopes_[c] = is_deflated ? -along_[c] : 0.0;
+    const auto [base, by_length, by_along] = RoomForThresholds();
+    Int8ThresholdsByRow(columns_.Wanting(scores_of_codes),
+                        {slopes_.data(), along_slopes_.data(), most_length, most_along},
+                        static_cast<int>(active_.size()), tile.code_norm, tile.code_error, tile.scale,
+                        {base, by_length, by_along});
+    const ThresholdsByRow thresholds = {base, by_length, by_along};
     if (!kept_.has_value()) {
       return scratch_.scorer.Collect(pass_.rows_.codes(t), tile.rows, thresholds, terms, survivors);
     }

@@ -163,6 +163,7 @@ class Planner {
       Consider(rows, WholeLevels(deflation));
       if (IsStrong(deflation) && candidates_.size() > 1) {
         candidates_.erase(candidates_.begin());
+        least_ = std::min(to_beat_, last_.times.cost());
       } else if (last_.survived >= unrotated.survived * kMostSurvivors) {
         deflation = nullptr;
       }
@@ -170,7 +171,8 @@ class Planner {
     if (deflation != nullptr) other_bytes_ = kOtherDeflatedBytes;
     const uint32_t most = MostAxes();
     if (distinct_rows() < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
-    if (most > 0 && view_.dim <= kMostRotatedDim && ThreadTime() < start_ + kAxesBudget) {
+    if (most > 0 && view_.dim <= kMostRotatedDim && !IsStrong(deflation) &&
+        ThreadTime() < start_ + kAxesBudget) {
       const bool with_heads = trials_.kernels().has_own();
       // Where a head in memory of its own is too much, it shares that of all axes, along which queries are
       // rotated, too.
@@ -253,8 +255,8 @@ class Planner {
     const bool serves = deflation->share() >= kLeastShareAlong && Affords(view_.dim + kOtherDeflatedBytes);
     return serves ? deflation : nullptr;
   }
-  // Whether cosines and distances gain so much by it that it is taken whatever inner products, which are what
-  // is tried, gain.
+  // Whether cosines and distances gain so much by it that whole rows are deflated whatever inner products,
+  // which are what is tried, gain. Axes would be those of what it takes away.
   static bool IsStrong(const std::shared_ptr<const Deflation>& deflation) {
     return deflation != nullptr && deflation->remaining_error() < kMostRemainingError;
   }
@@ -352,7 +354,7 @@ class Planner {
     for (const Candidate& candidate : candidates_) {
       if (candidate.is_plain()) {
         const bool may_be = candidate.cost() <= std::min(least * handicap, to_beat_ * kAboutAsFast);
-        // From their mean rows may leave far fewer pairs.
+        // Deflated rows may leave far fewer pairs.
         const bool fewer = plain != nullptr && candidate.survived() < plain->survived() * kMostSurvivors;
         const double most = plain != nullptr ? plain->cost() * (fewer ? kAboutAsFast : 1.0) : kInfinity;
         if (may_be && candidate.cost() < most) plain = &candidate;

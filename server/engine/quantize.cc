@@ -259,7 +259,9 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
   if (!order.by_norm) {
     if (absl::Status s = codes->EncodeCentres(); !s.ok()) return s;
   }
+  // Whole vectors of rows' terms are read.
   if (deflation != nullptr) codes->more_along_.resize(codes->order_.size() + kScoresPadding);
+  codes->longer_.resize(codes->longer_.size() + kScoresPadding);
   whole.Finish();
   if (head.has_value()) {
     codes->head_->longer_ = codes->longer_;

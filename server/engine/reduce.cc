@@ -280,6 +280,24 @@ void Thresholds(const ThresholdColumns& columns, int count, double code_norm, do
   }
 }
 
+void ThresholdsOfRows(const ThresholdColumns& columns, const SlopeColumns& slopes, int count,
+                      double code_norm, double code_error, double scale, float* HWY_RESTRICT base,
+                      float* HWY_RESTRICT by_length, float* HWY_RESTRICT by_along) {
+  const auto [score, query_error, projection_norm, tail_excess, inverse_scale, offset] = columns;
+  const double *const length = slopes.length, *const along = slopes.along;
+  const double most_length = slopes.most_length, most_along = slopes.most_along;
+  const double inverse_tile_scale = 1.0 / scale;
+  for (int c = 0; c < count; ++c) {
+    const double error =
+        CodeError(query_error[c], projection_norm[c], tail_excess[c], code_norm, code_error, scale);
+    const RowThreshold threshold = ThresholdByRow(score[c], error, inverse_tile_scale * inverse_scale[c],
+                                                  offset[c], length[c], most_length, along[c], most_along);
+    base[c] = threshold.base;
+    by_length[c] = threshold.by_length;
+    by_along[c] = threshold.by_along;
+  }
+}
+
 void BoundCentre(const int32_t* HWY_RESTRICT scores, const CentreColumns& columns, int count,
                  double code_norm, double code_error, double scale, double* HWY_RESTRICT most) {
   const auto [query_scale, offset, query_error, projection_norm, tail_excess] = columns;
@@ -359,6 +377,7 @@ HWY_EXPORT(GroupColumns);
 HWY_EXPORT(GroupByRow);
 HWY_EXPORT(Kth);
 HWY_EXPORT(Thresholds);
+HWY_EXPORT(ThresholdsOfRows);
 HWY_EXPORT(BoundCentre);
 HWY_EXPORT(BoundBall);
 HWY_EXPORT(Select);
@@ -406,6 +425,14 @@ void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds) {
   HWY_DYNAMIC_DISPATCH(Thresholds)(columns, count, code_norm, code_error, scale, thresholds);
+}
+
+void Int8ThresholdsByRow(const ThresholdColumns& columns, const SlopeColumns& slopes, int count,
+                         double code_norm, double code_error, double scale,
+                         const std::array<float*, 3>& by_row) {
+  const auto [base, by_length, by_along] = by_row;
+  HWY_DYNAMIC_DISPATCH(ThresholdsOfRows)
+  (columns, slopes, count, code_norm, code_error, scale, base, by_length, by_along);
 }
 
 void MostOfCentre(const int32_t* scores, const CentreColumns& columns, int count, double code_norm,

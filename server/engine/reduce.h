@@ -86,6 +86,16 @@ struct ThresholdColumns {
 void Int8Thresholds(const ThresholdColumns& columns, int count, double code_norm, double code_error,
                     double scale, int32_t* thresholds);
 
+// The same where rows differ: what scores rise by, per column, for each of two terms of a row, and the
+// largest of these; to by_row[0], [1] and [2], which are thresholds as CollectSurvivors takes them.
+struct SlopeColumns {
+  const double *length, *along;
+  double most_length, most_along;
+};
+void Int8ThresholdsByRow(const ThresholdColumns& columns, const SlopeColumns& slopes, int count,
+                         double code_norm, double code_error, double scale,
+                         const std::array<float*, 3>& by_row);
+
 // Per query, what its codes say.
 struct CentreColumns {
   const double *scale, *offset, *code_error, *projection_norm, *tail_excess;

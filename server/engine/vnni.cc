@@ -342,6 +342,7 @@ DOTMAX_VNNI void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink
     }
     AddRows(head, tile.prefetch, queries, sums);
     if (rest.dim > 0) AddRows(rest, tile.prefetch, queries + head.dim * kVectors * kLanes, sums);
+#pragma GCC unroll 8  // or sums would go through memory
     for (int r = 0; r < kRows; ++r) sink.Line(row + r, sums[r]);
   }
 }
