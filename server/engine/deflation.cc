@@ -11,7 +11,7 @@
 namespace dotmax {
 namespace {
 
-constexpr uint64_t kSampleRows = 1024;
+constexpr uint64_t kSampleRows = 1024, kSampleElements = uint64_t{1} << 22;
 // A direction that matters is far ahead of others: it takes few.
 constexpr int kPowerIterations = 8;
 
@@ -34,7 +34,7 @@ void LessAlong(const double* along, const double* norms, size_t count, const Row
 
 Deflation Deflation::Of(const MatrixView& rows) {
   const size_t dim = rows.dim;
-  const uint64_t count = std::min(rows.rows, kSampleRows);
+  const uint64_t count = std::min({rows.rows, kSampleRows, kSampleElements / dim});
   std::vector<double> sample(count * dim), largest;
   double all_squares = 0.0;
   for (uint64_t i = 0; i < count; ++i) {

@@ -134,7 +134,10 @@ size_t CollectByRow(const int32_t* HWY_RESTRICT scores, int rows, int columns,
   const hn::ScalableTag<int32_t> d;
   const hn::Rebind<float, decltype(d)> df;
   const size_t n = static_cast<size_t>(columns), lanes = hn::Lanes(d);
-  const auto [base, by_length, by_along] = thresholds;
+  // Not a structured binding: clang 14 captures none.
+  const float* HWY_RESTRICT base = thresholds.base;
+  const float* HWY_RESTRICT by_length = thresholds.by_length;
+  const float* HWY_RESTRICT by_along = thresholds.by_along;
   const auto least = hn::Set(df, kLeastThreshold);
   uint32_t* out = reinterpret_cast<uint32_t*>(survivors);
   if (n == 1) {  // rows are side by side then

@@ -7,7 +7,7 @@
 namespace dotmax {
 namespace {
 
-constexpr int kScoresInCache = 4096;
+constexpr int kScoresInCache = 8192;
 
 }  // namespace
 
