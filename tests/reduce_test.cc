@@ -181,7 +181,7 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
     const size_t stride = kGroups * kColumnsTogether;
     std::vector<float> largest((columns / kColumnsTogether + 1) * stride);
     for (int g = 0; g < kGroups; ++g) {
-      LargestOfGroup(scores.data() + g * kRows * columns, kRows, columns, offset.data(), 0.5f, stride,
+      LargestOfGroup(scores.data() + g * columns, kRows, kGroups, columns, offset.data(), 0.5f, stride,
                      largest.data() + g * kColumnsTogether);
     }
     // The same where each row has a length and a scale.
@@ -195,8 +195,8 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
       scales[r] = 1.0f / (1 << r);
     }
     for (int g = 0; g < kGroups; ++g) {
-      const int32_t* const group = scores.data() + g * kRows * columns;
-      LargestOfGroup(group, kRows, columns, {offset.data(), slopes.data(), along_slopes.data()},
+      const int32_t* const group = scores.data() + g * kRows * columns;  // one row after the other
+      LargestOfGroup(group, kRows, 1, columns, {offset.data(), slopes.data(), along_slopes.data()},
                      {longer.data(), along.data()}, scales.data(), stride,
                      by_length.data() + g * kColumnsTogether);
       for (int c = 0; c < columns; ++c) {
@@ -214,7 +214,7 @@ TEST(ReduceTest, LargestOfGroupsAndAboutTheKthOfThese) {
       std::vector<float> expected;
       for (int g = 0; g < kGroups; ++g) {
         int32_t most = 0;
-        for (int r = 0; r < kRows; ++r) most = std::max(most, scores.data()[(g * kRows + r) * columns + c]);
+        for (int r = 0; r < kRows; ++r) most = std::max(most, scores.data()[(r * kGroups + g) * columns + c]);
         expected.push_back(static_cast<float>(most - c) * 0.5f);
         ASSERT_EQ(largest[c / kColumnsTogether * stride + g * kColumnsTogether + c % kColumnsTogether],
                   expected.back());

@@ -17,7 +17,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Queries that are searched for by a head's codes first begin with a tile for so many.
 constexpr uint64_t kTilesPerSeedTile = 64;
 // The k largest of so many groups' largest scores are about the k largest of all.
-constexpr uint64_t kGroupsPerHit = 4;
+constexpr uint64_t kGroupsPerHit = 8;
 constexpr uint64_t kMostRowsPerGroup = 128;
 
 // So many rows of a tile are scored exactly with one query after the other: they stay in the second cache.
@@ -165,9 +165,11 @@ void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, fl
   const CodeTile& tile = pass_.rows_.tile(t);
   const int columns = scratch_.scorer.columns();
   const AboutMerit merit = MeritOf(t);
+  // Rows that follow one another are of like lengths, and may all be among the best: a group's are far apart.
+  const int groups = (tile.rows + each - 1) / each;
   const auto for_groups = [&](absl::FunctionRef<void(int first, int rows)> group) {
-    for (int r = 0; r < tile.rows; r += each, largest += kColumnsTogether) {
-      group(r, std::min(each, tile.rows - r));
+    for (int g = 0; g < groups; ++g, largest += kColumnsTogether) {
+      group(g, (tile.rows - g + groups - 1) / groups);
     }
   };
   if (!IsByRow(t)) {
@@ -176,8 +178,8 @@ void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, fl
       offsets[c] = static_cast<float>(columns_.offset[c] + merit.less * merit_weights_[c] / merit.scale);
     }
     return for_groups([&](int first, int rows) {
-      LargestOfGroup(KeptScores(i, first), rows, columns, offsets.data(), static_cast<float>(merit.scale),
-                     stride, largest);
+      LargestOfGroup(KeptScores(i, first), rows, groups, columns, offsets.data(),
+                     static_cast<float>(merit.scale), stride, largest);
     });
   }
   const RowTerms terms = TermsOf(t, 0);
@@ -192,8 +194,8 @@ void Int8Pass::TileWorker::LargestOfGroups(size_t i, int each, size_t stride, fl
         static_cast<float>(told ? MeritOf(tile, lengths.all.least + lengths.longer[r]).scale : merit.scale);
   }
   for_groups([&](int first, int rows) {
-    LargestOfGroup(KeptScores(i, first), rows, columns, less, {terms.length + first, terms.along + first},
-                   scales.data() + first, stride, largest);
+    LargestOfGroup(KeptScores(i, first), rows, groups, columns, less,
+                   {terms.length + first, terms.along + first}, scales.data() + first, stride, largest);
   });
 }
 

@@ -204,15 +204,15 @@ void LargestColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, L
   }
 }
 
-void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, const float* HWY_RESTRICT offset,
-                  float scale, size_t stride, float* HWY_RESTRICT largest) {
+void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, size_t step, int columns,
+                  const float* HWY_RESTRICT offset, float scale, size_t stride, float* HWY_RESTRICT largest) {
   const hn::CappedTag<int32_t, kColumnsTogether> d;
   const hn::Rebind<float, decltype(d)> df;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int c = 0; c < columns; c += lanes) {
     auto most = hn::LoadU(d, scores + c);
     for (int r = 1; r < rows; ++r) {
-      most = hn::Max(most, hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c));
+      most = hn::Max(most, hn::LoadU(d, scores + r * step * columns + c));
     }
     const auto scaled =
         hn::Mul(hn::Sub(hn::ConvertTo(df, most), hn::LoadU(df, offset + c)), hn::Set(df, scale));
@@ -220,23 +220,23 @@ void GroupColumns(const int32_t* HWY_RESTRICT scores, int rows, int columns, con
   }
 }
 
-void GroupByRow(const int32_t* HWY_RESTRICT scores, int rows, int columns, const ThresholdsByRow& less,
-                const RowTerms& terms, const float* HWY_RESTRICT scales, size_t stride,
-                float* HWY_RESTRICT largest) {
+void GroupByRow(const int32_t* HWY_RESTRICT scores, int rows, size_t step, int columns,
+                const ThresholdsByRow& less, const RowTerms& terms, const float* HWY_RESTRICT scales,
+                size_t stride, float* HWY_RESTRICT largest) {
   const hn::CappedTag<int32_t, kColumnsTogether> d;
   const hn::Rebind<float, decltype(d)> df;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int c = 0; c < columns; c += lanes) {
     const auto base = hn::LoadU(df, less.base + c);
     const auto by_length = hn::LoadU(df, less.by_length + c), by_along = hn::LoadU(df, less.by_along + c);
-    const auto scaled = [&](int r) HWY_ATTR {
-      const auto score = hn::ConvertTo(df, hn::LoadU(d, scores + static_cast<size_t>(r) * columns + c));
+    const auto scaled = [&](size_t r) HWY_ATTR {
+      const auto score = hn::ConvertTo(df, hn::LoadU(d, scores + r * columns + c));
       const auto of_length = hn::MulAdd(by_length, hn::Set(df, terms.length[r]), base);
       const auto all = hn::MulAdd(by_along, hn::Set(df, terms.along[r]), of_length);
       return hn::Mul(hn::Sub(score, all), hn::Set(df, scales[r]));
     };
     auto most = scaled(0);
-    for (int r = 1; r < rows; ++r) most = hn::Max(most, scaled(r));
+    for (int r = 1; r < rows; ++r) most = hn::Max(most, scaled(r * step));
     hn::StoreU(most, df, largest + c / kColumnsTogether * stride + c % kColumnsTogether);
   }
 }
@@ -410,15 +410,14 @@ void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores
   HWY_DYNAMIC_DISPATCH(LargestColumns)(scores, rows, columns, largest);
 }
 
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
-                    size_t stride, float* largest) {
-  HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, columns, offset, scale, stride, largest);
+void LargestOfGroup(const int32_t* scores, int rows, size_t step, int columns, const float* offset,
+                    float scale, size_t stride, float* largest) {
+  HWY_DYNAMIC_DISPATCH(GroupColumns)(scores, rows, step, columns, offset, scale, stride, largest);
 }
 
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const ThresholdsByRow& less,
+void LargestOfGroup(const int32_t* scores, int rows, size_t step, int columns, const ThresholdsByRow& less,
                     const RowTerms& terms, const float* scales, size_t stride, float* largest) {
-  HWY_DYNAMIC_DISPATCH(GroupByRow)
-  (scores, rows, columns, less, terms, scales, stride, largest);
+  HWY_DYNAMIC_DISPATCH(GroupByRow)(scores, rows, step, columns, less, terms, scales, stride, largest);
 }
 
 void KthLargest(const float* numbers, size_t count, size_t stride, const int32_t* wanted, float* kth) {

@@ -62,15 +62,16 @@ struct LargestScores {
 };
 void LargestByColumn(const int32_t* scores, int rows, int columns, LargestScores& largest);
 
-// Of a group of rows, per column, the largest of its scores in float32, less `offset`, times `scale`, to
+// Of a group of rows, `step` apart, per column, the largest of its scores in float32, less `offset`, times
+// `scale`, to
 // largest[c / kColumnsTogether][c % kColumnsTogether], where the former are `stride` apart: so that those of
 // groups, kColumnsTogether apart, lie as KthLargest wants them. Padding is written, too.
 inline constexpr int kColumnsTogether = 16;
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const float* offset, float scale,
-                    size_t stride, float* largest);
+void LargestOfGroup(const int32_t* scores, int rows, size_t step, int columns, const float* offset,
+                    float scale, size_t stride, float* largest);
 
-// The same of scores less what such a threshold is, times scales[row].
-void LargestOfGroup(const int32_t* scores, int rows, int columns, const ThresholdsByRow& less,
+// The same of scores less what such a threshold is, times scales[row]; terms and scales are as far apart.
+void LargestOfGroup(const int32_t* scores, int rows, size_t step, int columns, const ThresholdsByRow& less,
                     const RowTerms& terms, const float* scales, size_t stride, float* largest);
 
 // kth[c] is about the wanted[c]-th largest of `count` numbers in each of kColumnsTogether columns, whose rows
