@@ -59,7 +59,10 @@ int Kernels::Int8Columns(size_t queries, int code_dim) const {
 
 absl::StatusOr<const TileMatmul*> Kernels::GetInt8(const Int8Codes& codes, int columns) {
   const int dim = codes.code_dim();
-  if (has_own() && (columns % kColumnsToTry != 0 || codes.head() != nullptr)) return nullptr;
+  // oneDNN's has no thresholds by row.
+  if (has_own() && (columns % kColumnsToTry != 0 || codes.head() != nullptr || codes.is_deflated())) {
+    return nullptr;
+  }
   if (own_.sums_in_16_bits()) return nullptr;  // where oneDNN's saturate
   if (const auto known = int8_.find({dim, columns}); known != int8_.end()) return known->second;
   const absl::StatusOr<const TileMatmul*> matmul = Get(TileKind::kInt8, Int8Codes::kTileRows, dim, columns);

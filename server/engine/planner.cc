@@ -62,7 +62,7 @@ constexpr uint64_t kFewestForCodes = 8;
 
 // Of rows' squares: less of them along one direction changes little. What leaves less of the errors of codes
 // is strong. A deflated row's part along it and its length take some bytes.
-constexpr double kLeastShareAlong = 0.1, kMostRemainingError = 0.5;
+constexpr double kLeastShareAlong = 0.1, kMostRemainingError = 0.35;
 constexpr uint32_t kOtherDeflatedBytes = 12;
 constexpr double kMostSurvivors = 0.8;  // of those without, else it is of no use
 
