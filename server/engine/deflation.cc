@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "server/engine/bound.h"
 #include "server/engine/pair_sums.h"
@@ -35,26 +36,21 @@ void LessAlong(const double* along, const double* norms, size_t count, const Row
 Deflation Deflation::Of(const MatrixView& rows) {
   const size_t dim = rows.dim;
   const uint64_t count = std::min({rows.rows, kSampleRows, kSampleElements / dim});
-  std::vector<double> sample(count * dim), largest;
-  double all_squares = 0.0;
+  std::vector<double> sample(count * dim), largest, squares;
   for (uint64_t i = 0; i < count; ++i) {
     double* const row = sample.data() + i * dim;
     largest.push_back(Widen(rows.row(i * rows.rows / count), rows.dtype, dim, row));
-    all_squares += DotOf(row, row, dim);
+    squares.push_back(DotOf(row, row, dim));
   }
+  const auto longest = std::max_element(squares.begin(), squares.end());
 
   // Sums of the rows, each as often as it points where they do: at first, where the longest one does.
   Deflation deflation;
   std::vector<double>& u = deflation.direction_;
-  u.assign(dim, 0.0);
-  double longest = 0.0;
-  for (uint64_t i = 0; i < count; ++i) {
-    const double* const row = sample.data() + i * dim;
-    const double squares = DotOf(row, row, dim);
-    if (squares > longest) u.assign(row, row + dim);
-    longest = std::max(longest, squares);
-  }
-  for (int step = 0; step < kPowerIterations && longest > 0.0; ++step) {
+  const auto first = sample.begin() + static_cast<ptrdiff_t>((longest - squares.begin()) * dim);
+  u.assign(first, first + static_cast<ptrdiff_t>(dim));
+  const int steps = *longest > 0.0 ? kPowerIterations : 0;
+  for (int step = 0; step < steps; ++step) {
     const double inverse = 1.0 / std::sqrt(DotOf(u.data(), u.data(), dim));
     std::vector<double> next(dim);
     for (uint64_t i = 0; i < count; ++i) {
@@ -70,18 +66,17 @@ Deflation Deflation::Of(const MatrixView& rows) {
 
   // An error of codes is about the length of one side times a step, the largest element's, of the other.
   std::vector<float> rest(dim);
-  double squares = 0.0, before = 0.0, after = 0.0;
+  double all_along = 0.0, before = 0.0, after = 0.0;
   for (uint64_t i = 0; i < count; ++i) {
-    const double* const row = sample.data() + i * dim;
-    const double along = deflation.Split(row, rest.data());
-    const double length = std::sqrt(DotOf(row, row, dim));
-    squares += along * along * deflation.squares_;
-    const double left = length * length - along * along * deflation.squares_;
-    if (length == 0.0) continue;
-    before += largest[i] / length;
-    after += std::sqrt(std::max(left, 0.0)) * MaxAbs(rest.data(), dim) / (length * length);
+    if (squares[i] == 0.0) continue;
+    const double along = deflation.Split(sample.data() + i * dim, rest.data());
+    const double squares_along = along * along * deflation.squares_;
+    all_along += squares_along;
+    before += largest[i] / std::sqrt(squares[i]);
+    after += std::sqrt(std::max(squares[i] - squares_along, 0.0)) * MaxAbs(rest.data(), dim) / squares[i];
   }
-  if (all_squares > 0.0) deflation.share_ = squares / all_squares;
+  const double all_squares = std::accumulate(squares.begin(), squares.end(), 0.0);
+  if (all_squares > 0.0) deflation.share_ = all_along / all_squares;
   if (before > 0.0) deflation.remaining_error_ = after / before;
   return deflation;
 }

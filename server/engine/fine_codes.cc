@@ -16,8 +16,8 @@ FineCodes::FineCodes(const MatrixView& rows, absl::Span<const double> norms, abs
       axes_(IdentityAxes(rows.dim)),
       code_dim_(RoundUpDim(static_cast<int>(axes_.dim))) {
   const uint32_t dim = axes_.dim;
-  std::vector<float> row(dim);
-  float* const seen = row.data();
+  std::vector<float> as_seen(dim);
+  float* const seen = as_seen.data();
   rows_.reserve(order.size());
   uint8_t* to = codes_.Reserve(order.size() * code_dim_ + kReadableBytes);
   for (const uint32_t id : order) {

@@ -50,7 +50,7 @@ struct ScreenPlan {
 ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, const ScreenOptions& options);
 
 // For people: "float32", "int8, 92 of 100 axes", "int8, 100 of 100 axes, 60 first", "int8, 60 of 768 axes,
-// then all", "int8, 768 of 768 axes, centred, spread", "int8, 100 of 100 axes, 1,024 clusters".
+// then all", "int8, 768 of 768 axes, deflated, spread", "int8, 100 of 100 axes, 1,024 clusters".
 std::string ScreenName(const Int8Codes* codes);
 
 }  // namespace dotmax

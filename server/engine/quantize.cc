@@ -208,7 +208,9 @@ absl::StatusOr<std::unique_ptr<Int8Codes>> Int8Codes::Encode(const MatrixView& r
     double least_norm = std::numeric_limits<double>::infinity();
     for (int r = 0; r < tile_rows; ++r) {
       const uint32_t id = codes->order_[first + r];
-      ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
+      if (!codes->is_deflated()) {
+        ToFloat32(rows.row(id), rows.dtype, dim, gathered.data() + static_cast<size_t>(r) * dim);
+      }
       norm = std::max(norm, norms[id]);
       least_norm = std::min(least_norm, norms[id]);
     }

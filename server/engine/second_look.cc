@@ -79,18 +79,13 @@ size_t SecondLook::Keep(absl::Span<Survivor> survivors, Scratch& scratch) const 
   for (size_t i = 0; i < survivors.size(); ++i) {
     const Survivor survivor = survivors[i];
     const size_t tile = TileOf(survivor.row), c = survivor.column;
-    int32_t threshold;
-    if (whole_ != nullptr && !is_deflated()) {
-      threshold = thresholds_[tile][c];
-    } else if (whole_ != nullptr) {
-      const CodeTile& row = whole_->tile(first_tile_ + tile);
-      threshold = Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),
-                                columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
-    } else {
-      const FineCodes::Row& row = fine_->row(first_row_ + survivor.row);
-      threshold = Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),
-                                columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
-    }
+    const auto by_row = [&](const auto& row) {
+      return Int8Threshold(ScoreOf(tile, survivor), ErrorOf(c, columns_.code_error[c], row),
+                           columns_.inverse_scale[c] / row.scale, columns_.offset[c]);
+    };
+    const int32_t threshold = whole_ == nullptr ? by_row(fine_->row(first_row_ + survivor.row))
+                              : is_deflated()   ? by_row(whole_->tile(first_tile_ + tile))
+                                                : thresholds_[tile][c];
     survivors[kept] = survivor;
     scores[kept] = scores[i];
     kept += scores[kept] > threshold;
