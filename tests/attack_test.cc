@@ -85,6 +85,7 @@ enum class Kind {
   kRoundedCodes,  // codes of the int8 screen once float32 has rounded them, always down
   kMixedElements,
   kFarAway,  // from the origin, beside what they are from each other
+  kPrices,   // about one direction, and of any length
   kCancelling,
   kCount
 };
@@ -148,6 +149,9 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
           break;
         case Kind::kFarAway:
           x += std::pow(10.0, decades / 5.0) * (1.0 + 0.1 * (i % 3));
+          break;
+        case Kind::kPrices:
+          x = scale * (1.0 + spread * x);
           break;
         case Kind::kCancelling:  // against queries whose neighbours are equal
           if (i % 2 == 1 && i + 2 < dim) x = -row[i - 1];

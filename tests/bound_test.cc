@@ -384,6 +384,23 @@ TEST(BoundTest, ThresholdIsBelowScoreLessError) {
   }
 }
 
+TEST(BoundTest, Float64ScoresThatReachTheScoreAreNotBelowTheBaseOfTheirRow) {
+  Random random(12);
+  for (int round = 0; round < 20'000; ++round) {
+    const double score = random.Normal(), slope = std::exp(5.0 * random.Normal()), x = random.Uniform();
+    const double base = ScreenBase(score, 0.0, slope);
+    const long double wanted = score + static_cast<long double>(slope) * x;
+    double least = static_cast<double>(wanted);  // that reaches it
+    if (least < wanted) least = std::nextafter(least, std::numeric_limits<double>::infinity());
+    ASSERT_GE(least, base + slope * x);
+    ASSERT_LE(least, (base + slope * x) + (std::abs(score) + slope) * 0x1p-48);
+    EXPECT_LT(ScreenBase(score, 1.0, slope), base - 0.999);
+  }
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(ScreenBase(infinity, 1.0, 1.0), infinity);
+  EXPECT_EQ(ScreenBase(-infinity, 1.0, 1.0), -infinity);
+}
+
 TEST(BoundTest, ThresholdAtTheEdges) {
   const double infinity = std::numeric_limits<double>::infinity();
   EXPECT_EQ(ScreenThreshold(-infinity, 1.0), -std::numeric_limits<float>::infinity());

@@ -586,6 +586,32 @@ TEST(EngineTest, RowsAboutTheirMeanLeaveFewer) {
   }
 }
 
+// Short rows about one direction, as prices are, of any length: 8-bit codes tell none from another by cosine,
+// and by distance each from the longest on is nearer than those before.
+TEST(EngineTest, ShortRowsAboutOneDirectionLeaveFewer) {
+  constexpr uint32_t kDim = 6, kQueries = 16, kRows = 6000;
+  Random random(1);
+  std::vector<double> values;
+  for (uint32_t r = 0; r < kQueries + kRows; ++r) {
+    double price = std::exp(r < kQueries ? -1.0 : random.Normal());
+    for (uint32_t i = 0; i < kDim; ++i) values.push_back(price *= 1.0 + 0.003 * random.Normal());
+  }
+  Engine engine(1);
+  for (const auto& [dtype, metric] :
+       {std::pair(DType::kFloat32, Metric::kCosine), std::pair(DType::kFloat32, Metric::kSquaredEuclidean),
+        std::pair(DType::kFloat64, Metric::kSquaredEuclidean)}) {
+    const SharedMatrix all = MakeMatrix(values, kDim, dtype);
+    const SharedMatrix rows = Slice(all, kQueries, kRows), queries = Slice(all, 0, kQueries);
+    const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
+    const absl::StatusOr<Answer> answer =
+        engine.Search(matrix, queries.view, {.top_k = 3, .metric = metric}, Never);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow, metric));
+    if (matrix.codes() == nullptr) continue;
+    EXPECT_LT(answer->stats.pairs_checked, 0.05 * kQueries * kRows) << static_cast<int>(metric);
+  }
+}
+
 // Distances are small beside what is far away from everything: rows' lengths say nothing of them.
 TEST(EngineTest, RowsFarFromTheOrigin) {
   for (const uint32_t dim : {2u, 37u, 260u}) {

@@ -106,5 +106,26 @@ TEST(RowLoopsTest, ScalesRowsByPowersOfTwo) {
   }
 }
 
+TEST(RowLoopsTest, ScoresByColumnAreInnerProducts) {
+  Random random(6);
+  for (const size_t count : {1, 7, 8, 9, 64}) {
+    for (const size_t dim : {1, 5, 100}) {
+      for (const size_t width : {8, 24, 64}) {
+        std::vector<double> rows(count * dim), packed(dim * width), scores(count * width + 1, 77.0);
+        for (double& x : rows) x = random.Normal();
+        for (double& x : packed) x = random.Normal();
+        ScoreColumns(rows.data(), count, packed.data(), dim, width, scores.data());
+        EXPECT_EQ(scores.back(), 77.0);
+        for (size_t i = 0; i < count * width; ++i) {
+          const size_t r = i / width, c = i % width;
+          double sum = 0.0;
+          for (size_t d = 0; d < dim; ++d) sum += rows[r * dim + d] * packed[d * width + c];
+          ASSERT_NEAR(scores[i], sum, 1e-12);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dotmax

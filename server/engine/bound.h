@@ -440,6 +440,14 @@ inline float ScreenThreshold(double score, double error) {
                                       Term("threshold underflow", 0x1p-149)));
 }
 
+// The same in float64 where rows of a tile differ in what is asked of them: S ≥ base + slope·x whenever a·b ≥
+// score + slope·x, for 0 ≤ slope·x ≤ most. Float64 errs by u₆₄ of two sums here, and of a product and a sum
+// where S is compared. +infinity, which nothing reaches, for that score.
+inline double ScreenBase(double score, double error, double most) {
+  if (score > std::numeric_limits<double>::max()) return score;
+  return score - error - Term("base rounding", (std::abs(score) + error + most) * 8.0 * kUnitFloat64);
+}
+
 }  // namespace dotmax
 
 #endif  // DOTMAX_SERVER_ENGINE_BOUND_H_

@@ -21,6 +21,7 @@
 #include "server/engine/quantize.h"
 #include "server/engine/second_look.h"
 #include "server/engine/seeds.h"
+#include "server/engine/tile_look.h"
 
 namespace dotmax {
 
@@ -69,6 +70,8 @@ class Int8Pass final : public Pass {
     // Of the first `count` survivors, those that a look in float32 leaves, moved to the front by row: how
     // many.
     size_t LookInFloat32(uint64_t first, uint64_t end, size_t count);
+    // The same of one tile's.
+    size_t LookAtTile(uint64_t t, absl::Span<Survivor> survivors);
 
     // The active queries for the scorer, by the pass's kernels, or another, and for their codes, or others.
     void Pack();
@@ -123,6 +126,11 @@ class Int8Pass final : public Pass {
       return scratch_.kept_scores.data() + (pass_.kept_tiles_[i].rows_before + row) * columns;
     }
 
+    // For the nearest rows: what some rows of about a query's own length prove, once, if the rows' lengths
+    // are most of what tells them apart. Then each tile from the longest rows on has nearer ones than all
+    // before. Whether thresholds may have changed.
+    bool SeedByLength(uint64_t tile);
+
     bool WantsSeeds(uint32_t q, bool guess) const;
 
     // The active queries that know nothing yet, and guess or don't, see the scores of some rows first: what
@@ -170,9 +178,10 @@ class Int8Pass final : public Pass {
     std::vector<double> to_reach_in_tile_;     // inner products, for these
     std::array<double, kMaxColumns> bounds_;   // of those in the tile
     std::array<double, kMaxColumns> centres_;  // a·centre of the tile
-    size_t live_ = 0;                          // those of `active_` that are not finished
-    std::vector<uint32_t> active_;             // the queries of the block by column
-    std::vector<uint32_t> packed_;             // those that were packed last, for a tile of near rows
+    std::array<bool, kMaxColumns> seeded_by_length_ = {};
+    size_t live_ = 0;               // those of `active_` that are not finished
+    std::vector<uint32_t> active_;  // the queries of the block by column
+    std::vector<uint32_t> packed_;  // those that were packed last, for a tile of near rows
     // By column, too.
     std::array<double, kMaxColumns> merits_;                        // to reach
     std::array<double, kMaxColumns> scores_;                        // that rows of the tile need for that
@@ -186,6 +195,7 @@ class Int8Pass final : public Pass {
     std::optional<size_t> kept_;  // which of the kept tiles is searched, if one is
     std::optional<SecondLook> second_look_;
     const Float32Look float32_look_;
+    TileLook tile_look_;
     Checks checks_;
   };
 

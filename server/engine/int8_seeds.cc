@@ -3,7 +3,9 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
@@ -19,6 +21,12 @@ constexpr uint64_t kTilesPerSeedTile = 64;
 // The k largest of so many groups' largest scores are about the k largest of all.
 constexpr uint64_t kGroupsPerHit = 8;
 constexpr uint64_t kMostRowsPerGroup = 128;
+
+// Most hits that rows of a query's own length are tried for, and how many more rows than that; and what the
+// best known squared distance is of that which lengths alone make, at most.
+constexpr uint32_t kMostSeedsByLength = 256;
+constexpr uint64_t kMoreSeedsByLength = 8;
+constexpr double kMostOfLength = 4.0;
 
 // So many rows of a tile are scored exactly with one query after the other: they stay in the second cache.
 int RowsInCache(size_t row_bytes) {
@@ -271,6 +279,43 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
   }
   checks_.Finish();
   return true;
+}
+
+bool Int8Pass::TileWorker::SeedByLength(uint64_t t) {
+  const Int8Codes& rows = pass_.rows_;
+  if (length_metric_ != Metric::kSquaredEuclidean || rows.centre_codes() != nullptr) return false;
+  bool any = false;
+  std::vector<double> merits;
+  for (size_t c = 0; c < active_.size(); ++c) {
+    const uint32_t q = active_[c];
+    const uint32_t top_k = pass_.block_.question(q).top_k;
+    if (pass_.block_.metric(q) != Metric::kSquaredEuclidean || top_k == 0 || top_k > kMostSeedsByLength ||
+        seeded_by_length_[q]) {
+      continue;
+    }
+    const double length = pass_.block_.measured[q].most / pass_.block_.measured[q].unit;
+    const double longer = rows.tile(t).least_norm - length, known = -pass_.block_.best(q).threshold();
+    if (longer <= 0.0 || known < longer * longer || known > kMostOfLength * longer * longer) continue;
+    seeded_by_length_[q] = any = true;
+    const CodeTile& tile = rows.tile(rows.tile_of_length(length));
+    const double share = (tile.norm - length) / std::max(tile.norm - tile.least_norm, length * 0x1p-30);
+    const uint64_t place = tile.first + static_cast<uint64_t>(std::clamp(share, 0.0, 1.0) * tile.rows);
+    const uint64_t count = std::min<uint64_t>(top_k + kMoreSeedsByLength, rows.rows());
+    const uint64_t first = std::min(place - std::min(place, count / 2), rows.rows() - count);
+    for (uint64_t i = first; i < first + count; ++i) {
+      Prefetch(pass_.base_.row(rows.id_at(i)), pass_.base_.row_bytes());
+    }
+    merits.clear();
+    for (uint64_t i = first; i < first + count; ++i) {
+      const uint64_t id = rows.id_at(i);
+      if (pass_.IsHit(q, id)) merits.push_back(pass_.Check(q, id).lower);
+    }
+    if (merits.size() < top_k) continue;
+    std::nth_element(merits.begin(), merits.begin() + (top_k - 1), merits.end(), std::greater<>());
+    pass_.block_.best(q).RaiseThreshold(merits[top_k - 1]);
+    merits_[c] = pass_.MeritToReach(q);
+  }
+  return any;
 }
 
 bool Int8Pass::TileWorker::WantsSeeds(uint32_t q, bool guess) const {

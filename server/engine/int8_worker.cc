@@ -17,6 +17,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr uint32_t kFewestToResolve = 32;
 // Where a query has so many survivors, they are put side by side.
 constexpr size_t kManyPerQuery = 2;
+// Where one in so many pairs of a tile survives, better thresholds are looked for.
+constexpr size_t kManyOfTile = 16;
 // And where a row has so many, a look at it costs less than one at more codes of each.
 constexpr size_t kManyPerRow = 4;
 // 100 hits of 10,000 x 4,096 for 256 queries take 0.81 of the time by rests, of 15,000 x 1,536 1.03.
@@ -35,6 +37,7 @@ Int8Pass::TileWorker::TileWorker(Int8Pass& pass, int round, Scratch& scratch, Pa
       round_(round),
       scratch_(scratch),
       float32_look_(pass.base_, pass.block_),
+      tile_look_(pass.base_, pass.block_, scratch),
       checks_(pass, scratch, scorer) {
   if (pass.whole_ != nullptr) {
     second_look_.emplace(*pass.whole_, pass.queries_again_, pass.rests_, pass.all_kernels_, pass.along_);
@@ -188,7 +191,13 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
       second_look_->AddTile(pass_.rows_.tile(t), {scores_.data(), slopes_.data()}, terms.length, along);
     }
     const size_t before = count;
-    count += CollectTile(t, terms, survivors + count);
+    size_t more = CollectTile(t, terms, survivors + count);
+    scratch_.pairs_survived += more;
+    if (more * kManyOfTile >= rows * live_ && SeedByLength(t)) AskForScores(t);
+    if (!second_look_.has_value() && tile_look_.Serves(more, rows, live_)) {
+      more = LookAtTile(t, {survivors + count, more});
+    }
+    count += more;
     if (!kept_.has_value()) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
@@ -197,7 +206,6 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
       if (pass_.whole_ != nullptr) second_look_->Fetch(survivors[i].row);
     }
   }
-  scratch_.pairs_survived += count;
   // Rests spare rows their way from memory: where every row comes, float32 takes less, unless the queries'
   // does not stay in a cache either.
   const bool by_rests = pass_.whole_ == nullptr && pass_.rows_.fine() == nullptr;
@@ -229,6 +237,7 @@ void Int8Pass::TileWorker::Pack(const TileMatmul* kernel, const Int8Codes& rows,
     norms_[c] = pass_.block_.norms[active_[c]];
   }
   if (second_look_.has_value()) second_look_->Pack(active_);
+  tile_look_.Forget();
   scratch_.scorer.Pack(kernel, columns, codes, static_cast<int>(active_.size()), dim);
   scratch_.int_thresholds.Reserve(columns + kScoresPadding);
   scratch_.survivors.Reserve(size_t{kTilesPerClaim} * Int8Codes::kTileRows * columns + kSurvivorPadding);
@@ -277,7 +286,7 @@ void Int8Pass::TileWorker::AskForScores(uint64_t t) {
     const Metric metric = pass_.block_.metric(active_[c]);
     const MeasuredQuery& query = pass_.block_.measured[active_[c]];
     scores_[c] = merits_[c] == kInfinity ? kInfinity : LeastDot(metric, merits_[c], query, lengths.all);
-    const bool rises = metric == length_metric_ && std::isfinite(merits_[c]) && !lengths.longer.empty();
+    const bool rises = metric == length_metric_ && std::isfinite(merits_[c]);
     slopes_[c] = rises ? LeastDotSlope(metric, merits_[c], query) : 0.0;
   }
 }
@@ -381,6 +390,13 @@ size_t Int8Pass::TileWorker::LookInFloat32(uint64_t first, uint64_t end, size_t 
     return LeastDot(metric, pass_.MeritToReach(q), pass_.block_.measured[q], own);
   };
   return float32_look_.Keep({scratch_.survivors.data(), count}, active_, lengths.most, id, score, scratch_);
+}
+
+size_t Int8Pass::TileWorker::LookAtTile(uint64_t t, absl::Span<Survivor> survivors) {
+  const CodeTile& tile = pass_.rows_.tile(t);
+  const auto id = [&](int row) { return pass_.rows_.id(t, row); };
+  return tile_look_.Keep(survivors, active_, {tile.rows, Lengths(tile), id},
+                         {length_metric_, scores_.data(), slopes_.data()});
 }
 
 }  // namespace dotmax

@@ -131,6 +131,11 @@ class Int8Codes {
     const auto after = [](uint64_t p, const CodeTile& tile) { return p < tile.first; };
     return std::upper_bound(tiles_.begin(), tiles_.end(), place, after) - tiles_.begin() - 1;
   }
+  // The first tile, by norm, with a row of no more than this length, or the last one.
+  uint64_t tile_of_length(double length) const {
+    const auto longer = [](const CodeTile& tile, double l) { return tile.least_norm > l; };
+    return std::lower_bound(tiles_.begin(), tiles_.end() - 1, length, longer) - tiles_.begin();
+  }
   // ≥ the length of any row.
   double longest() const { return longest_; }
   // Of a tile's rows. If they are deflated, they are all told apart.

@@ -168,6 +168,43 @@ void SubtractMultipleOf(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y
   for (; i < n; ++i) to[i] = static_cast<float>(x[i] - factor * y[i]);
 }
 
+// Eight sums at once hide how long each waits for its own.
+void ScoreRows(const double* HWY_RESTRICT rows, size_t count, const double* HWY_RESTRICT packed, size_t dim,
+               size_t width, double* HWY_RESTRICT scores) {
+  const hn::CappedTag<double, 8> d;
+  const size_t lanes = hn::Lanes(d);
+  for (size_t first = 0; first < count; first += 8) {
+    // Should there be fewer rows, the last one is scored several times.
+    const auto at = [&](size_t i) { return std::min(first + i, count - 1); };
+    const double *const x0 = rows + at(0) * dim, *const x1 = rows + at(1) * dim;
+    const double *const x2 = rows + at(2) * dim, *const x3 = rows + at(3) * dim;
+    const double *const x4 = rows + at(4) * dim, *const x5 = rows + at(5) * dim;
+    const double *const x6 = rows + at(6) * dim, *const x7 = rows + at(7) * dim;
+    for (size_t c = 0; c < width; c += lanes) {
+      auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+      for (size_t i = 0; i < dim; ++i) {
+        const auto y = hn::LoadU(d, packed + i * width + c);
+        s0 = hn::MulAdd(hn::Set(d, x0[i]), y, s0);
+        s1 = hn::MulAdd(hn::Set(d, x1[i]), y, s1);
+        s2 = hn::MulAdd(hn::Set(d, x2[i]), y, s2);
+        s3 = hn::MulAdd(hn::Set(d, x3[i]), y, s3);
+        s4 = hn::MulAdd(hn::Set(d, x4[i]), y, s4);
+        s5 = hn::MulAdd(hn::Set(d, x5[i]), y, s5);
+        s6 = hn::MulAdd(hn::Set(d, x6[i]), y, s6);
+        s7 = hn::MulAdd(hn::Set(d, x7[i]), y, s7);
+      }
+      hn::StoreU(s0, d, scores + at(0) * width + c);
+      hn::StoreU(s1, d, scores + at(1) * width + c);
+      hn::StoreU(s2, d, scores + at(2) * width + c);
+      hn::StoreU(s3, d, scores + at(3) * width + c);
+      hn::StoreU(s4, d, scores + at(4) * width + c);
+      hn::StoreU(s5, d, scores + at(5) * width + c);
+      hn::StoreU(s6, d, scores + at(6) * width + c);
+      hn::StoreU(s7, d, scores + at(7) * width + c);
+    }
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace dotmax
 HWY_AFTER_NAMESPACE();
@@ -182,6 +219,7 @@ HWY_EXPORT(EncodePlainS8);
 HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(SubtractMultipleOf);
+HWY_EXPORT(ScoreRows);
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }
 
@@ -207,6 +245,11 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {
 
 void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to) {
   HWY_DYNAMIC_DISPATCH(SubtractMultipleOf)(x, y, factor, n, to);
+}
+
+void ScoreColumns(const double* rows, size_t count, const double* packed, size_t dim, size_t width,
+                  double* scores) {
+  HWY_DYNAMIC_DISPATCH(ScoreRows)(rows, count, packed, dim, width, scores);
 }
 
 }  // namespace dotmax

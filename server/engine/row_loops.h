@@ -46,6 +46,11 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to);
 // to[i] = x[i] − factor · y[i], in float64, each operation rounded or fused, then rounded to float32.
 void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to);
 
+// scores[r · width + c] = Σ rows[r · dim + i] · packed[i · width + c], in some order, each step rounded or
+// fused: inner products of rows and queries that stand side by side. REQUIRES: width a multiple of 8.
+void ScoreColumns(const double* rows, size_t count, const double* packed, size_t dim, size_t width,
+                  double* scores);
+
 }  // namespace dotmax
 
 #endif  // DOTMAX_SERVER_ENGINE_ROW_LOOPS_H_

@@ -1,0 +1,124 @@
+#include "server/engine/tile_look.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "server/base/dtype.h"
+#include "server/engine/aligned.h"
+#include "server/engine/pair_sums.h"
+#include "server/engine/row_loops.h"
+
+namespace dotmax {
+namespace {
+
+// Products of so many dims of a pair take as long as a check, and of fewer dims no less than those of a few.
+// To measure a row and to widen it takes as long as a check, too, and to pack queries as long as products
+// with so many rows.
+constexpr uint64_t kDimsPerCheck = 2048, kFewestDims = 32, kRowsPerPacking = 32;
+// Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it is given up.
+constexpr int64_t kPatience = 2048;
+// Of longer rows float32 says as much in half the time (float32_look.h).
+constexpr uint32_t kMostDims = 255;
+// Whose products stay in the first cache.
+constexpr size_t kRowsTogether = 64, kQueriesTogether = 64;
+
+// Columns for so many queries: whole vectors.
+constexpr size_t WidthOf(size_t queries) { return (queries + 7) / 8 * 8; }
+
+}  // namespace
+
+int64_t TileLook::Cost(size_t rows, size_t queries) const {
+  const uint64_t packing = packed_ ? 0 : kRowsPerPacking;
+  const uint64_t dims = (rows + packing) * queries * std::max<uint64_t>(base_.dim, kFewestDims);
+  return static_cast<int64_t>(dims / kDimsPerCheck + rows);
+}
+
+bool TileLook::Serves(size_t survivors, size_t rows, size_t queries) const {
+  return base_.dim <= kMostDims && static_cast<int64_t>(survivors) > Cost(rows, queries) &&
+         spared_ > -kPatience;
+}
+
+void TileLook::Pack(absl::Span<const uint32_t> queries) {
+  const size_t dim = base_.dim;
+  double* packed = scratch_.look_queries.Reserve(WidthOf(queries.size()) * dim);
+  for (size_t first = 0; first < queries.size(); first += kQueriesTogether) {
+    const absl::Span<const uint32_t> some = queries.subspan(first, kQueriesTogether);
+    const size_t width = WidthOf(some.size());
+    std::fill_n(packed, width * dim, 0.0);
+    for (size_t c = 0; c < some.size(); ++c) {
+      const double unit = ScaleByPowerOfTwo(1.0, -block_.exponents[some[c]]);
+      const double* const query = block_.exact[some[c]].elements.data();
+      for (size_t i = 0; i < dim; ++i) packed[i * width + c] = query[i] * unit;
+    }
+    packed += width * dim;
+  }
+}
+
+const double* TileLook::LengthTerms(const Tile& tile, Metric metric) {
+  constexpr size_t kAhead = 16;
+  double* const terms = scratch_.look_terms.Reserve(tile.rows);
+  if (metric == Metric::kInnerProduct) {
+    std::fill_n(terms, tile.rows, 0.0);
+    return terms;
+  }
+  const double* const any = block_.exact[0].elements.data();
+  for (int r = 0; r < tile.rows; ++r) {
+    Prefetch(base_.row(tile.id(std::min<int>(r + kAhead, tile.rows - 1))), base_.row_bytes());
+    const double squares = CheckDotAndSquares(any, base_.row(tile.id(r)), base_.dtype, base_.dim).squares;
+    const double longer = LeastNorm(NormUpperBound(base_.dim, squares)) - tile.lengths.least;
+    terms[r] = LengthTerm(metric, tile.lengths.least, std::max(longer, 0.0)) * (1.0 - 0x1p-50);
+  }
+  return terms;
+}
+
+size_t TileLook::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, const Tile& tile,
+                      const Asked& asked) {
+  spared_ -= Cost(tile.rows, queries.size());
+  if (!std::exchange(packed_, true)) Pack(queries);
+  const auto& [least_length, most_length] = tile.lengths;
+  const double most = LengthTerm(asked.length_metric, least_length, most_length - least_length) * kOutward;
+  std::array<double, kMaxColumns> base;
+  for (size_t c = 0; c < queries.size(); ++c) {
+    const double error = error_(block_.norms[queries[c]] * most_length) + base_.dim * 0x1p-900;
+    base[c] = ScreenBase(asked.scores[c], error, asked.slopes[c] * most);
+  }
+  const double* const terms = LengthTerms(tile, asked.length_metric);
+
+  const size_t dim = base_.dim;
+  double* const rows = scratch_.look_rows.Reserve(kRowsTogether * dim);
+  double* const scores = scratch_.look_scores.Reserve(kRowsTogether * kMaxColumns);
+  size_t first = 0, end = 0;                                    // the rows that are there
+  std::array<bool, kMaxColumns / kQueriesTogether> known = {};  // their scores, by part of the columns
+  size_t kept = 0;
+  for (size_t i = 0; i < survivors.size(); ++i) {
+    const Survivor survivor = survivors[i];
+    if (survivor.row < first || survivor.row >= end) {
+      // The first rows tell whether the others are worth it.
+      if (i > 0 && kept > i - i / 4) {
+        std::copy(survivors.begin() + i, survivors.end(), survivors.begin() + kept);
+        kept += survivors.size() - i;
+        break;
+      }
+      first = survivor.row / kRowsTogether * kRowsTogether;
+      end = std::min<size_t>(first + kRowsTogether, tile.rows);
+      known.fill(false);
+      for (size_t r = first; r < end; ++r) {
+        ToFloat64(base_.row(tile.id(r)), base_.dtype, dim, rows + (r - first) * dim);
+      }
+    }
+    const size_t part = survivor.column / kQueriesTogether, before = part * kQueriesTogether;
+    const size_t width = WidthOf(std::min(queries.size() - before, kQueriesTogether));
+    double* const of_part = scores + before * kRowsTogether;
+    if (!std::exchange(known[part], true)) {
+      ScoreColumns(rows, end - first, scratch_.look_queries.data() + before * dim, dim, width, of_part);
+    }
+    const double score = of_part[(survivor.row - first) * width + survivor.column - before];
+    survivors[kept] = survivor;
+    kept += score >= base[survivor.column] + asked.slopes[survivor.column] * terms[survivor.row] ? 1 : 0;
+  }
+  spared_ += static_cast<int64_t>(survivors.size() - kept);
+  return kept;
+}
+
+}  // namespace dotmax

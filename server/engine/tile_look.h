@@ -1,0 +1,67 @@
+// Where codes rule out little of a tile, all of its pairs are looked at in float64 side by side, as a matrix
+// product: of short rows that takes a fraction of what checks one by one do.
+#ifndef DOTMAX_SERVER_ENGINE_TILE_LOOK_H_
+#define DOTMAX_SERVER_ENGINE_TILE_LOOK_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
+#include "server/base/types.h"
+#include "server/engine/bound.h"
+#include "server/engine/measure.h"
+#include "server/engine/pass.h"
+#include "server/engine/reduce.h"
+
+namespace dotmax {
+
+// One worker's. Not thread-safe.
+class TileLook {
+ public:
+  // All that is given outlives this; `scratch` is the worker's. REQUIRES: rows whose magnitudes the float32
+  // screen takes unscaled, or zero (matrix.h).
+  TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scratch)
+      : base_(base), block_(block), scratch_(scratch), error_(base.dim) {}
+
+  // Whether that is worth it if so many pairs of a tile survive, and has been so far.
+  bool Serves(size_t survivors, size_t rows, size_t queries) const;
+
+  // The tile's rows: their numbers, and what holds for their lengths.
+  struct Tile {
+    int rows;
+    LengthRange lengths;
+    absl::FunctionRef<uint64_t(int row)> id;
+  };
+  // What inner products must reach, by column, for a row of the least length, and how that rises with
+  // LengthTerm of a metric: 0 for columns of others.
+  struct Asked {
+    Metric length_metric;
+    const double *scores, *slopes;
+  };
+  // Moves the survivors that may reach what they are asked for to the front, in their order; returns how
+  // many. Their columns are those of `queries`. Fastest if they are in order of rows, or so for every 64
+  // columns.
+  size_t Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, const Tile& tile,
+              const Asked& asked);
+  // The next call's `queries` are others than the last one's.
+  void Forget() { packed_ = false; }
+
+ private:
+  // What a tile takes, in checks.
+  int64_t Cost(size_t rows, size_t queries) const;
+  void Pack(absl::Span<const uint32_t> queries);
+  // LengthTerm of each row, or a little less.
+  const double* LengthTerms(const Tile& tile, Metric metric);
+
+  const MatrixView& base_;
+  const QueryBlock& block_;
+  Scratch& scratch_;
+  const Float64DotError error_;
+  bool packed_ = false;  // whether `scratch` has the queries
+  int64_t spared_ = 0;   // checks, less what that took
+};
+
+}  // namespace dotmax
+
+#endif  // DOTMAX_SERVER_ENGINE_TILE_LOOK_H_
