@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "server/engine/bound.h"
 #include "tests/data.h"
@@ -106,21 +107,36 @@ TEST(RowLoopsTest, ScalesRowsByPowersOfTwo) {
   }
 }
 
-TEST(RowLoopsTest, ScoresByColumnAreInnerProducts) {
+TEST(RowLoopsTest, CollectsTheInnerProductsThatReach) {
   Random random(6);
   for (const size_t count : {1, 7, 8, 9, 64}) {
     for (const size_t dim : {1, 5, 100}) {
       for (const size_t width : {8, 24, 64}) {
-        std::vector<double> rows(count * dim), packed(dim * width), scores(count * width + 1, 77.0);
-        for (double& x : rows) x = random.Normal();
-        for (double& x : packed) x = random.Normal();
-        ScoreColumns(rows.data(), count, packed.data(), dim, width, scores.data());
-        EXPECT_EQ(scores.back(), 77.0);
+        std::vector<double> rows(count * dim), packed(dim * width), terms(count), base(width), slopes(width);
+        for (std::vector<double>* numbers : {&rows, &packed, &terms, &slopes}) {
+          for (double& x : *numbers) x = std::nearbyint(4.0 * random.Normal());  // sums are exact
+        }
+        for (double& x : base) x = std::nearbyint(10.0 * std::sqrt(dim) * random.Normal());
+        base[1] = std::numeric_limits<double>::infinity();
+        base[2] = -base[1];
+        std::vector<Survivor> found(count * width + 1, {7777, 7777});
+        const size_t left =
+            CollectReaching(rows.data(), terms.data(), 100, count, dim,
+                            {packed.data(), base.data(), slopes.data(), width}, 64, found.data());
+        EXPECT_EQ(found.back().row, 7777);
+        ASSERT_LE(left, count * width);
+        std::vector<bool> is_found(count * width);
+        for (const Survivor& s : absl::MakeSpan(found).first(left)) {
+          const size_t i = (s.row - 100) * width + s.column - 64;
+          ASSERT_LT(i, is_found.size());
+          EXPECT_FALSE(is_found[i]);
+          is_found[i] = true;
+        }
         for (size_t i = 0; i < count * width; ++i) {
           const size_t r = i / width, c = i % width;
           double sum = 0.0;
           for (size_t d = 0; d < dim; ++d) sum += rows[r * dim + d] * packed[d * width + c];
-          ASSERT_NEAR(scores[i], sum, 1e-12);
+          ASSERT_EQ(is_found[i], sum >= base[c] + slopes[c] * terms[r]);
         }
       }
     }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -46,9 +48,9 @@ class TileLookTest : public ::testing::Test {
 
 class EveryMetricTest : public TileLookTest, public ::testing::WithParamInterface<Metric> {};
 
-// What stays are the pairs that reach what their query asks for, equal included, and no others, to float64's
-// precision: whatever rows' lengths are.
-TEST_P(EveryMetricTest, KeepsWhatReachesTheMerit) {
+// What is left are the pairs that reach what their query asks for, equal included, and no others, to
+// float64's precision: whatever rows' lengths are.
+TEST_P(EveryMetricTest, CollectsWhatReachesTheMerit) {
   const Metric metric = GetParam();
   for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kFloat16}) {
     for (const uint32_t query_count : {3u, 70u}) {
@@ -88,31 +90,21 @@ TEST_P(EveryMetricTest, KeepsWhatReachesTheMerit) {
         scores[c] = c == 1 ? asked[c] : LeastDot(metric, scaled, block_.measured[q], lengths);
         slopes[c] = std::isfinite(scaled) ? LeastDotSlope(metric, scaled, block_.measured[q]) : 0.0;
       }
-      std::vector<Survivor> survivors, expected;
+      std::vector<std::pair<int, int>> expected, found;
       for (int row = 0; row < kRows; ++row) {
         for (uint32_t c = 0; c < query_count; ++c) {
-          if (random.Next() % 4 == 0) continue;
-          survivors.push_back({static_cast<uint16_t>(c), static_cast<uint16_t>(row)});
-          if (merit(columns_[c], kFirst + row) >= asked[c]) expected.push_back(survivors.back());
+          if (merit(columns_[c], kFirst + row) >= asked[c]) expected.emplace_back(row, c);
         }
       }
-      const auto same = [](const Survivor& a, const Survivor& b) {
-        return a.row == b.row && a.column == b.column;
-      };
-      // Rows by rows, and columns by columns in parts, as kernels have them.
-      for (const bool in_parts : {false, true}) {
-        const auto part = [&](const Survivor& s) { return in_parts ? s.column / 64 : 0; };
-        const auto by_part = [&](const Survivor& a, const Survivor& b) { return part(a) < part(b); };
-        std::vector<Survivor> kept = survivors, wanted = expected;
-        std::stable_sort(kept.begin(), kept.end(), by_part);
-        std::stable_sort(wanted.begin(), wanted.end(), by_part);
-        TileLook look(base.view, block_, scratch_);
-        kept.resize(look.Keep(absl::MakeSpan(kept), columns_,
-                              {kRows, lengths, [](int row) { return static_cast<uint64_t>(kFirst + row); }},
-                              {metric, scores.data(), slopes.data()}));
-        ASSERT_TRUE(std::equal(kept.begin(), kept.end(), wanted.begin(), wanted.end(), same))
-            << kept.size() << " of " << wanted.size();
-      }
+      std::vector<Survivor> pairs(kRows * query_count);
+      TileLook look(base.view, block_, scratch_);
+      const std::optional<size_t> count = look.Collect(
+          columns_, {kRows, lengths, [](int row) { return static_cast<uint64_t>(kFirst + row); }},
+          {metric, scores.data(), slopes.data()}, pairs.size(), pairs.data());
+      ASSERT_TRUE(count.has_value());
+      for (const Survivor& s : absl::MakeSpan(pairs).first(*count)) found.emplace_back(s.row, s.column);
+      std::sort(found.begin(), found.end());
+      EXPECT_EQ(found, expected);
     }
   }
 }
@@ -131,25 +123,25 @@ TEST_F(TileLookTest, ServesWhereItSparesMoreThanItTakes) {
   const SharedMatrix long_rows = RandomNormal(512, 256, 1);
   EXPECT_FALSE(TileLook(long_rows.view, block_, scratch_).Serves(512 * 64, 512, 64));
 
-  std::vector<Survivor> all;
-  for (uint16_t row = 0; row < 512; ++row) {
-    for (uint16_t column = 0; column < 64; ++column) all.push_back({column, row});
-  }
   const auto id = [](int row) { return static_cast<uint64_t>(row); };
   const std::vector<double> slopes(64, 0.0), nothing(64, 1e6), anything(64, -1e6);
-  std::vector<Survivor> kept = all;
-  EXPECT_EQ(look.Keep(absl::MakeSpan(kept), columns_, {512, {0.0, 100.0}, id},
-                      {Metric::kInnerProduct, nothing.data(), slopes.data()}),
-            0u);
-  EXPECT_TRUE(look.Serves(512 * 64, 512, 64));
-  for (int i = 0; i < 100; ++i) {
-    EXPECT_EQ(look.Keep(absl::MakeSpan(kept = all), columns_, {512, {0.0, 100.0}, id},
-                        {Metric::kInnerProduct, anything.data(), slopes.data()}),
-              all.size());
+  std::vector<Survivor> found(512 * 64);
+  const auto collect = [&](const std::vector<double>& scores, size_t survivors) {
+    return look.Collect(columns_, {512, {0.0, 100.0}, id},
+                        {Metric::kInnerProduct, scores.data(), slopes.data()}, survivors, found.data());
+  };
+  EXPECT_EQ(collect(nothing, 512 * 16), 0u);
+  EXPECT_FALSE(look.ServesAtOnce());
+  // Where codes rule out nothing, the next tiles' need not be asked.
+  EXPECT_EQ(collect(nothing, 512 * 64), 0u);
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_TRUE(look.ServesAtOnce());
+    EXPECT_EQ(collect(nothing, 512 * 64), 0u);
   }
-  EXPECT_TRUE(std::equal(kept.begin(), kept.end(), all.begin(), [](const Survivor& a, const Survivor& b) {
-    return a.row == b.row && a.column == b.column;
-  }));
+  EXPECT_FALSE(look.ServesAtOnce());
+  EXPECT_TRUE(look.Serves(512 * 64, 512, 64));
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(collect(anything, 512 * 64), std::nullopt);
+  EXPECT_FALSE(look.ServesAtOnce());
   EXPECT_FALSE(look.Serves(512 * 64, 512, 64));
 }
 

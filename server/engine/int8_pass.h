@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -70,8 +71,6 @@ class Int8Pass final : public Pass {
     // Of the first `count` survivors, those that a look in float32 leaves, moved to the front by row: how
     // many.
     size_t LookInFloat32(uint64_t first, uint64_t end, size_t count);
-    // The same of one tile's.
-    size_t LookAtTile(uint64_t t, absl::Span<Survivor> survivors);
 
     // The active queries for the scorer, by the pass's kernels, or another, and for their codes, or others.
     void Pack();
@@ -120,6 +119,8 @@ class Int8Pass final : public Pass {
     RowTerms TermsOf(uint64_t t, size_t i);
     std::array<float*, 3> RoomForThresholds();
 
+    // What has been checked has this score.
+    static constexpr int32_t kStruckOut = std::numeric_limits<int32_t>::min();
     // Those of the i-th kept tile from a row on.
     int32_t* KeptScores(size_t i, int row) const {
       const size_t columns = scratch_.scorer.columns();
@@ -144,6 +145,8 @@ class Int8Pass final : public Pass {
     void SeedByBest(const Int8Codes& rows, const RowRun& run, const SeedColumns& columns,
                     const std::array<bool, kMaxColumns>& seeded);
 
+    // A tile's pairs that are not ruled out by codes, or, where these do little, by a look at all of them.
+    size_t SurvivorsOf(uint64_t t, const RowTerms& terms, Survivor* survivors);
     size_t CollectTile(uint64_t t, const RowTerms& terms, Survivor* survivors);
 
     // What inner products with rows of a tile must reach for the shortest one, and, in `slopes_`, how that

@@ -268,7 +268,7 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
       // More than about k are ties.
       end = std::remove_if(survivors, end, [&](const Survivor& s) { return room[s.column]-- <= 0; });
       for (Survivor* s = survivors; s < end; ++s) {  // no second time
-        scores[s->row * static_cast<size_t>(columns) + s->column] = std::numeric_limits<int32_t>::min();
+        scores[s->row * static_cast<size_t>(columns) + s->column] = kStruckOut;
         s->row += static_cast<uint16_t>(first);
       }
       const size_t count = end - survivors;

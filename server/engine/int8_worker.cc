@@ -191,13 +191,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
       second_look_->AddTile(pass_.rows_.tile(t), {scores_.data(), slopes_.data()}, terms.length, along);
     }
     const size_t before = count;
-    size_t more = CollectTile(t, terms, survivors + count);
-    scratch_.pairs_survived += more;
-    if (more * kManyOfTile >= rows * live_ && SeedByLength(t)) AskForScores(t);
-    if (!second_look_.has_value() && tile_look_.Serves(more, rows, live_)) {
-      more = LookAtTile(t, {survivors + count, more});
-    }
-    count += more;
+    count += SurvivorsOf(t, terms, survivors + count);
     if (!kept_.has_value()) scratch_.pairs_screened += rows * live_;
     all_rows += rows;
     const uint64_t rows_before = pass_.rows_.tile(t).first - pass_.rows_.tile(first).first;
@@ -392,11 +386,30 @@ size_t Int8Pass::TileWorker::LookInFloat32(uint64_t first, uint64_t end, size_t 
   return float32_look_.Keep({scratch_.survivors.data(), count}, active_, lengths.most, id, score, scratch_);
 }
 
-size_t Int8Pass::TileWorker::LookAtTile(uint64_t t, absl::Span<Survivor> survivors) {
+size_t Int8Pass::TileWorker::SurvivorsOf(uint64_t t, const RowTerms& terms, Survivor* survivors) {
   const CodeTile& tile = pass_.rows_.tile(t);
-  const auto id = [&](int row) { return pass_.rows_.id(t, row); };
-  return tile_look_.Keep(survivors, active_, {tile.rows, Lengths(tile), id},
-                         {length_metric_, scores_.data(), slopes_.data()});
+  const size_t rows = tile.rows;
+  const bool may_look = !second_look_.has_value(), at_once = may_look && tile_look_.ServesAtOnce();
+  size_t count = at_once ? rows * live_ : CollectTile(t, terms, survivors);
+  if (!at_once) scratch_.pairs_survived += count;
+  if (count * kManyOfTile >= rows * live_ && SeedByLength(t)) AskForScores(t);
+  if (!at_once && !(may_look && tile_look_.Serves(count, rows, live_))) return count;
+
+  Survivor* const found = scratch_.sorted.Reserve(rows * active_.size());
+  const std::optional<size_t> left =
+      tile_look_.Collect(active_, {tile.rows, Lengths(tile), [&](int row) { return pass_.rows_.id(t, row); }},
+                         {length_metric_, scores_.data(), slopes_.data()}, count, found);
+  if (at_once) {
+    if (!left.has_value()) count = CollectTile(t, terms, survivors);
+    scratch_.pairs_survived += left.value_or(count);
+  }
+  if (!left.has_value()) return count;
+  if (!kept_.has_value()) return std::copy_n(found, *left, survivors) - survivors;
+  const int32_t* const scores = KeptScores(*kept_, 0);
+  const auto is_struck_out = [&](const Survivor& s) {
+    return scores[size_t{s.row} * scratch_.scorer.columns() + s.column] == kStruckOut;
+  };
+  return std::remove_copy_if(found, found + *left, survivors, is_struck_out) - survivors;
 }
 
 }  // namespace dotmax

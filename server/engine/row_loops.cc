@@ -168,11 +168,24 @@ void SubtractMultipleOf(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y
   for (; i < n; ++i) to[i] = static_cast<float>(x[i] - factor * y[i]);
 }
 
+// Appends those of one row, of some columns.
+template <class D, class M>
+HWY_INLINE void AppendReaching(D d, M mask, size_t row, size_t column, Survivor* HWY_RESTRICT& end) {
+  uint8_t bytes[8] = {};  // one of them is used
+  hn::StoreMaskBits(d, mask, bytes);
+  for (unsigned bits = bytes[0]; bits != 0; bits &= bits - 1) {
+    *end++ = {static_cast<uint16_t>(column + std::countr_zero(bits)), static_cast<uint16_t>(row)};
+  }
+}
+
 // Eight sums at once hide how long each waits for its own.
-void ScoreRows(const double* HWY_RESTRICT rows, size_t count, const double* HWY_RESTRICT packed, size_t dim,
-               size_t width, double* HWY_RESTRICT scores) {
+size_t CollectRows(const double* HWY_RESTRICT rows, const double* HWY_RESTRICT terms, size_t first_row,
+                   size_t count, size_t dim, const PackedColumns& columns, size_t first_column,
+                   Survivor* HWY_RESTRICT survivors) {
   const hn::CappedTag<double, 8> d;
-  const size_t lanes = hn::Lanes(d);
+  const size_t lanes = hn::Lanes(d), width = columns.width;
+  const double* HWY_RESTRICT packed = columns.packed;
+  Survivor* HWY_RESTRICT end = survivors;
   for (size_t first = 0; first < count; first += 8) {
     // Should there be fewer rows, the last one is scored several times.
     const auto at = [&](size_t i) { return std::min(first + i, count - 1); };
@@ -193,16 +206,26 @@ void ScoreRows(const double* HWY_RESTRICT rows, size_t count, const double* HWY_
         s6 = hn::MulAdd(hn::Set(d, x6[i]), y, s6);
         s7 = hn::MulAdd(hn::Set(d, x7[i]), y, s7);
       }
-      hn::StoreU(s0, d, scores + at(0) * width + c);
-      hn::StoreU(s1, d, scores + at(1) * width + c);
-      hn::StoreU(s2, d, scores + at(2) * width + c);
-      hn::StoreU(s3, d, scores + at(3) * width + c);
-      hn::StoreU(s4, d, scores + at(4) * width + c);
-      hn::StoreU(s5, d, scores + at(5) * width + c);
-      hn::StoreU(s6, d, scores + at(6) * width + c);
-      hn::StoreU(s7, d, scores + at(7) * width + c);
+      const auto base = hn::LoadU(d, columns.base + c), slopes = hn::LoadU(d, columns.slopes + c);
+      const auto reaches = [&](hn::Vec<decltype(d)> sum, size_t i) HWY_ATTR {
+        return hn::Ge(sum, hn::MulAdd(slopes, hn::Set(d, terms[at(i)]), base));
+      };
+      const auto m0 = reaches(s0, 0), m1 = reaches(s1, 1), m2 = reaches(s2, 2), m3 = reaches(s3, 3);
+      const auto m4 = reaches(s4, 4), m5 = reaches(s5, 5), m6 = reaches(s6, 6), m7 = reaches(s7, 7);
+      const auto any = hn::Or(hn::Or(hn::Or(m0, m1), hn::Or(m2, m3)), hn::Or(hn::Or(m4, m5), hn::Or(m6, m7)));
+      if (HWY_LIKELY(hn::AllFalse(d, any))) continue;
+      const size_t left = count - first, row = first_row + first, column = first_column + c;
+      AppendReaching(d, m0, row, column, end);
+      if (left > 1) AppendReaching(d, m1, row + 1, column, end);
+      if (left > 2) AppendReaching(d, m2, row + 2, column, end);
+      if (left > 3) AppendReaching(d, m3, row + 3, column, end);
+      if (left > 4) AppendReaching(d, m4, row + 4, column, end);
+      if (left > 5) AppendReaching(d, m5, row + 5, column, end);
+      if (left > 6) AppendReaching(d, m6, row + 6, column, end);
+      if (left > 7) AppendReaching(d, m7, row + 7, column, end);
     }
   }
+  return end - survivors;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -219,7 +242,7 @@ HWY_EXPORT(EncodePlainS8);
 HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(SubtractMultipleOf);
-HWY_EXPORT(ScoreRows);
+HWY_EXPORT(CollectRows);
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }
 
@@ -247,9 +270,10 @@ void SubtractMultiple(const float* x, const float* y, double factor, size_t n, f
   HWY_DYNAMIC_DISPATCH(SubtractMultipleOf)(x, y, factor, n, to);
 }
 
-void ScoreColumns(const double* rows, size_t count, const double* packed, size_t dim, size_t width,
-                  double* scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreRows)(rows, count, packed, dim, width, scores);
+size_t CollectReaching(const double* rows, const double* terms, size_t first_row, size_t count, size_t dim,
+                       const PackedColumns& columns, size_t first_column, Survivor* survivors) {
+  return HWY_DYNAMIC_DISPATCH(CollectRows)(rows, terms, first_row, count, dim, columns, first_column,
+                                           survivors);
 }
 
 }  // namespace dotmax

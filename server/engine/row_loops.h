@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "server/engine/reduce.h"
+
 namespace dotmax {
 
 // max |xᵢ|; 0 for none.
@@ -46,10 +48,18 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to);
 // to[i] = x[i] − factor · y[i], in float64, each operation rounded or fused, then rounded to float32.
 void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to);
 
-// scores[r · width + c] = Σ rows[r · dim + i] · packed[i · width + c], in some order, each step rounded or
-// fused: inner products of rows and queries that stand side by side. REQUIRES: width a multiple of 8.
-void ScoreColumns(const double* rows, size_t count, const double* packed, size_t dim, size_t width,
-                  double* scores);
+// Queries side by side: element i of query c is packed[i · width + c], width being a multiple of 8; and what
+// a row with a term asks of it: base[c] + slopes[c] · term; +infinity where nothing may reach it.
+struct PackedColumns {
+  const double *packed, *base, *slopes;
+  size_t width;
+};
+// Writes (first column + c, first row + r) to `survivors` for all inner products Σ rows[r · dim + i] ·
+// packed[i · width + c], summed up in order, each step rounded or fused, that are at least what is asked of
+// them with terms[r], and returns how many (room for all). About dim / 2 + 1 instructions per vector of
+// products. REQUIRES: no NaN; first + rows, columns < 2^16.
+size_t CollectReaching(const double* rows, const double* terms, size_t first_row, size_t count, size_t dim,
+                       const PackedColumns& columns, size_t first_column, Survivor* survivors);
 
 }  // namespace dotmax
 

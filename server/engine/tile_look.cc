@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 #include "server/base/dtype.h"
@@ -16,10 +17,16 @@ namespace {
 // To measure a row and to widen it takes as long as a check, too, and to pack queries as long as products
 // with so many rows.
 constexpr uint64_t kDimsPerCheck = 2048, kFewestDims = 32, kRowsPerPacking = 32;
-// Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it is given up.
-constexpr int64_t kPatience = 2048;
+// Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it waits for as
+// many tiles as it takes to regain that, some for each.
+constexpr int64_t kPatience = 1024, kRegained = 32;
 // Of longer rows float32 says as much in half the time (float32_look.h).
 constexpr uint32_t kMostDims = 255;
+// The share of the survivors that may be left; and if codes rule out no more than one in so many pairs, so
+// many tiles are looked at without them.
+constexpr double kMostLeft = 0.75;
+constexpr size_t kMostRuledOut = 4;
+constexpr int kTilesAtOnce = 8;
 // Whose products stay in the first cache.
 constexpr size_t kRowsTogether = 64, kQueriesTogether = 64;
 
@@ -28,15 +35,19 @@ constexpr size_t WidthOf(size_t queries) { return (queries + 7) / 8 * 8; }
 
 }  // namespace
 
+TileLook::TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scratch)
+    : base_(base), block_(block), scratch_(scratch), error_(base.dim), spared_(kPatience) {}
+
 int64_t TileLook::Cost(size_t rows, size_t queries) const {
   const uint64_t packing = packed_ ? 0 : kRowsPerPacking;
   const uint64_t dims = (rows + packing) * queries * std::max<uint64_t>(base_.dim, kFewestDims);
   return static_cast<int64_t>(dims / kDimsPerCheck + rows);
 }
 
-bool TileLook::Serves(size_t survivors, size_t rows, size_t queries) const {
-  return base_.dim <= kMostDims && static_cast<int64_t>(survivors) > Cost(rows, queries) &&
-         spared_ > -kPatience;
+bool TileLook::Serves(size_t survivors, size_t rows, size_t queries) {
+  if (base_.dim > kMostDims || static_cast<int64_t>(survivors) <= Cost(rows, queries)) return false;
+  spared_ += kRegained;
+  return spared_ > 0;
 }
 
 void TileLook::Pack(absl::Span<const uint32_t> queries) {
@@ -72,53 +83,46 @@ const double* TileLook::LengthTerms(const Tile& tile, Metric metric) {
   return terms;
 }
 
-size_t TileLook::Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, const Tile& tile,
-                      const Asked& asked) {
-  spared_ -= Cost(tile.rows, queries.size());
+std::optional<size_t> TileLook::Collect(absl::Span<const uint32_t> queries, const Tile& tile,
+                                        const Asked& asked, size_t survivors, Survivor* found) {
+  const int64_t cost = Cost(tile.rows, queries.size()), cost_of_first = Cost(kRowsTogether, queries.size());
   if (!std::exchange(packed_, true)) Pack(queries);
   const auto& [least_length, most_length] = tile.lengths;
   const double most = LengthTerm(asked.length_metric, least_length, most_length - least_length) * kOutward;
-  std::array<double, kMaxColumns> base;
+  std::array<double, kMaxColumns> base, slopes = {};
+  base.fill(std::numeric_limits<double>::infinity());
   for (size_t c = 0; c < queries.size(); ++c) {
     const double error = error_(block_.norms[queries[c]] * most_length) + base_.dim * 0x1p-900;
     base[c] = ScreenBase(asked.scores[c], error, asked.slopes[c] * most);
+    slopes[c] = asked.slopes[c];
   }
   const double* const terms = LengthTerms(tile, asked.length_metric);
 
-  const size_t dim = base_.dim;
-  double* const rows = scratch_.look_rows.Reserve(kRowsTogether * dim);
-  double* const scores = scratch_.look_scores.Reserve(kRowsTogether * kMaxColumns);
-  size_t first = 0, end = 0;                                    // the rows that are there
-  std::array<bool, kMaxColumns / kQueriesTogether> known = {};  // their scores, by part of the columns
-  size_t kept = 0;
-  for (size_t i = 0; i < survivors.size(); ++i) {
-    const Survivor survivor = survivors[i];
-    if (survivor.row < first || survivor.row >= end) {
-      // The first rows tell whether the others are worth it.
-      if (i > 0 && kept > i - i / 4) {
-        std::copy(survivors.begin() + i, survivors.end(), survivors.begin() + kept);
-        kept += survivors.size() - i;
-        break;
-      }
-      first = survivor.row / kRowsTogether * kRowsTogether;
-      end = std::min<size_t>(first + kRowsTogether, tile.rows);
-      known.fill(false);
-      for (size_t r = first; r < end; ++r) {
-        ToFloat64(base_.row(tile.id(r)), base_.dtype, dim, rows + (r - first) * dim);
-      }
+  const size_t dim = base_.dim, rows = tile.rows;
+  double* const wide = scratch_.look_rows.Reserve(kRowsTogether * dim);
+  size_t count = 0;
+  for (size_t first = 0, end; first < rows; first = end) {
+    // The first rows tell whether the others are worth it.
+    if (first == kRowsTogether && count * rows > survivors * kMostLeft * first) {
+      at_once_ = 0;
+      spared_ -= cost_of_first + tile.rows;
+      return std::nullopt;
     }
-    const size_t part = survivor.column / kQueriesTogether, before = part * kQueriesTogether;
-    const size_t width = WidthOf(std::min(queries.size() - before, kQueriesTogether));
-    double* const of_part = scores + before * kRowsTogether;
-    if (!std::exchange(known[part], true)) {
-      ScoreColumns(rows, end - first, scratch_.look_queries.data() + before * dim, dim, width, of_part);
+    end = std::min(first + kRowsTogether, rows);
+    for (size_t r = first; r < end; ++r) {
+      ToFloat64(base_.row(tile.id(r)), base_.dtype, dim, wide + (r - first) * dim);
     }
-    const double score = of_part[(survivor.row - first) * width + survivor.column - before];
-    survivors[kept] = survivor;
-    kept += score >= base[survivor.column] + asked.slopes[survivor.column] * terms[survivor.row] ? 1 : 0;
+    for (size_t c = 0; c < queries.size(); c += kQueriesTogether) {
+      const size_t width = WidthOf(std::min(queries.size() - c, kQueriesTogether));
+      const PackedColumns columns = {scratch_.look_queries.data() + c * dim, &base[c], &slopes[c], width};
+      count += CollectReaching(wide, terms + first, first, end - first, dim, columns, c, found + count);
+    }
   }
-  spared_ += static_cast<int64_t>(survivors.size() - kept);
-  return kept;
+  spared_ += static_cast<int64_t>(survivors) - static_cast<int64_t>(count) - cost;
+  spared_ = std::min(spared_, kPatience);
+  const bool is_dense = survivors * kMostRuledOut >= rows * queries.size() * (kMostRuledOut - 1);
+  at_once_ = at_once_ > 0 ? at_once_ - 1 : is_dense ? kTilesAtOnce : 0;
+  return count;
 }
 
 }  // namespace dotmax

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
@@ -21,11 +22,12 @@ class TileLook {
  public:
   // All that is given outlives this; `scratch` is the worker's. REQUIRES: rows whose magnitudes the float32
   // screen takes unscaled, or zero (matrix.h).
-  TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scratch)
-      : base_(base), block_(block), scratch_(scratch), error_(base.dim) {}
+  TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scratch);
 
-  // Whether that is worth it if so many pairs of a tile survive, and has been so far.
-  bool Serves(size_t survivors, size_t rows, size_t queries) const;
+  // Whether that is worth it if so many pairs of a tile survive codes, and has been so far.
+  bool Serves(size_t survivors, size_t rows, size_t queries);
+  // Whether it is so without codes: for some tiles after one of which these have ruled out little.
+  bool ServesAtOnce() const { return at_once_ > 0; }
 
   // The tile's rows: their numbers, and what holds for their lengths.
   struct Tile {
@@ -39,11 +41,11 @@ class TileLook {
     Metric length_metric;
     const double *scores, *slopes;
   };
-  // Moves the survivors that may reach what they are asked for to the front, in their order; returns how
-  // many. Their columns are those of `queries`. Fastest if they are in order of rows, or so for every 64
-  // columns.
-  size_t Keep(absl::Span<Survivor> survivors, absl::Span<const uint32_t> queries, const Tile& tile,
-              const Asked& asked);
+  // Writes the pairs that may reach what they are asked for to `found` (room for all), and returns how many.
+  // Their columns are those of `queries`. `survivors`: how many codes left, or all; nothing, and nothing of
+  // use in `found`, if that would leave most of these.
+  std::optional<size_t> Collect(absl::Span<const uint32_t> queries, const Tile& tile, const Asked& asked,
+                                size_t survivors, Survivor* found);
   // The next call's `queries` are others than the last one's.
   void Forget() { packed_ = false; }
 
@@ -59,7 +61,8 @@ class TileLook {
   Scratch& scratch_;
   const Float64DotError error_;
   bool packed_ = false;  // whether `scratch` has the queries
-  int64_t spared_ = 0;   // checks, less what that took
+  int64_t spared_;       // checks, less what that took
+  int at_once_ = 0;
 };
 
 }  // namespace dotmax
