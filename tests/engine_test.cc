@@ -602,13 +602,16 @@ TEST(EngineTest, ShortRowsAboutOneDirectionLeaveFewer) {
         std::pair(DType::kFloat64, Metric::kSquaredEuclidean)}) {
     const SharedMatrix all = MakeMatrix(values, kDim, dtype);
     const SharedMatrix rows = Slice(all, kQueries, kRows), queries = Slice(all, 0, kQueries);
-    const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim});
-    const absl::StatusOr<Answer> answer =
-        engine.Search(matrix, queries.view, {.top_k = 3, .metric = metric}, Never);
-    ASSERT_TRUE(answer.ok()) << answer.status();
-    EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow, metric));
-    if (matrix.codes() == nullptr) continue;
-    EXPECT_LT(answer->stats.pairs_checked, 0.05 * kQueries * kRows) << static_cast<int>(metric);
+    const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, 3, Reduction::kPerRow, metric);
+    for (const uint32_t clusters : {0u, 20u}) {
+      const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8, .axes = kDim, .clusters = clusters});
+      const absl::StatusOr<Answer> answer =
+          engine.Search(matrix, queries.view, {.top_k = 3, .metric = metric}, Never);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->hits, expected) << matrix.screen();
+      if (matrix.codes() == nullptr || clusters > 0) continue;
+      EXPECT_LT(answer->stats.pairs_checked, 0.05 * kQueries * kRows) << static_cast<int>(metric);
+    }
   }
 }
 

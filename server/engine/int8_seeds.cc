@@ -295,7 +295,8 @@ bool Int8Pass::TileWorker::SeedByLength(uint64_t t) {
     }
     const double length = pass_.block_.measured[q].most / pass_.block_.measured[q].unit;
     const double longer = rows.tile(t).least_norm - length, known = -pass_.block_.best(q).threshold();
-    if (longer <= 0.0 || known < longer * longer || known > kMostOfLength * longer * longer) continue;
+    const double least = longer * longer;
+    if (!(longer > 0.0 && known >= least && known <= kMostOfLength * least)) continue;
     seeded_by_length_[q] = any = true;
     const CodeTile& tile = rows.tile(rows.tile_of_length(length));
     const double share = (tile.norm - length) / std::max(tile.norm - tile.least_norm, length * 0x1p-30);

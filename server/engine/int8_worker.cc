@@ -270,16 +270,21 @@ std::array<float*, 3> Int8Pass::TileWorker::RoomForThresholds() {
 }
 
 void Int8Pass::TileWorker::AskForScores(uint64_t t) {
+  if (pass_.rows_.centre_codes() != nullptr) {
+    for (size_t c = 0; c < active_.size(); ++c) {
+      if (centre_scores_[c] == kNotAsked) merits_[c] = kInfinity;
+    }
+  }
   if (pass_.inner_products()) {
     std::copy_n(merits_.begin(), active_.size(), scores_.begin());
     slopes_.fill(0.0);
     return;
   }
-  const RowLengths lengths = pass_.rows_.lengths(t);
+  const LengthRange lengths = Lengths(pass_.rows_.tile(t));
   for (size_t c = 0; c < active_.size(); ++c) {
     const Metric metric = pass_.block_.metric(active_[c]);
     const MeasuredQuery& query = pass_.block_.measured[active_[c]];
-    scores_[c] = merits_[c] == kInfinity ? kInfinity : LeastDot(metric, merits_[c], query, lengths.all);
+    scores_[c] = merits_[c] == kInfinity ? kInfinity : LeastDot(metric, merits_[c], query, lengths);
     const bool rises = metric == length_metric_ && std::isfinite(merits_[c]);
     slopes_[c] = rises ? LeastDotSlope(metric, merits_[c], query) : 0.0;
   }
@@ -294,9 +299,7 @@ const double* Int8Pass::TileWorker::ScoresOfCodes(uint64_t t) {
     return rest_scores_.data();
   }
   if (pass_.rows_.centre_codes() == nullptr) return scores_.data();
-  for (size_t c = 0; c < columns; ++c) {
-    rest_scores_[c] = centre_scores_[c] == kNotAsked ? kInfinity : LessCentre(scores_[c], centre_scores_[c]);
-  }
+  for (size_t c = 0; c < columns; ++c) rest_scores_[c] = LessCentre(scores_[c], centre_scores_[c]);
   return rest_scores_.data();
 }
 
@@ -391,7 +394,7 @@ size_t Int8Pass::TileWorker::SurvivorsOf(uint64_t t, const RowTerms& terms, Surv
   const size_t rows = tile.rows;
   const bool may_look = !second_look_.has_value(), at_once = may_look && tile_look_.ServesAtOnce();
   size_t count = at_once ? rows * live_ : CollectTile(t, terms, survivors);
-  if (!at_once) scratch_.pairs_survived += count;
+  scratch_.pairs_survived += at_once ? 0 : count;
   if (count * kManyOfTile >= rows * live_ && SeedByLength(t)) AskForScores(t);
   if (!at_once && !(may_look && tile_look_.Serves(count, rows, live_))) return count;
 
