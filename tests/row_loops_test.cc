@@ -116,6 +116,14 @@ TEST(RowLoopsTest, CollectsTheInnerProductsThatReach) {
         for (std::vector<double>* numbers : {&rows, &packed, &terms, &slopes}) {
           for (double& x : *numbers) x = std::nearbyint(4.0 * random.Normal());  // sums are exact
         }
+        std::vector<double> squares(count + 1, 7.0);
+        SquaresOfRows(rows.data(), count, dim, squares.data());
+        EXPECT_EQ(squares[count], 7.0);
+        for (size_t r = 0; r < count; ++r) {
+          double sum = 0.0;
+          for (size_t i = 0; i < dim; ++i) sum += rows[r * dim + i] * rows[r * dim + i];
+          ASSERT_EQ(squares[r], sum);
+        }
         for (double& x : base) x = std::nearbyint(10.0 * std::sqrt(dim) * random.Normal());
         base[1] = std::numeric_limits<double>::infinity();
         base[2] = -base[1];

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -75,6 +76,8 @@ TEST_P(EveryMetricTest, CollectsWhatReachesTheMerit) {
         most = std::max(most, length * (1.0 + 1e-9));
       }
       const LengthRange lengths = {least, most};
+      std::vector<uint32_t> ids(kRows);
+      std::iota(ids.begin(), ids.end(), kFirst);
 
       const auto merit = [&](uint32_t q, uint64_t id) {
         return MeritOf(metric, testing::ExactScore(queries.view, q, base.view, id, metric));
@@ -99,8 +102,7 @@ TEST_P(EveryMetricTest, CollectsWhatReachesTheMerit) {
       std::vector<Survivor> pairs(kRows * query_count);
       TileLook look(base.view, block_, scratch_);
       const std::optional<size_t> count = look.Collect(
-          columns_, {kRows, lengths, [](int row) { return static_cast<uint64_t>(kFirst + row); }},
-          {metric, scores.data(), slopes.data()}, pairs.size(), pairs.data());
+          columns_, {ids, lengths}, {metric, scores.data(), slopes.data()}, pairs.size(), pairs.data());
       ASSERT_TRUE(count.has_value());
       for (const Survivor& s : absl::MakeSpan(pairs).first(*count)) found.emplace_back(s.row, s.column);
       std::sort(found.begin(), found.end());
@@ -119,16 +121,18 @@ TEST_F(TileLookTest, ServesWhereItSparesMoreThanItTakes) {
   TileLook look(base.view, block_, scratch_);
   EXPECT_TRUE(look.Serves(512 * 64, 512, 64));
   EXPECT_FALSE(look.Serves(512, 512, 64));
-  EXPECT_FALSE(look.Serves(512, 512, 1));
+  EXPECT_TRUE(look.Serves(512, 512, 1));
+  EXPECT_FALSE(look.Serves(256, 512, 1));
   const SharedMatrix long_rows = RandomNormal(512, 256, 1);
   EXPECT_FALSE(TileLook(long_rows.view, block_, scratch_).Serves(512 * 64, 512, 64));
 
-  const auto id = [](int row) { return static_cast<uint64_t>(row); };
+  std::vector<uint32_t> ids(512);
+  std::iota(ids.begin(), ids.end(), 0);
   const std::vector<double> slopes(64, 0.0), nothing(64, 1e6), anything(64, -1e6);
   std::vector<Survivor> found(512 * 64);
   const auto collect = [&](const std::vector<double>& scores, size_t survivors) {
-    return look.Collect(columns_, {512, {0.0, 100.0}, id},
-                        {Metric::kInnerProduct, scores.data(), slopes.data()}, survivors, found.data());
+    return look.Collect(columns_, {ids, {0.0, 100.0}}, {Metric::kInnerProduct, scores.data(), slopes.data()},
+                        survivors, found.data());
   };
   EXPECT_EQ(collect(nothing, 512 * 16), 0u);
   EXPECT_FALSE(look.ServesAtOnce());

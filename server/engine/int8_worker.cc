@@ -400,7 +400,7 @@ size_t Int8Pass::TileWorker::SurvivorsOf(uint64_t t, const RowTerms& terms, Surv
 
   Survivor* const found = scratch_.sorted.Reserve(rows * active_.size());
   const std::optional<size_t> left =
-      tile_look_.Collect(active_, {tile.rows, Lengths(tile), [&](int row) { return pass_.rows_.id(t, row); }},
+      tile_look_.Collect(active_, {pass_.rows_.ids(t), Lengths(tile)},
                          {length_metric_, scores_.data(), slopes_.data()}, count, found);
   if (at_once) {
     if (!left.has_value()) count = CollectTile(t, terms, survivors);

@@ -157,7 +157,7 @@ struct Scratch {
   CodeScorer scorer;
   AlignedArray<int32_t> int_thresholds, scores_again, rest_scores, kept_scores;
   AlignedArray<float> largest_of_groups, row_thresholds, length_terms;
-  AlignedArray<double> look_queries, look_rows, look_terms;
+  AlignedArray<double> look_queries, look_rows;
   AlignedArray<int8_t> codes;
   AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;

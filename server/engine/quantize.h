@@ -149,6 +149,8 @@ class Int8Codes {
   CodeRows codes(uint64_t t, int row = 0) const;
   // The row number in the matrix of row `row` of tile `t`.
   uint64_t id(uint64_t t, int row) const { return id_at(tiles_[t].first + row); }
+  // Those of all its rows.
+  absl::Span<const uint32_t> ids(uint64_t t) const { return order_.subspan(tiles_[t].first, tiles_[t].rows); }
   // That of a place in the order.
   uint64_t id_at(uint64_t place) const { return order_[place]; }
 

@@ -168,6 +168,22 @@ void SubtractMultipleOf(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y
   for (; i < n; ++i) to[i] = static_cast<float>(x[i] - factor * y[i]);
 }
 
+void AddSquares(const double* HWY_RESTRICT rows, size_t count, size_t dim, double* HWY_RESTRICT squares) {
+  const hn::ScalableTag<double> d;
+  const size_t lanes = hn::Lanes(d);
+  for (size_t r = 0; r < count; ++r, rows += dim) {
+    auto sums = hn::Zero(d);
+    size_t i = 0;
+    for (; i + lanes <= dim; i += lanes) {
+      const auto x = hn::LoadU(d, rows + i);
+      sums = hn::MulAdd(x, x, sums);
+    }
+    double sum = i > 0 ? hn::GetLane(hn::SumOfLanes(d, sums)) : 0.0;
+    for (; i < dim; ++i) sum += rows[i] * rows[i];
+    squares[r] = sum;
+  }
+}
+
 // Appends those of one row, of some columns.
 template <class D, class M>
 HWY_INLINE void AppendReaching(D d, M mask, size_t row, size_t column, Survivor* HWY_RESTRICT& end) {
@@ -242,6 +258,7 @@ HWY_EXPORT(EncodePlainS8);
 HWY_EXPORT(EncodePlainU8);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(SubtractMultipleOf);
+HWY_EXPORT(AddSquares);
 HWY_EXPORT(CollectRows);
 
 float MaxAbs(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestAbs)(x, n); }
@@ -268,6 +285,10 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to) {
 
 void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to) {
   HWY_DYNAMIC_DISPATCH(SubtractMultipleOf)(x, y, factor, n, to);
+}
+
+void SquaresOfRows(const double* rows, size_t count, size_t dim, double* squares) {
+  HWY_DYNAMIC_DISPATCH(AddSquares)(rows, count, dim, squares);
 }
 
 size_t CollectReaching(const double* rows, const double* terms, size_t first_row, size_t count, size_t dim,

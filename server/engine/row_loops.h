@@ -48,6 +48,9 @@ double ScaleToFloat32(const double* x, size_t n, double factor, float* to);
 // to[i] = x[i] − factor · y[i], in float64, each operation rounded or fused, then rounded to float32.
 void SubtractMultiple(const float* x, const float* y, double factor, size_t n, float* to);
 
+// squares[r] = Σ rows[r · dim + i]², in some order, each step rounded or fused.
+void SquaresOfRows(const double* rows, size_t count, size_t dim, double* squares);
+
 // Queries side by side: element i of query c is packed[i · width + c], width being a multiple of 8; and what
 // a row with a term asks of it: base[c] + slopes[c] · term; +infinity where nothing may reach it.
 struct PackedColumns {

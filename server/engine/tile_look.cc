@@ -7,16 +7,15 @@
 
 #include "server/base/dtype.h"
 #include "server/engine/aligned.h"
-#include "server/engine/pair_sums.h"
 #include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {
 
 // Products of so many dims of a pair take as long as a check, and of fewer dims no less than those of a few.
-// To measure a row and to widen it takes as long as a check, too, and to pack queries as long as products
+// To measure and widen so many rows takes as long as a check, too, and to pack queries as long as products
 // with so many rows.
-constexpr uint64_t kDimsPerCheck = 2048, kFewestDims = 32, kRowsPerPacking = 32;
+constexpr uint64_t kDimsPerCheck = 2048, kFewestDims = 32, kRowsPerCheck = 2, kRowsPerPacking = 32;
 // Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it waits for as
 // many tiles as it takes to regain that, some for each.
 constexpr int64_t kPatience = 1024, kRegained = 32;
@@ -41,7 +40,7 @@ TileLook::TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scr
 int64_t TileLook::Cost(size_t rows, size_t queries) const {
   const uint64_t packing = packed_ ? 0 : kRowsPerPacking;
   const uint64_t dims = (rows + packing) * queries * std::max<uint64_t>(base_.dim, kFewestDims);
-  return static_cast<int64_t>(dims / kDimsPerCheck + rows);
+  return static_cast<int64_t>(dims / kDimsPerCheck + rows / kRowsPerCheck);
 }
 
 bool TileLook::Serves(size_t survivors, size_t rows, size_t queries) {
@@ -66,26 +65,30 @@ void TileLook::Pack(absl::Span<const uint32_t> queries) {
   }
 }
 
-const double* TileLook::LengthTerms(const Tile& tile, Metric metric) {
-  constexpr size_t kAhead = 16;
-  double* const terms = scratch_.look_terms.Reserve(tile.rows);
-  if (metric == Metric::kInnerProduct) {
-    std::fill_n(terms, tile.rows, 0.0);
-    return terms;
+void TileLook::Widen(const Tile& tile, size_t first, size_t end) {
+  const size_t dim = base_.dim;
+  double* wide = scratch_.look_rows.Reserve(kRowsTogether * dim);
+  for (size_t r = first; r < end; ++r, wide += dim) {
+    const size_t next = std::min(r + kRowsTogether, tile.ids.size() - 1);
+    Prefetch(base_.row(tile.ids[next]), base_.row_bytes());
+    ToFloat64(base_.row(tile.ids[r]), base_.dtype, dim, wide);
   }
-  const double* const any = block_.exact[0].elements.data();
-  for (int r = 0; r < tile.rows; ++r) {
-    Prefetch(base_.row(tile.id(std::min<int>(r + kAhead, tile.rows - 1))), base_.row_bytes());
-    const double squares = CheckDotAndSquares(any, base_.row(tile.id(r)), base_.dtype, base_.dim).squares;
-    const double longer = LeastNorm(NormUpperBound(base_.dim, squares)) - tile.lengths.least;
-    terms[r] = LengthTerm(metric, tile.lengths.least, std::max(longer, 0.0)) * (1.0 - 0x1p-50);
+}
+
+void TileLook::MeasureTerms(const Tile& tile, size_t count, Metric metric, double* terms) const {
+  if (metric == Metric::kInnerProduct) return void(std::fill_n(terms, count, 0.0));
+  const double least = tile.lengths.least;
+  SquaresOfRows(scratch_.look_rows.data(), count, base_.dim, terms);
+  for (size_t r = 0; r < count; ++r) {
+    const double longer = LeastNorm(NormUpperBound(base_.dim, terms[r])) - least;
+    terms[r] = LengthTerm(metric, least, std::max(longer, 0.0)) * (1.0 - 0x1p-50);
   }
-  return terms;
 }
 
 std::optional<size_t> TileLook::Collect(absl::Span<const uint32_t> queries, const Tile& tile,
                                         const Asked& asked, size_t survivors, Survivor* found) {
-  const int64_t cost = Cost(tile.rows, queries.size()), cost_of_first = Cost(kRowsTogether, queries.size());
+  const int64_t cost = Cost(tile.ids.size(), queries.size()),
+                cost_of_first = Cost(kRowsTogether, queries.size());
   if (!std::exchange(packed_, true)) Pack(queries);
   const auto& [least_length, most_length] = tile.lengths;
   const double most = LengthTerm(asked.length_metric, least_length, most_length - least_length) * kOutward;
@@ -96,26 +99,25 @@ std::optional<size_t> TileLook::Collect(absl::Span<const uint32_t> queries, cons
     base[c] = ScreenBase(asked.scores[c], error, asked.slopes[c] * most);
     slopes[c] = asked.slopes[c];
   }
-  const double* const terms = LengthTerms(tile, asked.length_metric);
 
-  const size_t dim = base_.dim, rows = tile.rows;
-  double* const wide = scratch_.look_rows.Reserve(kRowsTogether * dim);
+  std::array<double, kRowsTogether> terms;
+  const size_t dim = base_.dim, rows = tile.ids.size();
   size_t count = 0;
   for (size_t first = 0, end; first < rows; first = end) {
     // The first rows tell whether the others are worth it.
     if (first == kRowsTogether && count * rows > survivors * kMostLeft * first) {
       at_once_ = 0;
-      spared_ -= cost_of_first + tile.rows;
+      spared_ -= cost_of_first;
       return std::nullopt;
     }
     end = std::min(first + kRowsTogether, rows);
-    for (size_t r = first; r < end; ++r) {
-      ToFloat64(base_.row(tile.id(r)), base_.dtype, dim, wide + (r - first) * dim);
-    }
+    Widen(tile, first, end);
+    MeasureTerms(tile, end - first, asked.length_metric, terms.data());
     for (size_t c = 0; c < queries.size(); c += kQueriesTogether) {
       const size_t width = WidthOf(std::min(queries.size() - c, kQueriesTogether));
       const PackedColumns columns = {scratch_.look_queries.data() + c * dim, &base[c], &slopes[c], width};
-      count += CollectReaching(wide, terms + first, first, end - first, dim, columns, c, found + count);
+      count += CollectReaching(scratch_.look_rows.data(), terms.data(), first, end - first, dim, columns, c,
+                               found + count);
     }
   }
   spared_ += static_cast<int64_t>(survivors) - static_cast<int64_t>(count) - cost;

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "server/base/types.h"
 #include "server/engine/bound.h"
@@ -31,9 +30,8 @@ class TileLook {
 
   // The tile's rows: their numbers, and what holds for their lengths.
   struct Tile {
-    int rows;
+    absl::Span<const uint32_t> ids;
     LengthRange lengths;
-    absl::FunctionRef<uint64_t(int row)> id;
   };
   // What inner products must reach, by column, for a row of the least length, and how that rises with
   // LengthTerm of a metric: 0 for columns of others.
@@ -53,8 +51,9 @@ class TileLook {
   // What a tile takes, in checks.
   int64_t Cost(size_t rows, size_t queries) const;
   void Pack(absl::Span<const uint32_t> queries);
-  // LengthTerm of each row, or a little less.
-  const double* LengthTerms(const Tile& tile, Metric metric);
+  // Rows [first, end) in float64, to `scratch`; and from there LengthTerm of each, or a little less.
+  void Widen(const Tile& tile, size_t first, size_t end);
+  void MeasureTerms(const Tile& tile, size_t count, Metric metric, double* terms) const;
 
   const MatrixView& base_;
   const QueryBlock& block_;
