@@ -16,9 +16,9 @@ namespace {
 // To measure and widen so many rows takes as long as a check, too, and to pack queries as long as products
 // with so many rows.
 constexpr uint64_t kDimsPerCheck = 2048, kFewestDims = 32, kRowsPerCheck = 2, kRowsPerPacking = 32;
-// Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it waits for as
-// many tiles as it takes to regain that, some for each.
-constexpr int64_t kPatience = 1024, kRegained = 32;
+// Where nearly all survivors are hits, it spares nothing: after so many checks' time in vain it waits until
+// as much might have been spared, so many times over.
+constexpr int64_t kPatience = 1024, kHope = 16;
 // Of longer rows float32 says as much in half the time (float32_look.h).
 constexpr uint32_t kMostDims = 255;
 // The share of the survivors that may be left; and if codes rule out no more than one in so many pairs, so
@@ -44,8 +44,9 @@ int64_t TileLook::Cost(size_t rows, size_t queries) const {
 }
 
 bool TileLook::Serves(size_t survivors, size_t rows, size_t queries) {
-  if (base_.dim > kMostDims || static_cast<int64_t>(survivors) <= Cost(rows, queries)) return false;
-  spared_ += kRegained;
+  const int64_t most = static_cast<int64_t>(survivors) - Cost(rows, queries);  // that it may spare
+  if (base_.dim > kMostDims || most <= 0) return false;
+  spared_ += most / kHope;
   return spared_ > 0;
 }
 
