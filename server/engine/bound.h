@@ -440,9 +440,16 @@ inline float ScreenThreshold(double score, double error) {
                                       Term("threshold underflow", 0x1p-149)));
 }
 
-// The same in float64 where rows of a tile differ in what is asked of them: S ≥ base + slope·x whenever a·b ≥
-// score + slope·x, for 0 ≤ slope·x ≤ most. Float64 errs by u₆₄ of two sums here, and of a product and a sum
-// where S is compared. +infinity, which nothing reaches, for that score.
+// The float64 sum of products of a query that was multiplied by a power of two, to be about as long as 1, and
+// a row whose magnitudes are ordinary: Σ|aᵢbᵢ| ≤ ‖a‖‖b‖, and elements of a float64 query that underflow then
+// lose 2^-1074 each, times at most 2^60 of the row's.
+inline double ScaledDotError(const Float64DotError& error, uint32_t dim, double a_norm, double b_norm) {
+  return error(a_norm * b_norm) + dim * 0x1p-900;
+}
+
+// ScreenThreshold in float64, where rows of a tile differ in what is asked of them: S ≥ base + slope·x
+// whenever a·b ≥ score + slope·x, for 0 ≤ slope·x ≤ most. Float64 errs by u₆₄ of two sums here, and of a
+// product and a sum where S is compared. +infinity, which nothing reaches, for that score.
 inline double ScreenBase(double score, double error, double most) {
   if (score > std::numeric_limits<double>::max()) return score;
   return score - error - Term("base rounding", (std::abs(score) + error + most) * 8.0 * kUnitFloat64);

@@ -293,7 +293,7 @@ bool Int8Pass::TileWorker::SeedByLength(uint64_t t) {
         seeded_by_length_[q]) {
       continue;
     }
-    const double length = pass_.block_.measured[q].most / pass_.block_.measured[q].unit;
+    const double length = pass_.block_.measured[q].length();
     const double longer = rows.tile(t).least_norm - length, known = -pass_.block_.best(q).threshold();
     const double least = longer * longer;
     if (!(longer > 0.0 && known >= least && known <= kMostOfLength * least)) continue;

@@ -17,10 +17,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr uint32_t kFewestToResolve = 32;
 // Where a query has so many survivors, they are put side by side.
 constexpr size_t kManyPerQuery = 2;
-// Where one in so many pairs of a tile survives, better thresholds are looked for.
-constexpr size_t kManyOfTile = 16;
 // And where a row has so many, a look at it costs less than one at more codes of each.
 constexpr size_t kManyPerRow = 4;
+// Where one in so many pairs of a tile survives, better thresholds are looked for.
+constexpr size_t kManyOfTile = 16;
 // 100 hits of 10,000 x 4,096 for 256 queries take 0.81 of the time by rests, of 15,000 x 1,536 1.03.
 constexpr int kFewestDimsForRestsOfMany = 2048;
 // Far more than float32 rounds.
@@ -393,8 +393,12 @@ size_t Int8Pass::TileWorker::SurvivorsOf(uint64_t t, const RowTerms& terms, Surv
   const CodeTile& tile = pass_.rows_.tile(t);
   const size_t rows = tile.rows;
   const bool may_look = !second_look_.has_value(), at_once = may_look && tile_look_.ServesAtOnce();
-  size_t count = at_once ? rows * live_ : CollectTile(t, terms, survivors);
-  scratch_.pairs_survived += at_once ? 0 : count;
+  const auto by_codes = [&] {
+    const size_t left = CollectTile(t, terms, survivors);
+    scratch_.pairs_survived += left;
+    return left;
+  };
+  const size_t count = at_once ? rows * live_ : by_codes();
   if (count * kManyOfTile >= rows * live_ && SeedByLength(t)) AskForScores(t);
   if (!at_once && !(may_look && tile_look_.Serves(count, rows, live_))) return count;
 
@@ -402,11 +406,8 @@ size_t Int8Pass::TileWorker::SurvivorsOf(uint64_t t, const RowTerms& terms, Surv
   const std::optional<size_t> left =
       tile_look_.Collect(active_, {pass_.rows_.ids(t), Lengths(tile)},
                          {length_metric_, scores_.data(), slopes_.data()}, count, found);
-  if (at_once) {
-    if (!left.has_value()) count = CollectTile(t, terms, survivors);
-    scratch_.pairs_survived += left.value_or(count);
-  }
-  if (!left.has_value()) return count;
+  if (!left.has_value()) return at_once ? by_codes() : count;
+  scratch_.pairs_survived += at_once ? *left : 0;
   if (!kept_.has_value()) return std::copy_n(found, *left, survivors) - survivors;
   const int32_t* const scores = KeptScores(*kept_, 0);
   const auto is_struck_out = [&](const Survivor& s) {

@@ -50,6 +50,8 @@ struct MeasuredQuery {
                       ? Term("squares underflow", std::ldexp(1.0, -1070 - exponent), kTermsUnderflow)
                       : kTermsUnderflow) {}
 
+  double length() const { return most / unit; }  // ≥ ‖a‖
+
   double least = 0.0, most = 0.0;
   double unit = 1.0;     // 2^-e
   double squares = 0.0;  // ≤ ‖a‖²·2^-e

@@ -59,7 +59,7 @@ struct PackedColumns {
 };
 // Writes (first column + c, first row + r) to `survivors` for all inner products Σ rows[r · dim + i] ·
 // packed[i · width + c], summed up in order, each step rounded or fused, that are at least what is asked of
-// them with terms[r], and returns how many (room for all). About dim / 2 + 1 instructions per vector of
+// them with terms[r], and returns how many (room for all). About dim + 2 instructions per vector of
 // products. REQUIRES: no NaN; first + rows, columns < 2^16.
 size_t CollectReaching(const double* rows, const double* terms, size_t first_row, size_t count, size_t dim,
                        const PackedColumns& columns, size_t first_column, Survivor* survivors);

@@ -165,8 +165,7 @@ std::vector<RowRun> RunsToSeedFrom(const Int8Codes& rows, int run_rows, const Qu
   const uint32_t middle = queries[queries.size() / 2];
   if (block.metric(middle) == Metric::kInnerProduct) return RunsOfTiles(rows, 0, count);
   const MeasuredQuery& query = block.measured[middle];
-  uint64_t first = 0;
-  while (first + count < rows.tiles() && rows.tile(first).least_norm * query.unit > query.most) ++first;
+  const uint64_t first = std::min(rows.tile_of_length(query.length()), rows.tiles() - count);
   std::vector<RowRun> runs = RunsOfTiles(rows, first, first + count);
   const uint64_t more = last + Int8Codes::kTileRows;
   const bool few = kLeastShare * more > rows.rows();

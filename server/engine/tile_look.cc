@@ -82,7 +82,7 @@ void TileLook::MeasureTerms(const Tile& tile, size_t count, Metric metric, doubl
   SquaresOfRows(scratch_.look_rows.data(), count, base_.dim, terms);
   for (size_t r = 0; r < count; ++r) {
     const double longer = LeastNorm(NormUpperBound(base_.dim, terms[r])) - least;
-    terms[r] = LengthTerm(metric, least, std::max(longer, 0.0)) * (1.0 - 0x1p-50);
+    terms[r] = LengthTerm(metric, least, std::max(longer, 0.0)) * (1.0 - 0x1p-50);  // rounded down
   }
 }
 
@@ -96,7 +96,7 @@ std::optional<size_t> TileLook::Collect(absl::Span<const uint32_t> queries, cons
   std::array<double, kMaxColumns> base, slopes = {};
   base.fill(std::numeric_limits<double>::infinity());
   for (size_t c = 0; c < queries.size(); ++c) {
-    const double error = error_(block_.norms[queries[c]] * most_length) + base_.dim * 0x1p-900;
+    const double error = ScaledDotError(error_, base_.dim, block_.norms[queries[c]], most_length);
     base[c] = ScreenBase(asked.scores[c], error, asked.slopes[c] * most);
     slopes[c] = asked.slopes[c];
   }

@@ -23,7 +23,8 @@ class TileLook {
   // screen takes unscaled, or zero (matrix.h).
   TileLook(const MatrixView& base, const QueryBlock& block, Scratch& scratch);
 
-  // Whether that is worth it if so many pairs of a tile survive codes, and has been so far.
+  // Whether that is worth it if so many pairs of a tile survive codes, and has been so far. To be asked once
+  // a tile: after a look in vain it is tried again once so much might have been spared.
   bool Serves(size_t survivors, size_t rows, size_t queries);
   // Whether it is so without codes: for some tiles after one of which these have ruled out little.
   bool ServesAtOnce() const { return at_once_ > 0; }
