@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <string>
@@ -91,6 +93,20 @@ CodeRows Apart(const uint8_t* tile, int rows, size_t dim, size_t head, uint8_t* 
   return apart;
 }
 
+// Two lines of 64 bytes at a time, of one block and then of the other, and not all of a large one.
+TEST(ReadAheadTest, AsksForTwoBlocksInTurn) {
+  const std::vector<std::byte> memory(1 << 20);
+  const auto steps = [](ReadAhead ahead) {
+    int count = 0;
+    for (; !ahead.empty(); ++count) ahead.Step();
+    return count;
+  };
+  EXPECT_EQ(steps({}), 0);
+  EXPECT_EQ(steps({{memory.data(), 300}, {}}), 3);
+  EXPECT_EQ(steps({{memory.data(), 300}, {memory.data() + 512, 128}}), 4);
+  EXPECT_EQ(steps({{memory.data(), memory.size()}, {memory.data(), 1}}), 1025);
+}
+
 class CodeKernelTest : public ::testing::TestWithParam<Kernel> {};
 
 INSTANTIATE_TEST_SUITE_P(All, CodeKernelTest, ::testing::Values(kVnni, kAvx2),
@@ -128,6 +144,13 @@ TEST_P(CodeKernelTest, ScoresAreThoseOfTheObviousLoop) {
       std::vector<Survivor> survivors(kRows * columns + kSurvivorPadding);
       survivors.resize(
           kernel.collect(rows, kSomeRows, packed.data(), columns, thresholds.data(), survivors.data()));
+      // What else is asked for meanwhile changes nothing.
+      ReadAhead ahead({reinterpret_cast<const std::byte*>(tile.data()), 300}, {nullptr, 0});
+      std::vector<Survivor> others(kRows * columns + kSurvivorPadding);
+      others.resize(kernel.collect({rows.head, rows.rest, &ahead}, kSomeRows, packed.data(), columns,
+                                   thresholds.data(), others.data()));
+      ASSERT_EQ(others.size(), survivors.size());
+      EXPECT_EQ(std::memcmp(others.data(), survivors.data(), others.size() * sizeof(Survivor)), 0);
       std::set<std::pair<int, int>> kept, expected_kept;
       for (const Survivor& s : survivors) kept.insert({s.row, s.column});
       EXPECT_EQ(kept.size(), survivors.size());

@@ -5,6 +5,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -51,11 +52,42 @@ class AlignedArray {
 inline constexpr size_t kReadAheadBytes = 8192;
 
 // Asks for memory that is soon to be read.
+inline constexpr size_t kCacheLineBytes = 64;
 inline void Prefetch(const void* from, size_t bytes) {
-  constexpr size_t kCacheLineBytes = 64;
   const auto* const first = static_cast<const std::byte*>(from);
   for (size_t byte = 0; byte < bytes; byte += kCacheLineBytes) __builtin_prefetch(first + byte);
 }
+
+// Two blocks of memory that will be read next, and are asked for bit by bit, while there is something to
+// compute: into the second cache, of which they take a quarter at most.
+class ReadAhead {
+ public:
+  struct Block {
+    const std::byte* data = nullptr;
+    size_t bytes = 0;
+  };
+
+  ReadAhead() = default;
+  ReadAhead(Block first, Block second) : next_(first.data), end_(EndOf(first)), second_(second) {}
+
+  bool empty() const { return next_ >= end_; }
+
+  // The next two lines, if any are left.
+  void Step() {
+    if (empty()) return;
+    __builtin_prefetch(next_, 0, 2);
+    __builtin_prefetch(next_ + kCacheLineBytes, 0, 2);
+    next_ += 2 * kCacheLineBytes;
+    if (empty()) *this = {second_, {}};
+  }
+
+ private:
+  static constexpr size_t kMostBytes = 128 << 10;  // of a block
+  static const std::byte* EndOf(const Block& block) { return block.data + std::min(block.bytes, kMostBytes); }
+
+  const std::byte *next_ = nullptr, *end_ = nullptr;
+  Block second_;
+};
 
 }  // namespace dotmax
 

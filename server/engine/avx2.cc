@@ -177,7 +177,7 @@ DOTMAX_AVX2 void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink 
     for (__m256i& sum : sums) sum = _mm256_setzero_si256();
 #pragma GCC unroll 2
     for (int first = 0; first < kRows; first += kRowsAtOnce) {
-      const auto [head, rest] = tile.codes.From(row + first);
+      const auto [head, rest, ahead] = tile.codes.From(row + first);
       __m256i* const to = sums + first * kColumns;
       AddChunks<kRowsAtOnce, kColumns>(head, tile.prefetch, queries, padded, to);
       AddChunks<kRowsAtOnce, kColumns>(rest, tile.prefetch, queries + head.dim, padded, to);
@@ -222,7 +222,7 @@ DOTMAX_AVX2_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_
 template <int kVectors, int kRows, class Sink>
 DOTMAX_AVX2 void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink) {
   for (int row = 0; row < tile.rows; row += kRows) {
-    const auto [head, rest] = tile.codes.From(row);
+    const auto [head, rest, ahead] = tile.codes.From(row);
     __m256i sums[kRows][kVectors];
     for (auto& line : sums) {
       for (__m256i& sum : line) sum = _mm256_setzero_si256();

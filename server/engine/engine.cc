@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/base/dtype.h"
+#include "server/engine/aligned.h"
 #include "server/engine/pass.h"
 #include "server/engine/planner.h"
 #include "server/engine/quantize.h"
@@ -229,6 +230,10 @@ double Products(const PairsQuery::Pair& pair) {
   return 1.0 * pair.queries.rows * pair.base.rows * pair.base.dim;
 }
 
+ReadAhead RowsOf(const PairsQuery::Pair& pair) {
+  return {{pair.base.data, pair.base.bytes()}, {pair.queries.data, pair.queries.bytes()}};
+}
+
 }  // namespace
 
 struct Engine::Impl {
@@ -375,6 +380,10 @@ absl::StatusOr<PairsAnswer> Engine::MaxOfPairs(absl::Span<const PairsQuery::Pair
     uint64_t rescored = 0;
     for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < small.size();) {
       const auto& [queries, base] = pairs[small[i]];
+      // Likely its next one.
+      const size_t upcoming = i + threads();
+      impl_->scratch[worker].scorer.set_ahead(upcoming < small.size() ? RowsOf(pairs[small[upcoming]])
+                                                                      : ReadAhead());
       const absl::StatusOr<Answer> answer =
           impl_->SearchAlone(worker, base, queries, selection, stop_between_tiles);
       if (!answer.ok()) {

@@ -49,7 +49,7 @@ void CodeScorer::ScoreTo(const CodeRows& codes, int rows, int32_t* scores) {
       if (scores != scores_.data()) std::copy_n(scores_.data(), static_cast<size_t>(rows) * columns_, scores);
       break;
     case Kernel::kOwn:
-      own_kernel_.Score(codes, whole_rows, own_.data(), columns_, scores);
+      own_kernel_.Score(WithAhead(codes), whole_rows, own_.data(), columns_, scores);
       break;
     case Kernel::kAmx:
       ScoreAmx(codes, whole_rows, own_.data(), columns_, scores);
@@ -62,7 +62,7 @@ size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thres
     case Kernel::kOneDnn:
       return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, survivors);
     case Kernel::kOwn:
-      return own_kernel_.Collect(codes, rows, own_.data(), columns_, thresholds, survivors);
+      return own_kernel_.Collect(WithAhead(codes), rows, own_.data(), columns_, thresholds, survivors);
     case Kernel::kAmx:
       return CollectAmx(codes, rows, own_.data(), columns_, thresholds, survivors);
   }
@@ -72,7 +72,7 @@ size_t CodeScorer::Collect(const CodeRows& codes, int rows, const int32_t* thres
 size_t CodeScorer::Collect(const CodeRows& codes, int rows, const ThresholdsByRow& thresholds,
                            const RowTerms& terms, Survivor* survivors) {
   if (kernel_ == Kernel::kOwn && own_kernel_.collects_by_row()) {
-    return own_kernel_.Collect(codes, rows, own_.data(), columns_, thresholds, terms, survivors);
+    return own_kernel_.Collect(WithAhead(codes), rows, own_.data(), columns_, thresholds, terms, survivors);
   }
   if (kernel_ == Kernel::kOneDnn) {
     return CollectSurvivors(Score(codes, rows), rows, columns_, thresholds, terms, survivors);

@@ -24,6 +24,9 @@ class CodeScorer {
 
   int columns() const { return columns_; }
 
+  // What a kernel of our own asks for while it scores, instead of what is left of before.
+  void set_ahead(const ReadAhead& ahead) { ahead_ = ahead; }
+
   // Scores of the first `rows` ≤ kTileRows rows of codes, rows × columns, the caller's until the next call.
   // Another kTileRows − rows rows, and 64 bytes, are readable; kScoresPadding more scores are.
   int32_t* Score(const CodeRows& codes, int rows);
@@ -39,7 +42,12 @@ class CodeScorer {
                  Survivor* survivors);
 
  private:
+  CodeRows WithAhead(const CodeRows& codes) {
+    return {codes.head, codes.rest, ahead_.empty() ? nullptr : &ahead_};
+  }
+
   int columns_ = 0;
+  ReadAhead ahead_;
   const bool has_amx_ = HasAmxKernel();
   const CodeKernel own_kernel_;
   enum class Kernel { kOneDnn, kOwn, kAmx } kernel_ = Kernel::kOneDnn;

@@ -186,7 +186,7 @@ void BestOfRuns(const Int8Codes& rows, absl::Span<const RowRun> runs, size_t wan
     const RowRun& run = runs[i];
     if (i + kRunsAhead < runs.size()) {
       const RowRun& next = runs[i + kRunsAhead];
-      const auto [head, rest] = rows.codes(next.tile, next.first);
+      const auto [head, rest, ahead] = rows.codes(next.tile, next.first);
       for (const CodeRows::Plane& plane : {head, rest}) Prefetch(plane.codes, next.rows * plane.dim);
     }
     const CodeTile& tile = rows.tile(run.tile);

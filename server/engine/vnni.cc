@@ -290,7 +290,7 @@ DOTMAX_VNNI void ScoreByDimension(const Tile& tile, const int8_t* queries, Sink 
     for (__m512i& sum : sums) sum = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (int first = 0; first < kRows; first += kRowsAtOnce) {
-      const auto [head, rest] = tile.codes.From(row + first);
+      const auto [head, rest, ahead] = tile.codes.From(row + first);
       __m512i* const to = sums + first * kColumns;
       AddChunks<kRowsAtOnce, kColumns>(head, tile.prefetch, queries, padded, to);
       AddChunks<kRowsAtOnce, kColumns>(rest, tile.prefetch, queries + head.dim, padded, to);
@@ -313,9 +313,9 @@ DOTMAX_VNNI_INLINE void AddQuads(const uint8_t* codes, size_t dim, const int8_t*
   }
 }
 
-// The same with all codes of a plane's rows.
-template <int kVectors, int kRows>
-DOTMAX_VNNI_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_t* queries,
+// The same with all codes of a plane's rows. kAhead: there is more than these to ask for.
+template <bool kAhead, int kVectors, int kRows>
+DOTMAX_VNNI_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, ReadAhead* ahead, const int8_t* queries,
                                 __m512i (&sums)[kRows][kVectors]) {
   constexpr size_t kColumns = kVectors * kLanes;
   constexpr size_t kStep = kChunk / kRows;  // so many bytes of every row are a line
@@ -325,6 +325,7 @@ DOTMAX_VNNI_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_
       AddQuads(rows.codes + quad, rows.dim, queries + quad * kColumns, sums);
     }
     if (prefetch) Prefetch(rows.codes + i * kRows);
+    if constexpr (kAhead) ahead->Step();
   }
   for (; i < rows.dim; i += kQuad) AddQuads(rows.codes + i, rows.dim, queries + i * kColumns, sums);
   if (prefetch) Prefetch(rows.codes + i * kRows);
@@ -332,19 +333,26 @@ DOTMAX_VNNI_INLINE void AddRows(CodeRows::Plane rows, bool prefetch, const int8_
 
 // Queries in lanes: per row and 16 queries dim/4 products, and nothing to sum up. kRows · kVectors sums hide
 // the latency of the products.
-template <int kVectors, int kRows, class Sink>
-DOTMAX_VNNI void ScoreByQuery(const Tile& tile, const int8_t* queries, Sink sink) {
+template <bool kAhead, int kVectors, int kRows, class Sink>
+DOTMAX_VNNI void ScoreRows(const Tile& tile, const int8_t* queries, Sink sink) {
   for (int row = 0; row < tile.rows; row += kRows) {
-    const auto [head, rest] = tile.codes.From(row);
+    const auto [head, rest, ahead] = tile.codes.From(row);
     __m512i sums[kRows][kVectors];
     for (auto& line : sums) {
       for (__m512i& sum : line) sum = _mm512_setzero_si512();
     }
-    AddRows(head, tile.prefetch, queries, sums);
-    if (rest.dim > 0) AddRows(rest, tile.prefetch, queries + head.dim * kVectors * kLanes, sums);
+    AddRows<kAhead>(head, tile.prefetch, ahead, queries, sums);
+    if (rest.dim > 0) {
+      AddRows<kAhead>(rest, tile.prefetch, ahead, queries + head.dim * kVectors * kLanes, sums);
+    }
 #pragma GCC unroll 8  // or sums would go through memory
     for (int r = 0; r < kRows; ++r) sink.Line(row + r, sums[r]);
   }
+}
+template <int kVectors, int kRows, class Sink>
+void ScoreByQuery(const Tile& tile, const int8_t* queries, const Sink& sink) {
+  if (tile.codes.ahead == nullptr) return ScoreRows<false, kVectors, kRows>(tile, queries, sink);
+  ScoreRows<true, kVectors, kRows>(tile, queries, sink);  // even where asking costs 1%
 }
 
 // sums += a row's codes · those of a query, as for ScoreByDimension.
@@ -403,7 +411,7 @@ DOTMAX_VNNI void ScoreByHalf(const Tile& tile, const int8_t* queries, Sink sink)
   constexpr int kRows = kHalfRows;
   typename Sink::template Blocks<kHalf> blocks{sink};
   for (int row = 0; row < tile.rows; row += kRows) {
-    const auto [head, rest] = tile.codes.From(row);
+    const auto [head, rest, ahead] = tile.codes.From(row);
     __m256i sums[kRows];
     for (__m256i& sum : sums) sum = _mm256_setzero_si256();
     AddHalfRows(head, tile.prefetch, queries, sums);
