@@ -86,6 +86,7 @@ enum class Kind {
   kMixedElements,
   kFarAway,  // from the origin, beside what they are from each other
   kPrices,   // about one direction, and of any length
+  kMarks,    // few elements that are not 0, of many
   kCancelling,
   kCount
 };
@@ -152,6 +153,9 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
           break;
         case Kind::kPrices:
           x = scale * (1.0 + spread * x);
+          break;
+        case Kind::kMarks:
+          x = random.Next() % (dim / 3 + 1) != 0 ? 0.0 : random.Next() % 2 == 0 ? 1.0 : x;
           break;
         case Kind::kCancelling:  // against queries whose neighbours are equal
           if (i % 2 == 1 && i + 2 < dim) x = -row[i - 1];
@@ -228,7 +232,9 @@ Case MakeCase(uint64_t seed) {
   Case c;
   c.seed = seed;
   const uint64_t rows = Size(random, 5000);
-  const uint32_t dim = static_cast<uint32_t>(Size(random, 300));
+  c.kind = static_cast<Kind>(random.Next() % static_cast<int>(Kind::kCount));
+  const uint32_t dim =
+      c.kind == Kind::kMarks ? Within(random, 256, 400) : static_cast<uint32_t>(Size(random, 300));
   constexpr Metric kMetrics[] = {Metric::kInnerProduct, Metric::kInnerProduct, Metric::kSquaredEuclidean,
                                  Metric::kCosine};
   c.metric = kMetrics[seed % 4];
@@ -237,7 +243,6 @@ Case MakeCase(uint64_t seed) {
   const uint64_t queries = std::min(Size(random, 300), std::max<uint64_t>(1, work / (rows * dim)));
   const DType row_dtype = kAll[random.Next() % 5];
   const DType query_dtype = random.Next() % 2 == 0 ? row_dtype : kAll[random.Next() % 5];
-  c.kind = static_cast<Kind>(random.Next() % static_cast<int>(Kind::kCount));
   c.top_k = static_cast<uint32_t>(Size(random, random.Next() % 8 == 0 ? rows + 2 : 20));
 
   std::vector<double> b = Rows(random, c.kind, rows, dim, row_dtype);

@@ -191,6 +191,34 @@ TEST(EngineTest, SparseRowsThatMostlyScoreZero) {
   ExpectExact(sparse(40), sparse(900), {3, 500});
 }
 
+// Rows with so few marks that most pairs have none in common: the k-th best score is often 0, as nearly all
+// others are, which no bound tells from a little more. Some rows are equal.
+TEST(EngineTest, RowsWithoutAnythingInCommonScoreZero) {
+  constexpr uint32_t kDim = 260, kQueries = 30, kRows = 1500;
+  Random random(4);
+  std::vector<double> values((kQueries + kRows) * kDim);
+  for (uint32_t r = 0; r < kQueries + kRows; ++r) {
+    const uint32_t marks = r % 4;
+    for (uint32_t i = 0; i < marks; ++i) {
+      values[r * kDim + random.Next() % kDim] = random.Next() % 8 == 0 ? random.Normal() : 1.0;
+    }
+  }
+  const SharedMatrix all = MakeMatrix(values, kDim);
+  const SharedMatrix rows = Slice(all, kQueries, kRows), queries = Slice(all, 0, kQueries);
+  ExpectExact(queries, rows, {3, 60, 1000});
+
+  const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, 200, Reduction::kPerRow);
+  Engine engine(1);
+  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8});
+  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {.top_k = 200}, Never);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->hits, expected);
+  if (matrix.codes() != nullptr) {
+    EXPECT_FALSE(matrix.supports().empty());
+    EXPECT_LT(answer->stats.pairs_checked, 0.1 * kQueries * kRows);
+  }
+}
+
 // All of whose scores are kept; of equal lengths, of lengths that differ within a tile, of lengths that are
 // 0.
 TEST(EngineTest, FewRowsAndManyHits) {

@@ -56,7 +56,7 @@ Encoded Encode(const SharedMatrix& rows, uint32_t axes, bool balls = false, bool
 
 // Of a row of a tile, wherever they are.
 std::vector<uint8_t> CodesOf(const Int8Codes& codes, uint64_t t, int row) {
-  const auto [head, rest] = codes.codes(t, row);
+  const auto [head, rest, ahead] = codes.codes(t, row);
   std::vector<uint8_t> all(head.codes, head.codes + head.dim);
   all.insert(all.end(), rest.codes, rest.codes + rest.dim);
   return all;

@@ -57,6 +57,8 @@ struct Base {
   double longest() const { return matrix != nullptr ? matrix->longest() : codes->longest(); }
   // Of rows in `codes`; null for none.
   const Copies* copies() const { return matrix != nullptr ? &matrix->copies() : nullptr; }
+  // Of all rows; null if not known.
+  const Supports* supports() const { return matrix != nullptr ? &matrix->supports() : nullptr; }
   // CommonUnit of all rows, if known.
   double unit() const { return matrix != nullptr ? matrix->unit() : 0.0; }
 
@@ -99,8 +101,9 @@ absl::Status RunPass(const Base& base, absl::Span<const BlockQuery> queries, con
   }
   if (zeros.size() < queries.size()) {
     absl::StatusOr<std::unique_ptr<Pass>> pass =
-        base.codes != nullptr ? MakeInt8Pass(base.view, *base.codes, base.copies(), block, crew.buffers)
-                              : absl::UnimplementedError("no codes");
+        base.codes != nullptr
+            ? MakeInt8Pass(base.view, *base.codes, base.copies(), base.supports(), block, crew.buffers)
+            : absl::UnimplementedError("no codes");
     // The planner has asked whether 8-bit sums are exact here, but kernels differ by shape.
     if (absl::IsUnimplemented(pass.status()) && base.matrix != nullptr) {
       pass = MakeFloat32Pass(*base.matrix, block, crew.buffers);

@@ -17,7 +17,7 @@ class Float32Pass final : public Pass {
  public:
   Float32Pass(const Matrix& matrix, const QueryBlock& block, const TileMatmul& matmul,
               const std::byte* packed)
-      : Pass(matrix.view(), nullptr, matrix.longest(), block),
+      : Pass(matrix.view(), nullptr, nullptr, matrix.longest(), block),
         matrix_(matrix),
         screen_error_(matrix.view().dim),
         matmul_(matmul),

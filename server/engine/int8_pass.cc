@@ -50,10 +50,10 @@ bool GainsByHead(const Int8Codes& codes, const QueryBlock& block) {
 
 }  // namespace
 
-Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows,
-                   const Int8Codes* whole, const QueryBlock& block, const PassBuffers& buffers,
-                   KernelByColumns kernels, Balls balls, EncodedBlock encoded)
-    : Pass(base, copies, rows.longest(), block),
+Int8Pass::Int8Pass(const MatrixView& base, const Copies* copies, const Supports* supports,
+                   const Int8Codes& rows, const Int8Codes* whole, const QueryBlock& block,
+                   const PassBuffers& buffers, KernelByColumns kernels, Balls balls, EncodedBlock encoded)
+    : Pass(base, copies, supports, rows.longest(), block),
       rows_(rows),
       whole_(whole),
       all_kernels_(buffers.kernels),
@@ -182,8 +182,8 @@ Interval Int8Pass::CentreInterval(size_t q, const float* centre) const {
 }
 
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
-                                                   const Copies* copies, const QueryBlock& block,
-                                                   PassBuffers& buffers) {
+                                                   const Copies* copies, const Supports* supports,
+                                                   const QueryBlock& block, PassBuffers& buffers) {
   const size_t queries = block.size();
   const bool by_head = GainsByHead(codes, block);
   const Int8Codes& rows = by_head ? *codes.head() : codes;
@@ -202,8 +202,8 @@ absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const
   if (!encoded.ok()) return encoded.status();
   Balls balls;
   if (rows.centre_codes() != nullptr) balls = Balls(rows, block, encoded->queries, kernels, buffers);
-  return std::make_unique<Int8Pass>(base, copies, rows, by_head ? &codes : nullptr, block, buffers, kernels,
-                                    std::move(balls), *std::move(encoded));
+  return std::make_unique<Int8Pass>(base, copies, supports, rows, by_head ? &codes : nullptr, block, buffers,
+                                    kernels, std::move(balls), *std::move(encoded));
 }
 
 }  // namespace dotmax

@@ -30,9 +30,9 @@ class Int8Pass final : public Pass {
  public:
   // `kernels` by width, as far as the block needs, null for one of our own. `whole`: what `rows` are the head
   // of, for a second look, or null.
-  Int8Pass(const MatrixView& base, const Copies* copies, const Int8Codes& rows, const Int8Codes* whole,
-           const QueryBlock& block, const PassBuffers& buffers, KernelByColumns kernels, Balls balls,
-           EncodedBlock encoded);
+  Int8Pass(const MatrixView& base, const Copies* copies, const Supports* supports, const Int8Codes& rows,
+           const Int8Codes* whole, const QueryBlock& block, const PassBuffers& buffers,
+           KernelByColumns kernels, Balls balls, EncodedBlock encoded);
 
  private:
   // Queries are seeded so many at a time by a worker, kTilesPerClaim times over.
@@ -168,6 +168,10 @@ class Int8Pass final : public Pass {
     // At least a·centre, on the query's scale.
     double CentreScore(uint32_t q, uint64_t tile) const;
 
+    // Takes those pairs out of the survivors of tiles from one on that score 0 for certain, and offers them,
+    // for queries whose merit to reach, by column, is not above that; returns how many are left, in order.
+    size_t TakeZeros(uint64_t tile, size_t count, const double* merits);
+
     // Those of tiles from one on. `by_row`: they are in that order, and better left there; `resolve_all`:
     // nearly all are hits.
     void CheckSurvivors(uint64_t tile, size_t count, bool by_row, bool resolve_all = false);
@@ -177,6 +181,7 @@ class Int8Pass final : public Pass {
     Scratch& scratch_;
     uint64_t claims_ = 0;
     // By query of the block.
+    std::vector<uint64_t> query_supports_;     // once they are needed
     std::vector<double> to_reach_;             // merits, as of some claims ago
     std::vector<double> to_reach_in_tile_;     // inner products, for these
     std::array<double, kMaxColumns> bounds_;   // of those in the tile

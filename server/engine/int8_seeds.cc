@@ -271,8 +271,9 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
         scores[s->row * static_cast<size_t>(columns) + s->column] = kStruckOut;
         s->row += static_cast<uint16_t>(first);
       }
-      const size_t count = end - survivors;
+      size_t count = end - survivors;
       scratch_.pairs_survived += count;
+      count = TakeZeros(t, count, least.data());
       scratch_.pairs_checked += count;
       CheckSurvivors(t, count, /*by_row=*/false, /*resolve_all=*/true);
     }

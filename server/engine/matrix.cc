@@ -78,7 +78,7 @@ Matrix::Matrix(SharedMatrix rows, const ScreenOptions& options)
 
 uint64_t Matrix::resident_bytes() const {
   return view().bytes() + tiles_.capacity() * sizeof(TileStats) +
-         (codes() != nullptr ? codes()->bytes() + copies().bytes() : 0);
+         (codes() != nullptr ? codes()->bytes() + copies().bytes() + supports().bytes() : 0);
 }
 
 const float* Matrix::Float32Tile(uint64_t t, float* scratch) const {

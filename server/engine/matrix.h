@@ -56,6 +56,7 @@ class Matrix {
   const Int8Codes* codes() const { return plan_.codes.get(); }
   // The rows that it does not see, as they equal others.
   const Copies& copies() const { return plan_.copies; }
+  const Supports& supports() const { return plan_.supports; }
 
   // The caller's rows and everything kept beside them.
   uint64_t resident_bytes() const;

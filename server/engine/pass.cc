@@ -284,23 +284,39 @@ void Pass::Checks::Finish() {
 }
 
 void Pass::Checks::Check(const Waiting& pair) {
-  if (pair.query != found_query_) OfferFound();
-  found_query_ = pair.query;
-  const absl::Span<const uint32_t> copies = pass_.CopiesOf(pair.id);
-  // Once for all of these.
-  const bool resolve = pair.resolve || !copies.empty() || pass_.ResolvesAsFast(pair.query);
+  // Once for all copies.
+  const bool resolve = pair.resolve || !pass_.CopiesOf(pair.id).empty() || pass_.ResolvesAsFast(pair.query);
   scratch_.pairs_rescored += resolve ? 1 : 0;
-  Candidate candidate = resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id);
+  FoundAll(pair.query, resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id));
+}
+
+void Pass::Checks::AddZeros(uint32_t q, absl::Span<const uint32_t> ids) {
+  const TopK& best = pass_.block_.best(q);
+  const std::optional<Hit> worst = best.WorstOfBest();
+  Candidate candidate = {0.0, 0.0, pass_.block_.queries[q].row, 0};
+  for (const uint32_t id : ids) {
+    candidate.id = id;
+    // Copies come later, and are as good at most.
+    if (worst.has_value() && !Better({0.0, candidate.query_row, id}, *worst)) continue;
+    if (pass_.IsHit(q, id) || !pass_.CopiesOf(id).empty()) FoundAll(q, candidate);
+  }
+}
+
+void Pass::Checks::FoundAll(uint32_t q, Candidate candidate) {
+  if (q != found_query_) OfferFound();
+  found_query_ = q;
+  const absl::Span<const uint32_t> copies = pass_.CopiesOf(candidate.id);
   if (copies.empty()) return Found(candidate);
+  if (candidate.upper < pass_.block_.best(q).threshold()) return;
   // The first top_k are as good as any: ties go to the lowest.
-  const uint32_t top_k = pass_.block_.question(pair.query).top_k;
+  const uint32_t top_k = pass_.block_.question(q).top_k;
   uint64_t left = top_k > 0 ? top_k : UINT64_MAX;
-  if (pass_.IsHit(pair.query, pair.id)) {
+  if (pass_.IsHit(q, candidate.id)) {
     Found(candidate);
     --left;
   }
   for (size_t i = 0; i < copies.size() && left > 0; ++i) {
-    if (!pass_.IsHit(pair.query, copies[i])) continue;
+    if (!pass_.IsHit(q, copies[i])) continue;
     candidate.id = copies[i];
     Found(candidate);
     --left;

@@ -37,6 +37,7 @@
 #include "server/engine/measure.h"
 #include "server/engine/reduce.h"
 #include "server/engine/scorer.h"
+#include "server/engine/supports.h"
 #include "server/engine/tile.h"
 #include "server/engine/topk.h"
 #include "server/engine/workers.h"
@@ -159,7 +160,8 @@ struct Scratch {
   AlignedArray<float> largest_of_groups, row_thresholds, length_terms;
   AlignedArray<double> look_queries, look_rows;
   AlignedArray<int8_t> codes;
-  AlignedArray<Survivor> survivors, sorted;
+  AlignedArray<Survivor> survivors, sorted, zeros;
+  std::vector<uint32_t> ids_of_zeros;
   LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
@@ -258,11 +260,13 @@ inline void KeepLargest(std::vector<uint64_t>& keys, size_t count) {
 class Pass {
  public:
   // All that is given outlives the pass; `longest` ≥ the length of any row of the base; `copies`: of rows
-  // that are not searched for themselves, or null.
-  Pass(const MatrixView& base, const Copies* copies, double longest, const QueryBlock& block)
+  // that are not searched for themselves, or null; `supports`: of all rows, or null or empty.
+  Pass(const MatrixView& base, const Copies* copies, const Supports* supports, double longest,
+       const QueryBlock& block)
       : base_(base),
         block_(block),
         copies_(copies),
+        supports_(supports != nullptr && !supports->empty() ? supports : nullptr),
         longest_(longest),
         all_are_hits_(absl::c_all_of(block.questions, [](const Question* q) { return q->all_are_hits; })),
         inner_products_(absl::c_all_of(
@@ -307,6 +311,8 @@ class Pass {
   bool IsHit(size_t q, uint64_t id) const { return block_.question(q).IsHit(block_.queries[q].row, id); }
 
   bool all_are_hits() const { return all_are_hits_; }
+  // Null unless it is worth knowing.
+  const Supports* supports() const { return supports_; }
   // Whether no question has another metric than kInnerProduct.
   bool inner_products() const { return inner_products_; }
 
@@ -365,6 +371,8 @@ class Pass {
 
     // Query `q` of the block and row `id`, with its copies, unless none is a hit; `resolve`: at once.
     void Add(uint32_t q, uint64_t id, bool resolve);
+    // The same with rows that score 0 with the query.
+    void AddZeros(uint32_t q, absl::Span<const uint32_t> ids);
     // Checks those that still wait.
     void Finish();
 
@@ -380,6 +388,8 @@ class Pass {
     };
 
     void Check(const Waiting& pair);
+    // For itself and for copies of row candidate.id, those that are hits.
+    void FoundAll(uint32_t q, Candidate candidate);
     void Found(const Candidate& candidate);
     void OfferFound();
 
@@ -404,6 +414,7 @@ class Pass {
   }
 
   const Copies* const copies_;
+  const Supports* const supports_;
   const double longest_;
   const bool all_are_hits_, inner_products_;
   // Whether a float64 holds all products of queries and rows, or centres of rows: then only zeros add up to
@@ -423,8 +434,8 @@ class Pass {
 absl::StatusOr<std::unique_ptr<Pass>> MakeFloat32Pass(const Matrix& matrix, const QueryBlock& block,
                                                       PassBuffers& buffers);
 absl::StatusOr<std::unique_ptr<Pass>> MakeInt8Pass(const MatrixView& base, const Int8Codes& codes,
-                                                   const Copies* copies, const QueryBlock& block,
-                                                   PassBuffers& buffers);
+                                                   const Copies* copies, const Supports* supports,
+                                                   const QueryBlock& block, PassBuffers& buffers);
 
 }  // namespace dotmax
 

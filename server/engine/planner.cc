@@ -98,10 +98,12 @@ class Planner {
     std::stable_sort(by_norm_.begin(), by_norm_.end(),
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
     copies_ = Copies::TakeFrom(by_norm_, view_, norms_);
+    other_bytes_ = static_cast<uint32_t>(supports_.words() * sizeof(uint64_t));
   }
 
   uint64_t distinct_rows() const { return by_norm_.size(); }
   Copies TakeCopies() { return std::move(copies_); }
+  Supports TakeSupports() { return std::move(supports_); }
 
   Codes EncodeWhole() {
     const auto deflation = FindDeflation();
@@ -168,7 +170,7 @@ class Planner {
         deflation = nullptr;
       }
     }
-    if (deflation != nullptr) other_bytes_ = kOtherDeflatedBytes;
+    if (deflation != nullptr) other_bytes_ += kOtherDeflatedBytes;
     const uint32_t most = MostAxes();
     if (distinct_rows() < kMinRowsToRotate) return {EncodeBest(), std::move(estimates_)};
     if (most > 0 && view_.dim <= kMostRotatedDim && !IsStrong(deflation) &&
@@ -227,7 +229,7 @@ class Planner {
   }
   // The same for a head beside whole rows, and for one that shares their memory.
   bool AffordsHead(uint32_t head) const { return Affords(head + kOtherHeadBytes + other_bytes_ + view_.dim); }
-  bool AffordsJointHead() const { return Affords(kOtherHeadBytes + view_.dim); }
+  bool AffordsJointHead() const { return Affords(kOtherHeadBytes + other_bytes_ + view_.dim); }
   bool Affords(uint32_t bytes) const { return bytes <= kMostCodeBytesPerDim * view_.dim; }
 
   // The most axes to try, 0 if none: of long rows more take too long to find.
@@ -427,6 +429,7 @@ class Planner {
   Trials trials_;
   std::vector<uint32_t> by_norm_;  // descending; without copies
   Copies copies_;
+  Supports supports_ = Supports::Of(view_);
   uint32_t other_bytes_ = 0;  // beside whole rows' codes
   std::optional<CodeLevels> whole_levels_, deflated_levels_;
   double to_beat_ = 0.0;  // float32's cost, if it matters
@@ -460,7 +463,10 @@ ScreenPlan PlanScreen(const Matrix& matrix, absl::Span<const double> norms, cons
   } else {
     plan = planner.EncodeFastest(insist);
   }
-  if (plan.codes != nullptr) plan.copies = planner.TakeCopies();
+  if (plan.codes != nullptr) {
+    plan.copies = planner.TakeCopies();
+    plan.supports = planner.TakeSupports();
+  }
   return plan;
 }
 

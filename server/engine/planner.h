@@ -12,6 +12,7 @@
 #include "server/base/types.h"
 #include "server/engine/copies.h"
 #include "server/engine/quantize.h"
+#include "server/engine/supports.h"
 
 namespace dotmax {
 
@@ -41,6 +42,7 @@ struct ScreenPlan {
   std::unique_ptr<const Int8Codes> codes;  // null for the float32 screen
   std::vector<ScreenEstimate> estimates;   // of what was measured, if anything
   Copies copies = {};                      // of rows in codes
+  Supports supports = {};                  // of all rows, where they have few elements that are not 0
 };
 
 // Chooses, within about two seconds, and encodes; slow processors choose within about five where rows are

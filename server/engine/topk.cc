@@ -190,6 +190,11 @@ std::vector<Candidate> TopK::TakeRoom() {
   return std::move(candidates_);
 }
 
+std::optional<Hit> TopK::WorstOfBest() const {
+  absl::MutexLock lock(&mutex_);
+  return worst_;
+}
+
 uint64_t TopK::counted() const {
   absl::MutexLock lock(&mutex_);
   return counted_;

@@ -77,6 +77,9 @@ class TopK {
   // Memory for another one.
   std::vector<Candidate> TakeRoom();
 
+  // The last of the k best when they were last put in order; of others, only those that are better count.
+  std::optional<Hit> WorstOfBest() const;
+
   uint64_t counted() const;   // with k = 0
   uint64_t resolved() const;  // how many scores were resolved
 

@@ -120,7 +120,7 @@ Trials::PassTime Trials::Run(const Int8Codes* codes, uint64_t first, uint64_t qu
   }
   start = ThreadTime();
   const QueryBlock block = buffers_.Prepare(block_queries);
-  const auto pass = codes != nullptr ? MakeInt8Pass(view_, *codes, nullptr, block, buffers_)
+  const auto pass = codes != nullptr ? MakeInt8Pass(view_, *codes, nullptr, nullptr, block, buffers_)
                                      : MakeFloat32Pass(matrix_, block, buffers_);
   if (!pass.ok()) return {};
   const absl::Duration prepared = ThreadTime();
