@@ -155,7 +155,7 @@ std::vector<double> Rows(Random& random, Kind kind, uint64_t rows, uint32_t dim,
           x = scale * (1.0 + spread * x);
           break;
         case Kind::kMarks:
-          x = random.Next() % (dim / 3 + 1) != 0 ? 0.0 : random.Next() % 2 == 0 ? 1.0 : x;
+          x = random.Next() % (dim / 3 + 1) != 0 ? 0.0 : decades < 10.0 ? 1.0 + r % 2 : x;
           break;
         case Kind::kCancelling:  // against queries whose neighbours are equal
           if (i % 2 == 1 && i + 2 < dim) x = -row[i - 1];

@@ -192,30 +192,34 @@ TEST(EngineTest, SparseRowsThatMostlyScoreZero) {
 }
 
 // Rows with so few marks that most pairs have none in common: the k-th best score is often 0, as nearly all
-// others are, which no bound tells from a little more. Some rows are equal.
-TEST(EngineTest, RowsWithoutAnythingInCommonScoreZero) {
-  constexpr uint32_t kDim = 260, kQueries = 30, kRows = 1500;
-  Random random(4);
-  std::vector<double> values((kQueries + kRows) * kDim);
-  for (uint32_t r = 0; r < kQueries + kRows; ++r) {
-    const uint32_t marks = r % 4;
-    for (uint32_t i = 0; i < marks; ++i) {
-      values[r * kDim + random.Next() % kDim] = random.Next() % 8 == 0 ? random.Normal() : 1.0;
-    }
-  }
-  const SharedMatrix all = MakeMatrix(values, kDim);
-  const SharedMatrix rows = Slice(all, kQueries, kRows), queries = Slice(all, 0, kQueries);
-  ExpectExact(queries, rows, {3, 60, 1000});
-
-  const std::vector<Hit> expected = ExactTopK(queries.view, rows.view, 200, Reduction::kPerRow);
+// others are, which no bound tells from a little more; so are distances, where float64 holds them. Some rows
+// are equal.
+TEST(EngineTest, RowsWithNothingInCommon) {
+  constexpr uint32_t kDim = 260, kQueries = 12, kRows = 900, kTopK = 200;
   Engine engine(1);
-  const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8});
-  const absl::StatusOr<Answer> answer = engine.Search(matrix, queries.view, {.top_k = 200}, Never);
-  ASSERT_TRUE(answer.ok()) << answer.status();
-  EXPECT_EQ(answer->hits, expected);
-  if (matrix.codes() != nullptr) {
-    EXPECT_FALSE(matrix.supports().empty());
-    EXPECT_LT(answer->stats.pairs_checked, 0.1 * kQueries * kRows);
+  for (const bool with_others : {false, true}) {
+    Random random(4);
+    std::vector<double> values((kQueries + kRows) * kDim);
+    for (uint32_t r = 0; r < kQueries + kRows; ++r) {
+      const uint32_t marks = r % 4;
+      for (uint32_t i = 0; i < marks; ++i) {
+        const double other = random.Normal();
+        values[r * kDim + random.Next() % kDim] = with_others && i == 0 ? other : 1.0;
+      }
+    }
+    const SharedMatrix all = MakeMatrix(values, kDim);
+    const SharedMatrix rows = Slice(all, kQueries, kRows), queries = Slice(all, 0, kQueries);
+    ExpectExact(queries, rows, {60, 600});
+    const Matrix matrix(rows, {.kind = ScreenOptions::Kind::kInt8});
+    if (matrix.codes() == nullptr) continue;
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kSquaredEuclidean}) {
+      const absl::StatusOr<Answer> answer =
+          engine.Search(matrix, queries.view, {.top_k = kTopK, .metric = metric}, Never);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->hits, ExactTopK(queries.view, rows.view, kTopK, Reduction::kPerRow, metric));
+      if (with_others && metric == Metric::kSquaredEuclidean) continue;
+      EXPECT_LT(answer->stats.pairs_checked, 0.1 * kQueries * kRows) << static_cast<int>(metric);
+    }
   }
 }
 

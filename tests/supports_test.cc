@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -35,14 +36,16 @@ TEST(SupportsTest, TellWhichRowsHaveNothingInCommon) {
     for (const DType dtype :
          {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64, DType::kInt8}) {
       const Supports supports = Supports::Of(MakeMatrix(values, dim, dtype).view);
-      ASSERT_EQ(supports.bytes(), kRows * supports.words() * 8);
+      ASSERT_EQ(supports.bytes(), kRows * (supports.words() + 1) * 8);
       std::vector<uint64_t> bits(supports.words());
       int apart = 0;
       for (uint64_t a = 0; a < kRows; ++a) {
-        Supports::Find({values.data() + a * dim, dim}, bits.data());
+        const double* const row = values.data() + a * dim;
+        EXPECT_EQ(supports.squares(a), std::inner_product(row, row + dim, row, 0.0));
+        Supports::Find({row, dim}, bits.data());
         for (uint64_t b = 0; b < kRows; ++b) {
           double most = 0.0;
-          for (uint32_t i = 0; i < dim; ++i) most = std::max(most, values[a * dim + i] * values[b * dim + i]);
+          for (uint32_t i = 0; i < dim; ++i) most = std::max(most, row[i] * values[b * dim + i]);
           EXPECT_EQ(supports.IsApart(b, bits.data()), most == 0.0) << a << ", " << b;
           apart += most == 0.0 ? 1 : 0;
         }

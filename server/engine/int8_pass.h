@@ -168,9 +168,10 @@ class Int8Pass final : public Pass {
     // At least a·centre, on the query's scale.
     double CentreScore(uint32_t q, uint64_t tile) const;
 
-    // Takes those pairs out of the survivors of tiles from one on that score 0 for certain, and offers them,
-    // for queries whose merit to reach, by column, is not above that; returns how many are left, in order.
-    size_t TakeZeros(uint64_t tile, size_t count, const double* merits);
+    // Takes those pairs out of the survivors of tiles from one on that have nothing in common, and offers
+    // them, for queries of whose merits to reach, by column, that may be one; returns how many are left, in
+    // order.
+    size_t TakeApart(uint64_t tile, size_t count, const double* merits);
 
     // Those of tiles from one on. `by_row`: they are in that order, and better left there; `resolve_all`:
     // nearly all are hits.

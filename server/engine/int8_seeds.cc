@@ -273,7 +273,7 @@ bool Int8Pass::TileWorker::SeedByKept(const double* floors) {
       }
       size_t count = end - survivors;
       scratch_.pairs_survived += count;
-      count = TakeZeros(t, count, least.data());
+      count = TakeApart(t, count, least.data());
       scratch_.pairs_checked += count;
       CheckSurvivors(t, count, /*by_row=*/false, /*resolve_all=*/true);
     }

@@ -200,7 +200,7 @@ void Int8Pass::TileWorker::SearchTiles(uint64_t first, uint64_t end) {
       if (pass_.whole_ != nullptr) second_look_->Fetch(survivors[i].row);
     }
   }
-  count = TakeZeros(first, count, merits_.data());
+  count = TakeApart(first, count, merits_.data());
   // Rests spare rows their way from memory: where every row comes, float32 takes less, unless the queries'
   // does not stay in a cache either.
   const bool by_rests = pass_.whole_ == nullptr && pass_.rows_.fine() == nullptr;
@@ -355,13 +355,13 @@ double Int8Pass::TileWorker::CentreScore(uint32_t q, uint64_t tile) const {
   return pass_.CentreInterval(q, pass_.rows_.centre(tile)).upper;
 }
 
-size_t Int8Pass::TileWorker::TakeZeros(uint64_t tile, size_t count, const double* merits) {
+size_t Int8Pass::TileWorker::TakeApart(uint64_t tile, size_t count, const double* merits) {
   const Supports* const supports = pass_.supports();
-  // Of others, bounds rule out most pairs that score 0.
+  // Of others that score 0, bounds rule out most.
   std::array<bool, kMaxColumns> may_be_hit;
   bool any = false;
   for (size_t c = 0; c < active_.size() && supports != nullptr; ++c) {
-    may_be_hit[c] = merits[c] <= 0.0 && pass_.block_.metric(active_[c]) != Metric::kSquaredEuclidean;
+    may_be_hit[c] = merits[c] <= 0.0 && pass_.KnowsMeritsApart(active_[c]);
     any = any || may_be_hit[c];
   }
   if (!any) return count;
@@ -374,26 +374,26 @@ size_t Int8Pass::TileWorker::TakeZeros(uint64_t tile, size_t count, const double
   }
 
   Survivor* const survivors = scratch_.survivors.data();
-  Survivor* const zeros = scratch_.zeros.Reserve(count);
+  Survivor* const apart = scratch_.apart.Reserve(count);
   size_t left = 0, found = 0;
   for (size_t i = 0; i < count; ++i) {
     const Survivor survivor = survivors[i];
     const uint64_t* const query = query_supports_.data() + active_[survivor.column] * words;
-    const bool is_zero =
+    const bool is_apart =
         may_be_hit[survivor.column] && supports->IsApart(pass_.rows_.id(tile, survivor.row), query);
-    survivors[left] = zeros[found] = survivor;
-    left += is_zero ? 0 : 1;
-    found += is_zero ? 1 : 0;
+    survivors[left] = apart[found] = survivor;
+    left += is_apart ? 0 : 1;
+    found += is_apart ? 1 : 0;
   }
-  SortSurvivors<kMaxColumns>({zeros, found}, scratch_.sorted, [](const Survivor& s) { return s.column; });
-  std::vector<uint32_t>& ids = scratch_.ids_of_zeros;
+  SortSurvivors<kMaxColumns>({apart, found}, scratch_.sorted, [](const Survivor& s) { return s.column; });
+  std::vector<uint32_t>& ids = scratch_.ids_apart;
   for (size_t i = 0; i < found;) {
-    const uint16_t column = zeros[i].column;
+    const uint16_t column = apart[i].column;
     ids.clear();
-    for (; i < found && zeros[i].column == column; ++i) {
-      ids.push_back(static_cast<uint32_t>(pass_.rows_.id(tile, zeros[i].row)));
+    for (; i < found && apart[i].column == column; ++i) {
+      ids.push_back(static_cast<uint32_t>(pass_.rows_.id(tile, apart[i].row)));
     }
-    checks_.AddZeros(active_[column], ids);
+    checks_.AddApart(active_[column], ids);
   }
   return left;
 }

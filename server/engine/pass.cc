@@ -290,15 +290,15 @@ void Pass::Checks::Check(const Waiting& pair) {
   FoundAll(pair.query, resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id));
 }
 
-void Pass::Checks::AddZeros(uint32_t q, absl::Span<const uint32_t> ids) {
+void Pass::Checks::AddApart(uint32_t q, absl::Span<const uint32_t> ids) {
   const TopK& best = pass_.block_.best(q);
   const std::optional<Hit> worst = best.WorstOfBest();
-  Candidate candidate = {0.0, 0.0, pass_.block_.queries[q].row, 0};
+  const uint64_t row = pass_.block_.queries[q].row;
   for (const uint32_t id : ids) {
-    candidate.id = id;
+    const double merit = pass_.MeritApart(q, id);
     // Copies come later, and are as good at most.
-    if (worst.has_value() && !Better({0.0, candidate.query_row, id}, *worst)) continue;
-    if (pass_.IsHit(q, id) || !pass_.CopiesOf(id).empty()) FoundAll(q, candidate);
+    if (worst.has_value() && !Better({merit, row, id}, *worst)) continue;
+    if (pass_.IsHit(q, id) || !pass_.CopiesOf(id).empty()) FoundAll(q, {merit, merit, row, id});
   }
 }
 

@@ -160,8 +160,8 @@ struct Scratch {
   AlignedArray<float> largest_of_groups, row_thresholds, length_terms;
   AlignedArray<double> look_queries, look_rows;
   AlignedArray<int8_t> codes;
-  AlignedArray<Survivor> survivors, sorted, zeros;
-  std::vector<uint32_t> ids_of_zeros;
+  AlignedArray<Survivor> survivors, sorted, apart;
+  std::vector<uint32_t> ids_apart;
   LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
@@ -313,6 +313,16 @@ class Pass {
   bool all_are_hits() const { return all_are_hits_; }
   // Null unless it is worth knowing.
   const Supports* supports() const { return supports_; }
+  // Whether a query's merits are known with rows that it shares no element that is not 0 with, and what they
+  // are: 0, or, where float64 holds that, less than 0 by both sums of squares.
+  bool KnowsMeritsApart(size_t q) const {
+    const Metric metric = block_.metric(q);
+    return metric != Metric::kSquaredEuclidean || AddsUpExactly(metric, block_.exact[q], longest_);
+  }
+  double MeritApart(size_t q, uint64_t id) const {
+    if (block_.metric(q) != Metric::kSquaredEuclidean) return 0.0;
+    return MeritOf(Metric::kSquaredEuclidean, block_.squares[q] + supports_->squares(id));
+  }
   // Whether no question has another metric than kInnerProduct.
   bool inner_products() const { return inner_products_; }
 
@@ -371,8 +381,8 @@ class Pass {
 
     // Query `q` of the block and row `id`, with its copies, unless none is a hit; `resolve`: at once.
     void Add(uint32_t q, uint64_t id, bool resolve);
-    // The same with rows that score 0 with the query.
-    void AddZeros(uint32_t q, absl::Span<const uint32_t> ids);
+    // The same with rows that the query has nothing in common with, which KnowsMeritsApart.
+    void AddApart(uint32_t q, absl::Span<const uint32_t> ids);
     // Checks those that still wait.
     void Finish();
 

@@ -98,7 +98,7 @@ class Planner {
     std::stable_sort(by_norm_.begin(), by_norm_.end(),
                      [&](uint32_t a, uint32_t b) { return norms_[a] > norms_[b]; });
     copies_ = Copies::TakeFrom(by_norm_, view_, norms_);
-    other_bytes_ = static_cast<uint32_t>(supports_.words() * sizeof(uint64_t));
+    other_bytes_ = static_cast<uint32_t>(supports_.bytes() / std::max<uint64_t>(view_.rows, 1));
   }
 
   uint64_t distinct_rows() const { return by_norm_.size(); }

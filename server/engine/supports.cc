@@ -1,6 +1,7 @@
 #include "server/engine/supports.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "server/base/dtype.h"
 
@@ -31,9 +32,11 @@ Supports Supports::Of(const MatrixView& rows) {
   if (count * count > kMostInCommon * rows.dim * sample * sample) return supports;
   supports.words_ = (rows.dim + kWordBits - 1) / kWordBits;
   supports.bits_.resize(rows.rows * supports.words_);
+  supports.squares_.resize(rows.rows);
   for (uint64_t id = 0; id < rows.rows; ++id) {
     read(id);
     Find(row, supports.bits_.data() + id * supports.words_);
+    supports.squares_[id] = std::inner_product(row.begin(), row.end(), row.begin(), 0.0);
   }
   return supports;
 }

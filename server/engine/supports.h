@@ -1,6 +1,7 @@
 // Which elements of rows are not zero. Where rows have few of them, as words of documents are, or marks of
-// categories, most pairs of rows have none in common and score exactly 0, which is often as good as the k-th
-// best: no bound of an error can tell, and float64 takes a hundred times as long as these bits.
+// categories, most pairs of rows have none in common and score exactly 0, or are as far from each other as
+// their lengths say, which is often as good as the k-th best: no bound of an error can tell, and float64
+// takes a hundred times as long as these bits.
 #ifndef DOTMAX_SERVER_ENGINE_SUPPORTS_H_
 #define DOTMAX_SERVER_ENGINE_SUPPORTS_H_
 
@@ -34,11 +35,15 @@ class Supports {
     return common == 0;
   }
 
-  uint64_t bytes() const { return bits_.size() * sizeof(bits_[0]); }
+  // The sum of a row's squares in float64, in some order.
+  double squares(uint64_t id) const { return squares_[id]; }
+
+  uint64_t bytes() const { return bits_.size() * sizeof(bits_[0]) + squares_.size() * sizeof(squares_[0]); }
 
  private:
   size_t words_ = 0;
   std::vector<uint64_t> bits_;  // by row
+  std::vector<double> squares_;
 };
 
 }  // namespace dotmax
