@@ -51,8 +51,9 @@ class AlignedArray {
 // without).
 inline constexpr size_t kReadAheadBytes = 8192;
 
-// Asks for memory that is soon to be read.
 inline constexpr size_t kCacheLineBytes = 64;
+
+// Asks for memory that is soon to be read.
 inline void Prefetch(const void* from, size_t bytes) {
   const auto* const first = static_cast<const std::byte*>(from);
   for (size_t byte = 0; byte < bytes; byte += kCacheLineBytes) __builtin_prefetch(first + byte);

@@ -357,11 +357,14 @@ double Int8Pass::TileWorker::CentreScore(uint32_t q, uint64_t tile) const {
 
 size_t Int8Pass::TileWorker::TakeApart(uint64_t tile, size_t count, const double* merits) {
   const Supports* const supports = pass_.supports();
+  if (supports == nullptr) return count;
   // Of others that score 0, bounds rule out most.
   std::array<bool, kMaxColumns> may_be_hit;
+  std::array<std::optional<Hit>, kMaxColumns> worst;
   bool any = false;
-  for (size_t c = 0; c < active_.size() && supports != nullptr; ++c) {
+  for (size_t c = 0; c < active_.size(); ++c) {
     may_be_hit[c] = merits[c] <= 0.0 && pass_.KnowsMeritsApart(active_[c]);
+    if (may_be_hit[c]) worst[c] = pass_.block_.best(active_[c]).WorstOfBest();
     any = any || may_be_hit[c];
   }
   if (!any) return count;
@@ -372,28 +375,17 @@ size_t Int8Pass::TileWorker::TakeApart(uint64_t tile, size_t count, const double
       Supports::Find(pass_.block_.exact[q].elements, query_supports_.data() + q * words);
     }
   }
-
   Survivor* const survivors = scratch_.survivors.data();
-  Survivor* const apart = scratch_.apart.Reserve(count);
-  size_t left = 0, found = 0;
+  size_t left = 0;
   for (size_t i = 0; i < count; ++i) {
     const Survivor survivor = survivors[i];
-    const uint64_t* const query = query_supports_.data() + active_[survivor.column] * words;
-    const bool is_apart =
-        may_be_hit[survivor.column] && supports->IsApart(pass_.rows_.id(tile, survivor.row), query);
-    survivors[left] = apart[found] = survivor;
-    left += is_apart ? 0 : 1;
-    found += is_apart ? 1 : 0;
-  }
-  SortSurvivors<kMaxColumns>({apart, found}, scratch_.sorted, [](const Survivor& s) { return s.column; });
-  std::vector<uint32_t>& ids = scratch_.ids_apart;
-  for (size_t i = 0; i < found;) {
-    const uint16_t column = apart[i].column;
-    ids.clear();
-    for (; i < found && apart[i].column == column; ++i) {
-      ids.push_back(static_cast<uint32_t>(pass_.rows_.id(tile, apart[i].row)));
+    const uint32_t q = active_[survivor.column];
+    const uint64_t id = pass_.rows_.id(tile, survivor.row);
+    if (may_be_hit[survivor.column] && supports->IsApart(id, query_supports_.data() + q * words)) {
+      checks_.AddApart(q, id, worst[survivor.column]);
+    } else {
+      survivors[left++] = survivor;
     }
-    checks_.AddApart(active_[column], ids);
   }
   return left;
 }

@@ -290,24 +290,18 @@ void Pass::Checks::Check(const Waiting& pair) {
   FoundAll(pair.query, resolve ? pass_.Resolve(pair.query, pair.id) : pass_.Check(pair.query, pair.id));
 }
 
-void Pass::Checks::AddApart(uint32_t q, absl::Span<const uint32_t> ids) {
-  const TopK& best = pass_.block_.best(q);
-  const std::optional<Hit> worst = best.WorstOfBest();
+void Pass::Checks::AddApart(uint32_t q, uint64_t id, const std::optional<Hit>& worst) {
+  const double merit = pass_.MeritApart(q, id);
   const uint64_t row = pass_.block_.queries[q].row;
-  for (const uint32_t id : ids) {
-    const double merit = pass_.MeritApart(q, id);
-    // Copies come later, and are as good at most.
-    if (worst.has_value() && !Better({merit, row, id}, *worst)) continue;
-    if (pass_.IsHit(q, id) || !pass_.CopiesOf(id).empty()) FoundAll(q, {merit, merit, row, id});
-  }
+  // Copies come later, and are as good at most.
+  if (!worst.has_value() || Better({merit, row, id}, *worst)) FoundAll(q, {merit, merit, row, id});
 }
 
 void Pass::Checks::FoundAll(uint32_t q, Candidate candidate) {
+  if (candidate.upper < pass_.block_.best(q).threshold()) return;
   if (q != found_query_) OfferFound();
   found_query_ = q;
   const absl::Span<const uint32_t> copies = pass_.CopiesOf(candidate.id);
-  if (copies.empty()) return Found(candidate);
-  if (candidate.upper < pass_.block_.best(q).threshold()) return;
   // The first top_k are as good as any: ties go to the lowest.
   const uint32_t top_k = pass_.block_.question(q).top_k;
   uint64_t left = top_k > 0 ? top_k : UINT64_MAX;

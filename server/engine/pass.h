@@ -160,8 +160,7 @@ struct Scratch {
   AlignedArray<float> largest_of_groups, row_thresholds, length_terms;
   AlignedArray<double> look_queries, look_rows;
   AlignedArray<int8_t> codes;
-  AlignedArray<Survivor> survivors, sorted, apart;
-  std::vector<uint32_t> ids_apart;
+  AlignedArray<Survivor> survivors, sorted;
   LargestScores largest;
   std::vector<std::vector<uint64_t>> seeds;  // SeedKey's, by query
   uint64_t pairs_screened = 0;
@@ -381,8 +380,9 @@ class Pass {
 
     // Query `q` of the block and row `id`, with its copies, unless none is a hit; `resolve`: at once.
     void Add(uint32_t q, uint64_t id, bool resolve);
-    // The same with rows that the query has nothing in common with, which KnowsMeritsApart.
-    void AddApart(uint32_t q, absl::Span<const uint32_t> ids);
+    // The same with a row that the query has nothing in common with, which KnowsMeritsApart; `worst` as of
+    // lately.
+    void AddApart(uint32_t q, uint64_t id, const std::optional<Hit>& worst);
     // Checks those that still wait.
     void Finish();
 

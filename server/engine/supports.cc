@@ -1,9 +1,9 @@
 #include "server/engine/supports.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "server/base/dtype.h"
+#include "server/engine/row_loops.h"
 
 namespace dotmax {
 namespace {
@@ -36,7 +36,7 @@ Supports Supports::Of(const MatrixView& rows) {
   for (uint64_t id = 0; id < rows.rows; ++id) {
     read(id);
     Find(row, supports.bits_.data() + id * supports.words_);
-    supports.squares_[id] = std::inner_product(row.begin(), row.end(), row.begin(), 0.0);
+    SquaresOfRows(row.data(), 1, rows.dim, &supports.squares_[id]);
   }
   return supports;
 }
